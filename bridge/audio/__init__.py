@@ -1,0 +1,1 @@
+"""Audio between the wire and the agent: frames, codecs, voice activity, playout, the media clock, recording."""

@@ -1,0 +1,234 @@
+"""Everything that happens to a call, as typed values. They go to the record, the API, the metrics and the log.
+
+Times inside a call (`at_ms`) are milliseconds since the call's media began (its answer), the zero of its recording.
+Before the answer they are 0.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+
+class Cause(StrEnum):
+    """The one reason a call ended with."""
+
+    CALLER_HUNG_UP = "caller-hung-up"
+    AGENT_HUNG_UP = "agent-hung-up"
+    API_HUNG_UP = "api-hung-up"
+    CANCELLED = "cancelled"
+    """The caller gave up before we answered (CANCEL), or we did on an outbound call."""
+    TRANSFERRED = "transferred"
+    MEDIA_TIMEOUT = "media-timeout"
+    """No RTP came for the configured time, or none ever came."""
+    SILENCE = "silence"
+    """The caller said nothing through the last re-prompt."""
+    MAX_LENGTH = "max-length"
+    ENGINE_FAILED = "engine-failed"
+    """A provider failed and no fallback was left; the caller heard the apology."""
+    INTERNAL_ERROR = "internal-error"
+    """A crash of this call's code; the log has the traceback with the call's id."""
+    DRAINED = "drained"
+    """The bridge stopped and the drain limit ran out."""
+    REFUSED_BUSY = "refused-busy"
+    REFUSED_DRAINING = "refused-draining"
+    REFUSED_FORBIDDEN = "refused-forbidden"
+    REFUSED_NO_ROUTE = "refused-no-route"
+    REFUSED_MEDIA = "refused-media"
+    """No codec in common, or no audio in the offer (488)."""
+    BUSY = "busy"
+    NO_ANSWER = "no-answer"
+    REJECTED = "rejected"
+    """The far end of an outbound call declined, with its status in the event."""
+    SIGNALLING_LOST = "signalling-lost"
+    """A request timed out (no ACK, no answer to BYE or re-INVITE), or the peer lost the dialog (481)."""
+
+
+# -- what a leg tells ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DtmfReceived:
+    digit: str
+    """One of 0-9 * # A-D."""
+    duration_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The far party put us on hold; we send silence or nothing as its SDP asks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The leg is up: media flows from now on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """An outbound leg's provisional answer, e.g. 180 or 183."""
+
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class MediaLost:
+    """No media for `silent_ms`; the leg ends itself when its own limit is reached."""
+
+    silent_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class TransferResult:
+    """How a transfer we asked for ended: the final SIP status seen by the referee (200 is success)."""
+
+    status: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LegEnded:
+    cause: Cause
+    detail: str = ""
+    """For people: the status line, the Reason header, the exception's message."""
+
+
+LegEvent = DtmfReceived | Held | Resumed | Answered | Progress | MediaLost | TransferResult | LegEnded
+
+
+# -- what a conversation tells ------------------------------------------------------------------------------
+
+Speaker = Literal["caller", "agent"]
+
+
+@dataclass(frozen=True, slots=True)
+class TurnDelays:
+    """Where the time of one agent turn went, in ms; None where the step did not happen.
+
+    `reply_ms` is what the caller felt: the end of their speech to our first speech on the wire."""
+
+    endpoint_ms: float | None = None
+    """End of the caller's speech to the decision that the turn is over."""
+    stt_ms: float | None = None
+    """Decision to final text (0 when the text was there before)."""
+    llm_ms: float | None = None
+    """Request to first text."""
+    tts_ms: float | None = None
+    """First clause given to the voice until its first audio."""
+    reply_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TurnEnded:
+    """One utterance of one side is over."""
+
+    index: int
+    """0, 1, 2 ... within the call, in order of start, both sides counted together."""
+    speaker: Speaker
+    text: str
+    """The caller's words as understood, or everything the agent meant to say."""
+    started_ms: float
+    ended_ms: float
+    heard_text: str
+    """For the agent: the part that was played out. For the caller: `text`."""
+    heard_ms: float
+    """Audio of this turn that was sent before it ended or was cut off."""
+    interrupted: bool = False
+    delays: TurnDelays = field(default_factory=TurnDelays)
+
+
+@dataclass(frozen=True, slots=True)
+class BargeIn:
+    """The caller spoke over the agent: the playout paused at `at_ms`, and `confirmed` says what came of it."""
+
+    at_ms: float
+    confirmed: bool
+    """True: the rest of the agent's turn was dropped. False: a false alarm, it went on where it stopped."""
+    reason: str
+    pause_ms: float
+    """From the pause to the decision."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCalled:
+    name: str
+    arguments: dict[str, Any]
+    ok: bool
+    result: str
+    took_ms: float
+    at_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class FormCompleted:
+    """The caller confirmed a form (a booking, a message); `fields` is what an operator acts on."""
+
+    form: str
+    fields: dict[str, Any]
+    at_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderFailed:
+    role: Literal["stt", "llm", "tts"]
+    provider: str
+    error: str
+    at_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Anything else worth keeping on the record, e.g. `recording-unavailable`."""
+
+    name: str
+    detail: str
+    at_ms: float
+
+
+AgentEvent = TurnEnded | BargeIn | ToolCalled | FormCompleted | ProviderFailed | Note
+
+
+# -- a call's life ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CallStarted:
+    direction: Literal["inbound", "outbound"]
+    from_: str
+    to: str
+    trunk: str
+    agent: str
+    leg_kind: str
+    """`sip`, later `asterisk`, `telnyx`, ..."""
+    leg_id: str
+    """What the other side calls this call (the SIP Call-ID, the channel id)."""
+    started_at: float
+    """Unix time (s)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallAnswered:
+    answered_at: float
+    """Unix time (s)."""
+    setup_ms: float
+    """INVITE (or request to dial) to answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallEnded:
+    cause: Cause
+    detail: str
+    ended_at: float
+    """Unix time (s)."""
+    recording: str | None
+    """File name inside the recordings directory, or None: then a `recording-unavailable` note says why,
+    if the agent's recording was on."""
+    quality: dict[str, float]
+    """Media counters of the leg at its end: packets, lost, jitter_ms, ..."""
+
+
+CallEvent = CallStarted | CallAnswered | CallEnded | LegEvent | AgentEvent

@@ -1,0 +1,143 @@
+"""The Leg contract: one party's connection to us, of any kind (SIP, Asterisk, a media stream, a browser).
+
+A new kind of telephony is one module that fulfils `Leg` and passes `tests/legs/contract.py`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, Flag, auto
+from typing import Literal, Protocol
+
+from bridge.audio.frames import FrameSink, Unsubscribe
+from bridge.audio.playout import Playout
+from bridge.events import Cause, LegEvent
+
+
+class LegError(Exception):
+    """A leg could not do what was asked; the message says what and why."""
+
+
+class LegStateError(LegError):
+    """The request does not fit the leg's state, e.g. `answer()` on one that has ended."""
+
+
+class NotCapableError(LegError):
+    """The carrier can't do this; `capabilities` said so beforehand."""
+
+
+class Capability(Flag):
+    """What a carrier can do, known before the call needs it."""
+
+    NONE = 0
+    RINGING = auto()
+    EARLY_MEDIA = auto()
+    DTMF_SEND = auto()
+    DTMF_RECEIVE = auto()
+    HOLD = auto()
+    TRANSFER = auto()
+
+
+class LegState(Enum):
+    OFFERED = auto()
+    """Inbound, not yet answered; or outbound, no final answer yet."""
+    UP = auto()
+    ENDED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class LegInfo:
+    kind: str
+    """`sip`, later `asterisk`, `freeswitch`, `telnyx`, ..."""
+    direction: Literal["inbound", "outbound"]
+    from_: str
+    """The far party's user or number."""
+    to: str
+    """The dialled user or number."""
+    trunk: str
+    id: str
+    """The other side's id of this leg (SIP Call-ID)."""
+    peer: str
+    """Address that signalling came from, `ip:port`."""
+    display_name: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Headers a carrier or dialplan passed on (X-*, P-Asserted-Identity, Diversion), names in lower case."""
+
+
+@dataclass(frozen=True, slots=True)
+class MediaQuality:
+    """Counters of one leg's media since its answer."""
+
+    packets_received: int = 0
+    packets_sent: int = 0
+    packets_lost: int = 0
+    """Expected by sequence number and never received."""
+    packets_late: int = 0
+    """Received after their time of play: discarded by the jitter buffer."""
+    packets_rejected: int = 0
+    """From a stranger, of an unknown payload type, or malformed."""
+    concealed_ms: int = 0
+    jitter_ms: float = 0.0
+    """Interarrival jitter, RFC 3550 6.4.1."""
+    buffer_ms: float = 0.0
+    """The jitter buffer's present depth."""
+
+
+class Leg(Protocol):
+    """One party's connection. All methods are called on the event loop's thread."""
+
+    @property
+    def info(self) -> LegInfo: ...
+
+    @property
+    def capabilities(self) -> Capability: ...
+
+    @property
+    def state(self) -> LegState: ...
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of the frames given to listeners and taken from the playout; fixed from the answer on."""
+        ...
+
+    @property
+    def playout(self) -> Playout: ...
+
+    @property
+    def quality(self) -> MediaQuality: ...
+
+    def listen(self, sink: FrameSink) -> Unsubscribe:
+        """Give `sink` every received frame: one per tick while the leg is up, concealed or silent where none came."""
+        ...
+
+    def subscribe(self, handler: Callable[[LegEvent], None]) -> Unsubscribe:
+        """Tell `handler` every event, synchronously. `LegEnded` comes once and last; a handler that subscribes
+        to a leg that has ended is told so at once."""
+        ...
+
+    async def ringing(self) -> None:
+        """Tell the caller that we ring. Does nothing where the carrier can't."""
+        ...
+
+    async def answer(self) -> None:
+        """Take the call; returns when media may flow.
+
+        Raises LegStateError if the leg has ended or is outbound."""
+        ...
+
+    async def hangup(self, cause: Cause, detail: str = "") -> None:
+        """End the leg, whatever its state; returns when the far side was told (not when it confirmed).
+        Idempotent: the first cause stays."""
+        ...
+
+    async def transfer(self, target: str) -> None:
+        """Hand the far party to `target` (a SIP URI or a number). Returns when the carrier accepted the request;
+        the outcome is a `TransferResult` event. Raises NotCapableError or LegError."""
+        ...
+
+    def send_dtmf(self, digits: str, *, tone_ms: int = 120, gap_ms: int = 80) -> None:
+        """Queue digits (0-9 * # A-D). Raises NotCapableError, or ValueError for another character."""
+        ...
+
+    async def hold(self, on: bool) -> None:
+        """Put the far party on hold, or take it back. Raises NotCapableError or LegError."""
+        ...

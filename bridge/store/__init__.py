@@ -1,0 +1,1 @@
+"""The record: calls, turns and events in SQLite or PostgreSQL."""
