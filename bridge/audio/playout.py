@@ -1,0 +1,246 @@
+"""The audio waiting to be sent on a leg, and the truth of what has been sent.
+
+A producer opens an utterance (`begin`), writes PCM under its generation number, and ends it. The media clock takes
+one frame a tick. Audio written under an old generation is refused, so a producer that was interrupted needs no
+cancelling: what it still says is stale.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from bridge.audio.frames import BYTES_PER_SAMPLE, FrameSink, Unsubscribe, duration_ms, frame_bytes
+
+FADE_MS = 5
+"""Ramp at a pause, a drop and a resume: an abrupt edge is a click in the caller's ear."""
+
+MAX_QUEUED_MS = 300_000
+"""More than anyone would listen to; a producer that writes on is cut here and the loss is counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class UtteranceStarted:
+    generation: int
+    at: float
+    """Clock time (s) of the tick that sent the first frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class UtteranceFinished:
+    """Everything written was sent and the producer had ended it. Not told for an utterance that was dropped."""
+
+    generation: int
+    at: float
+
+
+PlayoutEvent = UtteranceStarted | UtteranceFinished
+
+
+class Playout:
+    """One leg's outgoing audio: int16 mono at `sample_rate` (Hz). Not thread-safe: the event loop's thread only."""
+
+    def __init__(self, sample_rate: int, *, max_queued_ms: int = MAX_QUEUED_MS) -> None:
+        self.sample_rate = sample_rate
+        self.far_buffer_ms: float = 0.0
+        """Audio sent but not yet played by the far side, where it buffers (media streams keep it up to date)."""
+        self.overflow_ms: float = 0.0
+        """Audio refused because the queue was full."""
+        self.underruns = 0
+        """Times an open utterance ran dry after it had started: the producer was slower than speech."""
+        self._frame_bytes = frame_bytes(sample_rate)
+        self._silence = bytes(self._frame_bytes)
+        self._fade_samples = sample_rate * FADE_MS // 1000
+        self._max_bytes = max_queued_ms * sample_rate // 1000 * 2
+        self._generation = 0
+        self._chunks: deque[bytes] = deque()
+        self._offset = 0
+        """Bytes of the first chunk that were sent."""
+        self._queued = 0
+        self._sent = 0
+        self._live = False
+        """An utterance is under way: begun, neither dropped nor finished."""
+        self._open = False
+        """Its producer has more to say."""
+        self._started = False
+        self._dry = False
+        self._paused = False
+        self._fade_out = False
+        self._fade_in = False
+        self._sinks: list[FrameSink] = []
+        self._handlers: list[Callable[[PlayoutEvent], None]] = []
+
+    # -- the producer's side --------------------------------------------------------------------------------
+
+    def begin(self) -> int:
+        """Open a new utterance and return its generation. What was left of the one before is dropped."""
+        if self._live:
+            self.drop()
+        self._generation += 1
+        self._live = self._open = True
+        self._started = self._dry = False
+        self._sent = 0
+        return self._generation
+
+    def write(self, generation: int, pcm: bytes) -> bool:
+        """Queue PCM of the utterance `generation`. False: it is stale (dropped, ended or replaced); stop producing."""
+        if generation != self._generation or not self._open:
+            return False
+        if self._queued + len(pcm) > self._max_bytes:
+            self.overflow_ms += duration_ms(len(pcm), self.sample_rate)
+            return True
+        if pcm:
+            self._chunks.append(pcm)
+            self._queued += len(pcm)
+            self._dry = False
+        return True
+
+    def end(self, generation: int) -> None:
+        """Say that the utterance is complete. `UtteranceFinished` follows when its last frame was sent."""
+        if generation == self._generation:
+            self._open = False
+
+    def pause(self) -> None:
+        """Send silence from the next frame on (after a fade of 5 ms) and keep the tail."""
+        if not self._paused:
+            self._paused = True
+            self._fade_out = self._started and self._queued > 0
+
+    def resume(self) -> None:
+        """Go on where `pause` stopped."""
+        if self._paused:
+            self._paused = False
+            self._fade_in = self._started and not self._fade_out
+            self._fade_out = False
+
+    def drop(self) -> float:
+        """Drop what was not sent yet; the utterance is over and its generation stale. Returns the dropped ms."""
+        if not self._live:
+            return 0.0
+        dropped = duration_ms(self._queued, self.sample_rate)
+        audible = self._started and self._queued > 0 and not (self._paused and not self._fade_out)
+        edge = self._ramp(self._pull(self._fade_samples * BYTES_PER_SAMPLE), rising=False) if audible else b""
+        self._chunks.clear()
+        self._offset = 0
+        self._queued = len(edge)
+        if edge:
+            self._chunks.append(edge)
+        self._live = self._open = self._paused = self._fade_out = self._fade_in = False
+        return dropped
+
+    # -- the truth ------------------------------------------------------------------------------------------
+
+    @property
+    def generation(self) -> int:
+        return self._generation
+
+    @property
+    def paused(self) -> bool:
+        return self._paused
+
+    @property
+    def speaking(self) -> bool:
+        """An utterance is under way, paused or not: begun, neither dropped nor finished."""
+        return self._live
+
+    @property
+    def queued_ms(self) -> float:
+        return duration_ms(self._queued, self.sample_rate)
+
+    @property
+    def sent_ms(self) -> float:
+        """Audio of the present (or last) utterance that went out on the wire, silence in between not counted."""
+        return duration_ms(self._sent, self.sample_rate)
+
+    @property
+    def heard_ms(self) -> float:
+        """Audio of the present (or last) utterance that the far party has heard: sent, less the far buffer."""
+        return max(0.0, self.sent_ms - self.far_buffer_ms)
+
+    # -- the clock's side -----------------------------------------------------------------------------------
+
+    def take(self, now: float) -> bytes:
+        """The next 20 ms frame, silence where there is nothing to say. Called once a tick by the leg."""
+        if self._paused and not self._fade_out:
+            frame = self._silence
+        elif not self._queued:
+            frame = self._silence
+            if self._open and self._started and not self._dry:
+                self._dry = True
+                self.underruns += 1
+        elif self._fade_out:
+            self._fade_out = False
+            edge = self._ramp(self._pull(self._fade_samples * BYTES_PER_SAMPLE), rising=False)
+            frame = edge + self._silence[len(edge) :]
+        else:
+            frame = self._pull(self._frame_bytes)
+            if self._fade_in:
+                self._fade_in = False
+                frame = self._ramp(frame, rising=True)
+            if len(frame) < self._frame_bytes:
+                frame += self._silence[len(frame) :]
+            if self._live and not self._started:
+                self._started = True
+                self._tell(UtteranceStarted(self._generation, now))
+        for sink in self._sinks:
+            sink(frame, now)
+        if self._live and not self._open and not self._queued and not self._paused:
+            self._live = False
+            self._tell(UtteranceFinished(self._generation, now))
+        return frame
+
+    def _pull(self, size: int) -> bytes:
+        """Up to `size` bytes from the queue, counted as sent."""
+        head = self._chunks[0]
+        end = self._offset + size
+        if end < len(head):
+            frame = head[self._offset : end]
+            self._offset = end
+        else:
+            parts = [head[self._offset :]]
+            self._chunks.popleft()
+            self._offset = 0
+            missing = size - len(parts[0])
+            while missing and self._chunks:
+                head = self._chunks[0]
+                if missing < len(head):
+                    parts.append(head[:missing])
+                    self._offset = missing
+                    break
+                parts.append(self._chunks.popleft())
+                missing -= len(head)
+            frame = b"".join(parts)
+        self._queued -= len(frame)
+        self._sent += len(frame)
+        return frame
+
+    def _ramp(self, pcm: bytes, *, rising: bool) -> bytes:
+        """`pcm` with its first 5 ms faded in, or (given 5 ms at most) faded out."""
+        samples = np.frombuffer(pcm, np.int16).astype(np.float32)
+        count = min(self._fade_samples, len(samples))
+        ramp = np.linspace(0.0, 1.0, count, dtype=np.float32)
+        samples[:count] *= ramp if rising else ramp[::-1]
+        return samples.astype(np.int16).tobytes()
+
+    def _tell(self, event: PlayoutEvent) -> None:
+        for handler in self._handlers:
+            handler(event)
+
+    def listen(self, sink: FrameSink) -> Unsubscribe:
+        """Give `sink` every frame as it is sent, silence included."""
+        self._sinks = [*self._sinks, sink]
+
+        def unsubscribe() -> None:
+            self._sinks = [s for s in self._sinks if s is not sink]
+
+        return unsubscribe
+
+    def subscribe(self, handler: Callable[[PlayoutEvent], None]) -> Unsubscribe:
+        """Tell `handler` when an utterance starts and finishes. Runs on the media clock: it returns at once."""
+        self._handlers = [*self._handlers, handler]
+
+        def unsubscribe() -> None:
+            self._handlers = [h for h in self._handlers if h is not handler]
+
+        return unsubscribe

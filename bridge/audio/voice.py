@@ -1,0 +1,36 @@
+"""What voice activity tells, whatever detects it (`vad.py`)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechStarted:
+    at: float
+    """When the voice set in (s, clock time): earlier than the time it is told, by the detector's own delay."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechStopped:
+    at: float
+    """When the voice was last heard (s, clock time). Told after a short hangover, long before a turn's end."""
+
+
+VoiceEvent = SpeechStarted | SpeechStopped
+
+
+class VoiceDetector(Protocol):
+    """One stream's voice activity: feed it with `Leg.listen(detector.push)`."""
+
+    def push(self, pcm: bytes, now: float) -> None:
+        """One 20 ms frame (int16 mono) and its clock time; a `FrameSink`."""
+        ...
+
+    def close(self) -> None:
+        """Forget the stream; no event comes after."""
+        ...
+
+
+OpenVoiceDetector = Callable[[int, Callable[[VoiceEvent], None]], VoiceDetector]
+"""(sample rate in Hz, handler of its events on the event loop's thread) -> a detector."""
