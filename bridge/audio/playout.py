@@ -84,7 +84,7 @@ class Playout:
         return self._generation
 
     def write(self, generation: int, pcm: bytes) -> bool:
-        """Queue PCM of the utterance `generation`. False: it is stale (dropped, ended or replaced); stop producing."""
+        """Queue PCM of the utterance `generation`. False: it is stale (dropped, ended, replaced); stop producing."""
         if generation != self._generation or not self._open:
             return False
         if self._queued + len(pcm) > self._max_bytes:
