@@ -1,0 +1,261 @@
+"""A call's life: one owner for its leg, its agent, its recording and its record; one cause at the end."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+import structlog
+
+from bridge.agents.base import Agent, AgentDone, CallSession
+from bridge.audio.frames import FrameSink
+from bridge.audio.voice import OpenVoiceDetector
+from bridge.events import (
+    Answered,
+    CallAnswered,
+    CallEnded,
+    CallEvent,
+    CallStarted,
+    Cause,
+    LegEnded,
+    LegEvent,
+    Note,
+)
+from bridge.legs.base import Leg, LegError, LegState
+
+log = structlog.get_logger(__name__)
+
+AGENT_STOP_S = 5.0
+"""An agent that is cancelled closes what it opened; one that takes longer is a bug, logged, and left behind."""
+
+
+class CallRecording(Protocol):
+    """A recording in progress (`bridge.audio.recording`)."""
+
+    @property
+    def caller(self) -> FrameSink: ...
+
+    @property
+    def agent(self) -> FrameSink: ...
+
+    async def close(self) -> str | None:
+        """Finish the file; its name in the recordings directory, or None if there is none."""
+        ...
+
+
+OpenRecording = Callable[[str, int, Callable[[str], None]], CallRecording]
+"""(call id, sample rate in Hz, told once why the recording stopped) -> the recording."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallServices:
+    """What every call is given."""
+
+    record: Callable[[str, CallEvent], None]
+    """Puts an event of the call with this id on the record, the metrics and the live streams. Returns at once."""
+    open_voice: OpenVoiceDetector
+    open_recording: OpenRecording
+    clock: Callable[[], float]
+    """Monotonic time (s)."""
+    max_call_s: float
+
+
+def new_call_id() -> str:
+    return uuid.uuid4().hex
+
+
+class Call:
+    """One call. `run` is its whole life; whatever happens, what it opened is closed when `run` returns."""
+
+    def __init__(
+        self,
+        leg: Leg,
+        agent: Agent,
+        services: CallServices,
+        *,
+        record: bool,
+        call_id: str | None = None,
+    ) -> None:
+        self.id = call_id or new_call_id()
+        self.leg = leg
+        self.agent_name = agent.name
+        self.started_at = time.time()
+        self.answered_at: float | None = None
+        """Unix time (s)."""
+        self._agent = agent
+        self._services = services
+        self._record_audio = record
+        self._ending: AgentDone | None = None
+        self._ended = asyncio.Event()
+        self._answered = asyncio.Event()
+        self._agent_task: asyncio.Task[AgentDone] | None = None
+        self._recording: CallRecording | None = None
+        self._zero: float | None = None
+        """Clock time of the answer."""
+
+    def end(self, cause: Cause, detail: str = "") -> None:
+        """Ask the call to end. The first cause stays."""
+        if self._ending is not None:
+            return
+        self._ending = AgentDone(cause, detail)
+        self._ended.set()
+        if self._agent_task is not None:
+            self._agent_task.cancel()
+
+    async def run(self) -> None:
+        """Take the call (or wait until an outbound one is answered), let the agent talk, end. Never raises."""
+        structlog.contextvars.bind_contextvars(call=self.id)
+        info = self.leg.info
+        self._emit(started_event(self.leg, self.agent_name, self.started_at))
+        log.info("call started", direction=info.direction, from_=info.from_, to=info.to, agent=self.agent_name)
+        begun = self._services.clock()
+        unsubscribe = self.leg.subscribe(self._on_leg_event)
+        limit = asyncio.get_running_loop().call_later(self._services.max_call_s, self.end, Cause.MAX_LENGTH)
+        try:
+            if await self._reach_answer(begun):
+                await self._talk()
+        except LegError as error:
+            self.end(Cause.SIGNALLING_LOST, str(error))
+        except asyncio.CancelledError:
+            # The bridge stops at once; the task's cancellation must not leave the far side hanging.
+            self.end(Cause.DRAINED, "the bridge stopped")
+        except Exception as error:
+            # The outermost edge of this call's code: it ends, others go on.
+            log.exception("call crashed")
+            self.end(Cause.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
+        finally:
+            limit.cancel()
+        await self._close(unsubscribe)
+
+    # -- stages ---------------------------------------------------------------------------------------------
+
+    async def _reach_answer(self, begun: float) -> bool:
+        """Bring the leg up. False: the call ended before."""
+        if self.leg.info.direction == "inbound":
+            await self.leg.ringing()
+            if self._ending is None:
+                await self.leg.answer()
+        else:
+            waits = [asyncio.ensure_future(self._answered.wait()), asyncio.ensure_future(self._ended.wait())]
+            try:
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for wait in waits:
+                    wait.cancel()
+        if self._ending is not None:
+            return False
+        now = self._services.clock()
+        self._zero = now
+        self.answered_at = time.time()
+        self._emit(CallAnswered(answered_at=self.answered_at, setup_ms=(now - begun) * 1000))
+        return True
+
+    async def _talk(self) -> None:
+        assert self._zero is not None
+        if self._record_audio:
+            self._recording = self._services.open_recording(self.id, self.leg.sample_rate, self._recording_failed)
+            self.leg.listen(self._recording.caller)
+            self.leg.playout.listen(self._recording.agent)
+        session = CallSession(
+            call_id=self.id,
+            leg=self.leg,
+            emit=self._emit,
+            open_voice=self._services.open_voice,
+            clock=self._services.clock,
+            answered_at=self._zero,
+        )
+        self._agent_task = asyncio.create_task(self._agent.run(session), name=f"agent of call {self.id}")
+        task = self._agent_task
+        if self._ending is not None:
+            task.cancel()
+        try:
+            waiting = asyncio.ensure_future(self._ended.wait())
+            try:
+                await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                waiting.cancel()
+            if not task.done():
+                await asyncio.wait({task}, timeout=AGENT_STOP_S)
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task}, timeout=AGENT_STOP_S)
+                if not task.done():
+                    log.error("agent does not stop", agent=self.agent_name)
+        if not task.done():
+            return
+        if task.cancelled():
+            self.end(Cause.INTERNAL_ERROR, "the agent was cancelled")
+        elif (error := task.exception()) is not None:
+            log.error("agent crashed", agent=self.agent_name, exc_info=error)
+            self.end(Cause.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
+        else:
+            done = task.result()
+            self.end(done.cause, done.detail)
+
+    async def _close(self, unsubscribe: Callable[[], None]) -> None:
+        assert self._ending is not None
+        cause, detail = self._ending.cause, self._ending.detail
+        try:
+            if self.leg.state is not LegState.ENDED:
+                await self.leg.hangup(cause, detail)
+        except LegError as error:
+            log.warning("leg could not be hung up", error=str(error))
+        except Exception:
+            # The record must be closed whatever the leg does.
+            log.exception("hanging up crashed")
+        unsubscribe()
+        recording: str | None = None
+        if self._recording is not None:
+            try:
+                recording = await self._recording.close()
+            except OSError as error:
+                self._recording_failed(str(error))
+        quality = {name: float(value) for name, value in asdict(self.leg.quality).items()}
+        self._emit(CallEnded(cause=cause, detail=detail, ended_at=time.time(), recording=recording, quality=quality))
+        log.info("call ended", cause=cause.value, detail=detail, seconds=round(time.time() - self.started_at, 1))
+
+    # -- what comes in --------------------------------------------------------------------------------------
+
+    def _on_leg_event(self, event: LegEvent) -> None:
+        self._emit(event)
+        if isinstance(event, LegEnded):
+            self.end(event.cause, event.detail)
+        elif isinstance(event, Answered):
+            self._answered.set()
+
+    def _recording_failed(self, reason: str) -> None:
+        log.warning("recording stopped", reason=reason)
+        self._emit(Note("recording-unavailable", reason, self._at_ms()))
+
+    def _at_ms(self) -> float:
+        return 0.0 if self._zero is None else (self._services.clock() - self._zero) * 1000
+
+    def _emit(self, event: CallEvent) -> None:
+        self._services.record(self.id, event)
+
+
+def started_event(leg: Leg, agent: str, started_at: float) -> CallStarted:
+    """The first event of a call on `leg`; `started_at` is Unix time (s)."""
+    info = leg.info
+    return CallStarted(
+        direction=info.direction,
+        from_=info.from_,
+        to=info.to,
+        trunk=info.trunk,
+        agent=agent,
+        leg_kind=info.kind,
+        leg_id=info.id,
+        started_at=started_at,
+    )
+
+
+async def refuse(leg: Leg, cause: Cause, detail: str, record: Callable[[str, CallEvent], None]) -> None:
+    """Turn a call away before an agent has it; it is on record all the same."""
+    call_id = new_call_id()
+    record(call_id, started_event(leg, "", time.time()))
+    await leg.hangup(cause, detail)
+    record(call_id, CallEnded(cause=cause, detail=detail, ended_at=time.time(), recording=None, quality={}))
+    log.info("call refused", call=call_id, cause=cause.value, detail=detail, from_=leg.info.from_, to=leg.info.to)

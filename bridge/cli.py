@@ -1,0 +1,162 @@
+"""The `offhook` command: serve, call, check, version."""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bridge import __version__
+from bridge.configfile import ConfigError, Loaded, load
+
+EPILOG = """\
+The configuration is --config FILE, else offhook.yaml in the working directory, else a built-in default that answers
+`sip:agent@...` with the receptionist and `sip:echo@...` with an echo. OFFHOOK_* variables override any value by its
+path, e.g. OFFHOOK_SIP_PORT=5070 or OFFHOOK_DATA_DIR=/var/lib/offhook.
+"""
+
+CALL_EPILOG = """\
+Without --say and --interrupt a sample conversation that ships with Offhook is played. The exit code is 0 only if the
+agent answered, spoke, and reacted to everything that was said to it.
+
+examples:
+  offhook call
+  offhook call sip:agent@127.0.0.1 --say hours.wav --interrupt stop.wav --out call.wav
+  offhook call sip:echo@192.168.1.20:5070 --say tone.wav
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0 done, 1 failed, 2 wrong usage or configuration."""
+    args = _parser().parse_args(argv)
+    if args.command == "version":
+        print(f"offhook {__version__}")
+        return 0
+    try:
+        loaded = load(args.config)
+    except ConfigError as error:
+        for problem in error.problems:
+            print(f"offhook: {problem}", file=sys.stderr)
+        return 2
+    match args.command:
+        case "check":
+            return _check(loaded)
+        case "call":
+            return _call(args, loaded)
+        case _:
+            return _serve(loaded)
+
+
+def _serve(loaded: Loaded) -> int:
+    from bridge.app import StartError, serve
+
+    try:
+        asyncio.run(serve(loaded))
+    except StartError as error:
+        print(f"offhook: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _call(args: argparse.Namespace, loaded: Loaded) -> int:
+    from bridge.phone import PhoneError, PhoneOptions, Utterance, place_call, sample_conversation
+
+    script = args.script or sample_conversation()
+    options = PhoneOptions(
+        target=args.uri or f"sip:agent@127.0.0.1:{loaded.config.sip.port}",
+        script=tuple(Utterance(Path(path), interrupt) for path, interrupt in script),
+        out=args.out,
+        wait_s=args.wait,
+        api_url=args.api or f"http://127.0.0.1:{loaded.config.http.port}",
+        data_dir=loaded.config.data_dir,
+        from_user=args.from_user,
+    )
+    try:
+        return asyncio.run(place_call(options, print))
+    except PhoneError as error:
+        print(f"offhook: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _check(loaded: Loaded) -> int:
+    from bridge.doctor import check
+
+    problems = check(loaded.config)
+    for problem in problems:
+        print(f"offhook: {problem}", file=sys.stderr)
+    if problems:
+        return 1
+    config = loaded.config
+    print(f"{loaded.source}: good. Agents: {', '.join(config.agents) or 'none'}.")
+    return 0
+
+
+class _Script(argparse.Action):
+    """Collects --say and --interrupt in the order they stand in."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        script = list(getattr(namespace, self.dest) or [])
+        script.append((str(values), option_string == "--interrupt"))
+        setattr(namespace, self.dest, script)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="offhook",
+        description="Lets AI answer the phone: takes SIP calls and connects them to a talking agent.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    config = argparse.ArgumentParser(add_help=False)
+    config.add_argument("-c", "--config", type=Path, metavar="FILE", help="configuration file (YAML)")
+
+    commands.add_parser("serve", parents=[config], help="start the bridge in the foreground", epilog=EPILOG)
+    call = commands.add_parser(
+        "call",
+        parents=[config],
+        help="call an agent as a SIP phone, play recorded speech, show what happens",
+        epilog=CALL_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    call.add_argument("uri", nargs="?", metavar="URI", help="whom to call (default: sip:agent@127.0.0.1)")
+    call.add_argument(
+        "--say",
+        dest="script",
+        action=_Script,
+        metavar="FILE",
+        help="say this WAV when the agent has finished; repeatable",
+    )
+    call.add_argument(
+        "--interrupt", dest="script", action=_Script, metavar="FILE", help="say this WAV while the agent is speaking"
+    )
+    call.add_argument(
+        "--out", type=Path, default=Path("call.wav"), metavar="FILE", help="stereo WAV (default: call.wav)"
+    )
+    call.add_argument(
+        "--wait", type=float, default=10.0, metavar="SECONDS", help="how long the agent may take to answer or react"
+    )
+    call.add_argument("--from", dest="from_user", default="phone", metavar="USER", help="our user part")
+    call.add_argument(
+        "--api", metavar="URL", help="the bridge's HTTP address, for the transcript as the agent understood it"
+    )
+    commands.add_parser(
+        "check", parents=[config], help="validate the configuration, print every mistake with its place"
+    )
+    commands.add_parser("version", help="print the version")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
