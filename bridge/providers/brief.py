@@ -1,16 +1,34 @@
 """What an agent knows and may do, written once in the configuration, for any language model.
 
-The deterministic brain answers from it directly; a real language model gets it as a system prompt with the forms
-as tools (`render_prompt`, `form_tools`).
+The deterministic brain answers from it directly; a real language model gets it as a system prompt (`render_prompt`)
+with the forms as tools (`bridge.providers.tools.form_tools`).
 """
 
-from typing import Annotated, Any, Literal
+import re
+from datetime import date, datetime, time
+from string import Formatter
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
+WEEKDAYS: tuple[Weekday, ...] = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+
+BUILT_IN_TOOLS = ("hang_up", "transfer")
+"""Names that a form can't take."""
+
+_IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*\Z")
+_CLOCK = re.compile(r"(?:[01]?\d|2[0-3]):[0-5]\d\Z")
 
 
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _identifier(value: str) -> str:
+    if not _IDENTIFIER.match(value):
+        raise ValueError(f"{value!r} is not an id: use small letters, digits and _, beginning with a letter")
+    return value
 
 
 class Fact(Strict):
@@ -20,6 +38,9 @@ class Fact(Strict):
     ask: Annotated[list[str], Field(min_length=1)]
     """Ways a caller asks for it; the more varied, the better the brain finds it."""
     say: str
+    """The answer. Keep its first sentence short: it is spoken while the rest is still being synthesised."""
+    offer: str = ""
+    """Id of a form that `say` ends by offering ("Shall I take a message?"): a yes opens it."""
 
 
 class Slot(Strict):
@@ -29,9 +50,46 @@ class Slot(Strict):
     type: Literal["text", "name", "date", "time", "number", "phone", "yes_no"]
     ask: str
     """The question for it."""
+    example: str = ""
+    """How an answer may sound, said when the first one was not understood: "For example: Friday at seven."."""
+    units: list[str] = Field(default_factory=list)
+    """number: the words that follow it ("people", "guests"), so that "five people" is understood anywhere."""
     min: int | None = None
+    """number: the smallest. date: days from today (0 if not given). phone: digits (6). Not for other types."""
     max: int | None = None
+    """number: the largest. date: days from today (365). phone: digits (15)."""
+    earliest: str = ""
+    """time: HH:MM, 24-hour. With `latest` it also tells 7 in the evening from 7 in the morning."""
+    latest: str = ""
+    closed: list[Weekday] = Field(default_factory=list)
+    """date: weekdays that can't be had."""
+    too_low: str = ""
+    """Said when the value lies below what is allowed; empty: a plain sentence is made."""
+    too_high: str = ""
+    closed_say: str = ""
     optional: bool = False
+    """Taken when the caller says it, never asked for."""
+
+    _id = field_validator("id")(staticmethod(_identifier))
+
+    @field_validator("earliest", "latest", mode="before")
+    @classmethod
+    def _clock(cls, value: object) -> object:
+        # YAML 1.1 reads an unquoted 19:30 as the number 1170.
+        if value != "" and not (isinstance(value, str) and _CLOCK.match(value)):
+            raise ValueError(f"{value!r} is not a time of day: write it as HH:MM in quotes, e.g. '19:30'")
+        return value
+
+    def opens(self) -> time | None:
+        return _time(self.earliest)
+
+    def closes(self) -> time | None:
+        return _time(self.latest)
+
+
+def _time(clock: str) -> time | None:
+    hour, _, minute = clock.partition(":")
+    return time(int(hour), int(minute)) if clock else None
 
 
 class Form(Strict):
@@ -39,15 +97,36 @@ class Form(Strict):
 
     id: str
     description: str
+    """A short command, e.g. "Book a table": it is also how the agent names what it can do."""
     ask: Annotated[list[str], Field(min_length=1)]
     """Ways a caller asks for it."""
     opening: str = ""
     slots: Annotated[list[Slot], Field(min_length=1)]
     confirm: str
-    """Read back; `{slot}` is filled in."""
+    """Read back; `{slot}` is filled in as people say it. It ends with the question that a yes answers."""
     done: str
-    """Said once the tool succeeded."""
+    """Said once the tool succeeded; `{slot}` is filled in."""
     failed: str = "I am sorry, I could not save that. Please try again later."
+
+    _id = field_validator("id")(staticmethod(_identifier))
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.id in BUILT_IN_TOOLS:
+            raise ValueError(f"a form can't be called {self.id!r}: that is a built-in tool")
+        ids = [slot.id for slot in self.slots]
+        if len(set(ids)) != len(ids):
+            raise ValueError(f"form {self.id!r} has two slots of one id")
+        if all(slot.optional for slot in self.slots):
+            raise ValueError(f"form {self.id!r} needs at least one slot that is not optional")
+        for key in ("confirm", "done", "failed"):
+            for _, name, _, _ in Formatter().parse(getattr(self, key)):
+                if name is not None and name not in ids:
+                    raise ValueError(f"{key!r} of form {self.id!r} names {{{name}}}; its slots are {', '.join(ids)}")
+        return self
+
+    def slot(self, slot_id: str) -> Slot:
+        return next(slot for slot in self.slots if slot.id == slot_id)
 
 
 class Handover(Strict):
@@ -59,6 +138,10 @@ class Handover(Strict):
             "can I speak to a real person",
             "put me through to somebody",
             "let me talk to the manager",
+            "I don't want to talk to a machine",
+            "is there someone I can talk to",
+            "transfer me to an operator",
+            "connect me with a member of staff",
         ]
     )
     target: str = ""
@@ -66,6 +149,31 @@ class Handover(Strict):
     say: str = "One moment, I am putting you through."
     unavailable: str = "I'm sorry, nobody can come to the phone right now. Shall I take a message?"
     message_form: str = "take_message"
+
+
+class Phrases(Strict):
+    """What the deterministic brain says between facts and forms."""
+
+    hello: str = "Hello! How can I help you?"
+    how_are_you: str = "I'm fine, thank you. How can I help you?"
+    robot: str = "I'm a computer, not a person. I answer the phone here. How can I help you?"
+    hearing: str = "Yes, I can hear you. How can I help you?"
+    thanks: str = "You're welcome."
+    wait: str = "Of course, take your time."
+    go_on: str = "Yes, how can I help you?"
+    wrong_number: str = "No problem at all."
+    cancelled: str = "All right, I have left that."
+    change: str = "What should I change?"
+    again: str = "I'm sorry, I didn't get that."
+    no_answer: str = "I'm sorry, I don't know that."
+    offer_handover: str = "Shall I put you through to a colleague?"
+    offer_message: str = "Shall I take a message, so that somebody can call you back?"
+    which: str = "Do you mean {first} or {second}?"
+    partial_number: str = "I have {digits} so far. What comes next?"
+    past_date: str = "{value} is already over."
+    past_time: str = "{value} is already over today."
+    closed_day: str = "I'm sorry, we are closed on {weekday}s."
+    date_mismatch: str = "The {day} is a {weekday}."
 
 
 class Brief(Strict):
@@ -79,6 +187,26 @@ class Brief(Strict):
     anything_else: str = "Is there anything else I can do for you?"
     unknown: str = "I'm sorry, I don't know that. I can take a message, or is there something else?"
     not_understood: str = "I'm sorry, I didn't quite get that. Could you say it again?"
+    abilities: str = ""
+    """What the agent can do, said to a caller who is lost; empty: made from the forms' descriptions."""
+    phrases: Phrases = Field(default_factory=Phrases)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        ids = [fact.id for fact in self.facts] + [form.id for form in self.forms]
+        for twice in {i for i in ids if ids.count(i) > 1}:
+            raise ValueError(f"two facts or forms are called {twice!r}")
+        forms = {form.id for form in self.forms}
+        for fact in self.facts:
+            if fact.offer and fact.offer not in forms:
+                raise ValueError(f"fact {fact.id!r} offers the form {fact.offer!r}, which does not exist")
+        chosen = "message_form" in self.handover.model_fields_set and self.handover.message_form
+        if chosen and chosen not in forms:
+            raise ValueError(f"handover.message_form names the form {chosen!r}, which does not exist")
+        return self
+
+    def form(self, form_id: str) -> Form | None:
+        return next((form for form in self.forms if form.id == form_id), None)
 
 
 def slot_schema(slot: Slot) -> dict[str, Any]:
@@ -94,8 +222,99 @@ def slot_schema(slot: Slot) -> dict[str, Any]:
             schema = {"type": "boolean"}
         case "date":
             schema = {"type": "string", "format": "date", "description": "YYYY-MM-DD"}
+            if slot.closed:
+                schema["description"] += f", not a {' or '.join(day.title() for day in slot.closed)}"
         case "time":
-            schema = {"type": "string", "description": "24-hour HH:MM"}
+            schema = {"type": "string", "pattern": r"^([01]\d|2[0-3]):[0-5]\d$", "description": "24-hour HH:MM"}
+            if slot.earliest or slot.latest:
+                schema["description"] += f", from {slot.earliest or '00:00'} to {slot.latest or '23:59'}"
+        case "phone":
+            schema = {"type": "string", "description": "digits, with a leading + if the caller said so"}
         case _:
             schema = {"type": "string"}
     return schema
+
+
+def abilities(brief: Brief) -> str:
+    """One sentence on what the agent can do."""
+    if brief.abilities:
+        return brief.abilities
+    things = [form.description[:1].lower() + form.description[1:].rstrip(".") for form in brief.forms]
+    things = (["answer questions"] if brief.facts else []) + things
+    if not things:
+        return brief.anything_else
+    listed = things[0] if len(things) == 1 else ", ".join(things[:-1]) + " or " + things[-1]
+    return f"I can {listed}. What would you like?"
+
+
+_RULES = """You are on a telephone call: what you write is spoken aloud by a voice, at once.
+- Answer in one or two short sentences. Make the first sentence short. No lists, no markdown, no emoji, no links.
+- Write numbers, dates and times the way they are spoken, e.g. "Friday, May 5th at 7:30 PM".
+- What callers say comes from speech recognition and may contain mishearings: go by what makes sense.
+- Ask for one thing at a time.
+- Tell only what is written under FACTS. If it isn't there, say that you don't know{offer}. Never invent.
+- If asked whether you are a person, say that you are a computer.
+- One of your earlier replies that ends in "—" was cut off there by the caller, who heard nothing after it. \
+Don't write such a dash yourself."""
+
+
+def render_prompt(brief: Brief, now: datetime, language: str = "en") -> str:
+    """The system prompt for a language model: who it is, how to speak, what it knows, and how its tools are used.
+
+    What changes from call to call (the date) comes last, so that a provider's prompt cache keeps the rest."""
+    message_form = brief.form(brief.handover.message_form)
+    rules = _RULES.format(offer=" and offer to take a message" if message_form else "")
+    parts = [brief.persona.strip(), f"Speak {_language_name(language)}.", rules]
+    facts = "\n".join(f"- {_squash(fact.say)}" for fact in brief.facts)
+    parts.append(f"FACTS\n{facts or '- (none)'}")
+    for form in brief.forms:
+        lines = "\n".join(_slot_rule(slot) for slot in form.slots)
+        parts.append(
+            f"TASK {form.id}: {form.description}\n"
+            f"Collect, one question at a time, what the caller has not said yet:\n{lines}\n"
+            f"Then read everything back (like: {_squash(form.confirm)}). Only after the caller has said yes "
+            f"call the tool {form.id}. When it succeeded say: {_squash(form.done)} When it failed say: "
+            f"{_squash(form.failed)}"
+        )
+    if brief.handover.target:
+        parts.append(f'If the caller wants a person, say "{brief.handover.say}" and call the tool transfer.')
+    else:
+        parts.append(f'If the caller wants a person, say "{brief.handover.unavailable}"')
+    parts.append(
+        f'When a matter is settled, ask "{brief.anything_else}" When the caller needs nothing more or says goodbye, '
+        f'say "{brief.goodbye}" and call the tool hang_up in the same reply.'
+    )
+    parts.append(f"Now it is {now:%A}, {_day(now.date())}, {now:%H:%M}.")
+    return "\n\n".join(parts)
+
+
+def _slot_rule(slot: Slot) -> str:
+    rules = []
+    if slot.type == "number" and (slot.min is not None or slot.max is not None):
+        low, high = (str(bound) if bound is not None else "any" for bound in (slot.min, slot.max))
+        rules.append(f"{low} to {high}")
+    if slot.type == "date":
+        rules.append("not in the past" if slot.min is None else f"at least {slot.min} days from today")
+        if slot.max is not None:
+            rules.append(f"at most {slot.max} days from today")
+        if slot.closed:
+            rules.append(f"not on {', '.join(day.title() for day in slot.closed)}")
+    if slot.type == "time" and (slot.earliest or slot.latest):
+        rules.append(f"from {slot.earliest or '00:00'} to {slot.latest or '23:59'}")
+    if slot.optional:
+        rules.append("only if the caller mentions it")
+    limits = f" [{'; '.join(rules)}]" if rules else ""
+    return f"- {slot.id} ({slot.type}){limits}: {_squash(slot.ask)}"
+
+
+def _day(day: date) -> str:
+    return f"{day:%B} {day.day}, {day.year}"
+
+
+def _squash(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _language_name(language: str) -> str:
+    names = {"en": "English", "de": "German", "es": "Spanish", "fr": "French", "it": "Italian", "pt": "Portuguese"}
+    return names.get(language.split("-")[0].lower(), f"the language with the code {language!r}")
