@@ -1,0 +1,199 @@
+"""What an operator sets about an agent that converses: turn taking, barge-in, limits, phrases. Units are in names."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from bridge.agents.clauses import split
+from bridge.providers.brief import Brief
+
+Words = tuple[str, ...]
+Ms = Annotated[int, Field(ge=0)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TurnSettings(Strict):
+    """When the caller's turn is over. The word lists are English; another language brings its own."""
+
+    end_silence_ms: Ms = 500
+    """Silence after the caller's last voice that ends a turn whose text looks complete."""
+    incomplete_silence_ms: Ms = 1200
+    """The same when the text ends in a filler, a connector, or a number or spelling that may go on."""
+    answer_silence_ms: Ms = 400
+    """The same when the whole text is one of `answers`: little can follow a plain yes."""
+    stt_wait_ms: Ms = 2500
+    """Longest wait for the settled text after the voice was told to have paused; then the best partial must do,
+    and with none the agent says that it did not understand. Covers the slowest box that still takes calls."""
+    max_turn_ms: Annotated[int, Field(ge=1000)] = 45_000
+    """A caller who talks longer is answered in the middle of it."""
+    eager: bool = True
+    """Let the model and the voice start as soon as the settled text is there, before the silence is over; thrown
+    away unheard when the caller goes on. Costs engine time, saves reply delay."""
+    eager_lead_ms: Ms = 500
+    """How long before the turn's expected end an eager start may happen: bounds the work thrown away."""
+    dtmf_pause_ms: Ms = 2000
+    """Keys pressed end as a turn of their own after this pause, or at once with `#`."""
+    complete_number_digits: Annotated[int, Field(ge=1)] = 10
+    """A row of spoken digits this long counts as finished."""
+    fillers: Words = (
+        "um",
+        "uhm",
+        "uh",
+        "er",
+        "erm",
+        "hmm",
+        "hm",
+        "well",
+        "like",
+        "you know",
+        "i mean",
+        "let me see",
+        "let's see",
+    )
+    connectors: Words = (
+        "and", "but", "or", "so", "because", "with", "for", "to", "at", "on", "in", "of", "from", "by", "until",
+        "between", "around", "about", "the", "a", "an", "my", "your", "our", "i", "we", "i'm", "i'd", "i'll",
+        "we're", "we'd", "it's", "is", "are", "if", "than", "also", "plus", "maybe", "then", "would like", "want to",
+    )  # fmt: skip
+    answers: Words = (
+        "yes", "yeah", "yep", "yes please", "yeah please", "yes that's right", "that's right", "that is right",
+        "that's correct", "correct", "right", "sure", "okay", "no", "nope", "no thanks", "no thank you", "that's all",
+        "no that's all", "that's it",
+    )  # fmt: skip
+    digit_words: Words = (
+        "zero", "oh", "o", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "double", "triple",
+    )  # fmt: skip
+
+
+class BargeInSettings(Strict):
+    """When the caller stops the agent."""
+
+    enabled: bool = True
+    """False: the agent finishes; what was said over it is answered after."""
+    min_words: Annotated[int, Field(ge=1)] = 2
+    """Words besides backchannels that stop the agent before the speech has lasted `confirm_speech_ms`."""
+    sensitivity: Literal["low", "normal", "high"] = "normal"
+    """`high`: one word or two thirds of `confirm_speech_ms` will do. `low`: one word more is needed, and length
+    alone counts only when the time to decide is over."""
+    confirm_speech_ms: Ms = 450
+    """Speech that has gone on this long after the pause stops the agent, words or not."""
+    decide_ms: Annotated[int, Field(ge=100)] = 500
+    """The agent is never left paused longer than this without a decision."""
+    partial_after_ms: Ms = 250
+    """Speech over the agent that lasts this long is sent to the recogniser while it goes on."""
+    click_ms: Ms = 80
+    """Voice activity shorter than this is a click and needs no text to be rejected."""
+    answer_window_ms: Ms = 1000
+    """A "yes" begun when no more than this was left to say is an answer, not a backchannel."""
+    backchannels: Words = (
+        "mhm", "mm", "mmm", "mm hmm", "hm", "hmm", "uh huh", "huh", "uh", "um", "ah", "oh", "aha", "okay", "ok",
+        "yeah", "yep", "yes", "right", "alright", "all right", "sure", "good", "great", "fine", "cool", "i see",
+        "got it", "of course", "hello", "hi", "thanks", "thank you", "you",
+    )  # fmt: skip
+    """What a listener says without wanting the floor (and "you", which recognisers make of noise)."""
+    stop_words: Words = (
+        "stop", "wait", "no", "nope", "hold on", "hang on", "excuse me", "sorry", "pardon", "actually", "listen",
+        "cancel", "help",
+    )  # fmt: skip
+    """Any of these alone stops the agent."""
+
+    @model_validator(mode="after")
+    def _decides_in_time(self) -> Self:
+        if self.confirm_speech_ms > self.decide_ms:
+            raise ValueError(
+                f"confirm_speech_ms ({self.confirm_speech_ms}) must not exceed decide_ms ({self.decide_ms})"
+            )
+        return self
+
+
+class LimitSettings(Strict):
+    """How long anything may take."""
+
+    silence_ms: Annotated[int, Field(ge=1000)] = 8000
+    """Silence after the agent finished that brings the re-prompt."""
+    max_reprompts: Annotated[int, Field(ge=0)] = 2
+    """Re-prompts in a row; the silence after the last one ends the call with a goodbye."""
+    max_call_s: Annotated[int, Field(ge=5)] = 1800
+    """Then the caller is told, and the call ends."""
+    stt_open_ms: Ms = 3000
+    llm_first_ms: Ms = 8000
+    """Request to the model's first text or tool call."""
+    llm_total_ms: Ms = 30_000
+    """Request to the reply's end."""
+    tts_chunk_ms: Ms = 5000
+    """Wait for the voice's next audio."""
+    tool_ms: Ms = 10_000
+    transfer_ms: Ms = 30_000
+    """Transfer asked for until its outcome is known: the other phone rings within it."""
+    tool_rounds: Annotated[int, Field(ge=1)] = 4
+    """Times in one turn the model may see results and go on; after that it must speak without tools."""
+    tool_filler_ms: Ms = 1000
+    """A tool that leaves the caller in silence this long is covered by the filler phrase."""
+    llm_filler_ms: Ms = 2500
+    """The same for the model's first words."""
+    look_ahead_ms: Ms = 3000
+    """The next sentence is given to the voice when less than this is left to play: bounds the work that a barge-in
+    throws away."""
+    goodbye_tail_ms: Ms = 300
+    """From the last packet of a goodbye to the hang-up: the far jitter buffer plays it out."""
+    closing_s: Annotated[int, Field(ge=1)] = 20
+    """A goodbye that was not played out by then (a dead engine, a caller on hold) is cut."""
+    memory_messages: Annotated[int, Field(ge=4)] = 200
+    """Messages kept for the model."""
+
+
+class PhraseSettings(Strict):
+    """What the agent says when no model is asked."""
+
+    apology: str = "I am sorry, we have a technical problem. Please call again later."
+    still_there: str = "Are you still there?"
+    silence_goodbye: str = "I can't hear you any more, so I will hang up now. Please call again. Goodbye!"
+    max_length_goodbye: str = (
+        "I am sorry, we have reached the end of the time for this call. Please call again. Goodbye!"
+    )
+    filler: str = "One moment, please."
+
+
+class ConversationSettings(Strict):
+    """One talking agent."""
+
+    greeting: str = "Hello, how can I help you?"
+    """Empty: the caller speaks first."""
+    greeting_interruptible: bool = True
+    brief: Brief = Field(default_factory=Brief)
+    language: str = "en"
+    """BCP 47."""
+    voice: str = ""
+    """The voice's own name; empty for its default."""
+    time_zone: str = ""
+    """IANA name, for "tomorrow at seven"; empty: the machine's."""
+    turns: TurnSettings = Field(default_factory=TurnSettings)
+    barge_in: BargeInSettings = Field(default_factory=BargeInSettings)
+    limits: LimitSettings = Field(default_factory=LimitSettings)
+    phrases: PhraseSettings = Field(default_factory=PhraseSettings)
+
+    def fixed_phrases(self) -> tuple[str, ...]:
+        """The texts to synthesise at start, as the voice will be asked for them, the most urgent first: what must be
+        there at once, then everything fixed that a model may say, sentence by sentence."""
+        brief, phrases = self.brief, self.phrases
+        whole = [
+            self.greeting,
+            phrases.apology,
+            phrases.filler,
+            phrases.still_there,
+            phrases.silence_goodbye,
+            phrases.max_length_goodbye,
+            brief.goodbye,
+            brief.not_understood,
+            brief.handover.say,
+        ]
+        spoken = [brief.anything_else, brief.unknown, brief.goodbye, brief.not_understood]
+        spoken += [brief.handover.say, brief.handover.unavailable]
+        for form in brief.forms:
+            spoken += [form.opening, *(slot.ask for slot in form.slots), form.done, form.failed]
+        spoken += [fact.say for fact in brief.facts]
+        texts = whole + [clause for text in spoken if "{" not in text for clause in split(text)]
+        return tuple(dict.fromkeys(text for text in texts if text))
