@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bridge.agents.clauses import split
-from bridge.providers.brief import Brief
+from bridge.providers.brief import Brief, abilities
 
 Words = tuple[str, ...]
 Ms = Annotated[int, Field(ge=0)]
@@ -191,9 +191,21 @@ class ConversationSettings(Strict):
             brief.handover.say,
         ]
         spoken = [brief.anything_else, brief.unknown, brief.goodbye, brief.not_understood]
-        spoken += [brief.handover.say, brief.handover.unavailable]
+        spoken += [brief.handover.say, brief.handover.unavailable, abilities(brief)]
         for form in brief.forms:
             spoken += [form.opening, *(slot.ask for slot in form.slots), form.done, form.failed]
+            spoken += [
+                text for slot in form.slots for text in (slot.example, slot.too_low, slot.too_high, slot.closed_say)
+            ]
+        spoken += brief.phrases.model_dump().values()
         spoken += [fact.say for fact in brief.facts]
         texts = whole + [clause for text in spoken if "{" not in text for clause in split(text)]
         return tuple(dict.fromkeys(text for text in texts if text))
+
+
+class EchoSettings(Strict):
+    """The agent that sends back what it hears, for measuring plain bridging."""
+
+    max_call_s: Annotated[int, Field(ge=1)] = 3600
+    max_delay_ms: Annotated[int, Field(ge=20)] = 40
+    """Audio waiting to be sent back; what comes on top is dropped, so that the delay never grows."""

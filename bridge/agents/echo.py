@@ -1,0 +1,63 @@
+"""The echo agent: what it hears it sends back in the same tick, after jitter buffer and voice activity detection."""
+
+import asyncio
+
+from bridge.agents.base import AgentDone, CallSession
+from bridge.agents.settings import EchoSettings
+from bridge.audio.frames import duration_ms
+from bridge.audio.voice import SpeechStarted, VoiceEvent
+from bridge.events import Cause, Note
+
+
+class EchoAgent:
+    """An `Agent`. The voice detector runs as it does for a conversation, so that its cost is measured with the rest."""
+
+    def __init__(self, name: str, settings: EchoSettings) -> None:
+        self.name = name
+        self._settings = settings
+
+    async def run(self, session: CallSession) -> AgentDone:
+        """Send back until the caller hangs up (then it is cancelled) or the call is too long."""
+        echo = _Echo(session, self._settings.max_delay_ms)
+        try:
+            left = session.answered_at + self._settings.max_call_s - session.clock()
+            await asyncio.sleep(max(0.0, left))
+        finally:
+            echo.close()
+        return AgentDone(Cause.MAX_LENGTH, f"{self._settings.max_call_s} s")
+
+
+class _Echo:
+    """One call's echo."""
+
+    def __init__(self, session: CallSession, max_delay_ms: float) -> None:
+        self._session = session
+        self._playout = session.leg.playout
+        self._max_delay_ms = max_delay_ms
+        self._bursts = 0
+        self._dropped = 0
+        self._generation = self._playout.begin()
+        detector = session.open_voice(session.leg.sample_rate, self._voice)
+        unsubscribes = [session.leg.listen(detector.push), session.leg.listen(self._send_back)]
+        if reference := getattr(detector, "reference", None):
+            unsubscribes.append(self._playout.listen(reference))
+        self._detector = detector
+        self._unsubscribes = unsubscribes
+
+    def _voice(self, event: VoiceEvent) -> None:
+        self._bursts += isinstance(event, SpeechStarted)
+
+    def _send_back(self, pcm: bytes, now: float) -> None:
+        if self._playout.queued_ms + duration_ms(len(pcm), self._playout.sample_rate) > self._max_delay_ms:
+            self._dropped += 1
+        else:
+            self._playout.write(self._generation, pcm)
+
+    def close(self) -> None:
+        for unsubscribe in self._unsubscribes:
+            unsubscribe()
+        self._detector.close()
+        self._playout.drop()
+        now = self._session.clock()
+        detail = f"voice bursts: {self._bursts}, frames dropped: {self._dropped}"
+        self._session.emit(Note("echo", detail, self._session.at_ms(now)))
