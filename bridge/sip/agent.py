@@ -1,0 +1,389 @@
+"""The user agent as one object without I/O: datagrams, verbs and `now` in; datagrams, events and the next timer out.
+
+    agent.receive(data, flow, now)      a datagram came
+    agent.invite(...), answer(...) ...  the owner acts
+    agent.outgoing(), agent.events()    to be drained after each of these
+    agent.timer(), handle_timer(now)    to be called when the time has come
+
+Nothing in here raises on account of what a peer sends.
+"""
+
+import secrets
+from collections import Counter
+from collections.abc import Iterable
+
+from bridge.sip.call import Call
+from bridge.sip.dialog import Dialog
+from bridge.sip.errors import CallGoneError, MalformedMessage, SipSyntaxError
+from bridge.sip.events import CallKey, Event, InviteReceived
+from bridge.sip.flow import Flow
+from bridge.sip.layer import TransactionLayer
+from bridge.sip.message import Request, Response, check, make_response, parse_message
+from bridge.sip.screening import screen_new
+from bridge.sip.settings import Refusal, UserAgentConfig, Verdict
+from bridge.sip.transaction import InviteServer, server_key
+from bridge.sip.uri import NameAddr, Uri
+
+HeaderFields = Iterable[tuple[str, str]]
+
+
+class UserAgent:
+    """Times are seconds on one monotonic clock of the owner's. Verbs on a call raise CallGoneError when it has ended
+    and CallStateError when they don't fit its state; `bye`, `cancel` and `hangup` of an ended call do nothing."""
+
+    def __init__(self, config: UserAgentConfig) -> None:
+        self.config = config
+        self.refusing: Refusal | None = None
+        """While set, new calls and OPTIONS get this (see `refuse_new`); calls that are up go on."""
+        self._layer = TransactionLayer(config)
+        self._calls: dict[CallKey, Call] = {}
+        self._events: list[Event] = []
+
+    # -- for the adapter ------------------------------------------------------------------------------------
+
+    def receive(self, data: bytes, flow: Flow, now: float) -> None:
+        """Take one datagram that came over `flow`."""
+        counters = self._layer.counters
+        counters["received"] += 1
+        if len(data) > self.config.max_message_bytes:
+            counters["dropped: too large"] += 1
+            return
+        if not data.strip(b"\r\n\0 "):
+            counters["keep-alives"] += 1
+            return
+        try:
+            message = parse_message(data, max_headers=self.config.max_headers)
+            check(message)
+            if isinstance(message, Response):
+                self._layer.receive_response(message, now)
+                return
+            self._layer.stamp(message, flow)
+        except MalformedMessage as error:
+            self._malformed(error, flow)
+            return
+        except SipSyntaxError as error:
+            counters["dropped: malformed"] += 1
+            counters[f"malformed: {type(error).__name__}"] += 1
+            return
+        self._receive_request(message, flow, now)
+
+    def timer(self) -> float | None:
+        """When to call `handle_timer` next, None for never."""
+        return self._layer.queue.next()
+
+    def handle_timer(self, now: float) -> None:
+        """Do what is due. Harmless too early."""
+        self._layer.queue.run(now)
+
+    def outgoing(self) -> list[tuple[bytes, Flow]]:
+        """What is to be sent, in order; taking it removes it."""
+        out, self._layer.outbox = self._layer.outbox, []
+        return out
+
+    def events(self) -> list[Event]:
+        """What happened, in order; taking it removes it."""
+        events, self._events = self._events, []
+        return events
+
+    # -- state ----------------------------------------------------------------------------------------------
+
+    @property
+    def counters(self) -> Counter[str]:
+        """Messages by what became of them: `received`, `sent`, `dropped: <why>`, `refused: <status>`, ..."""
+        return self._layer.counters
+
+    @property
+    def accepting(self) -> bool:
+        """Whether new calls are taken."""
+        return self.refusing is None
+
+    def refuse_new(self, reason: str, retry_after_s: int) -> None:
+        """From now on answer new INVITEs and OPTIONS with 503 (draining, overload)."""
+        self.refusing = Refusal(503, reason, (("Retry-After", str(retry_after_s)),))
+
+    def accept_new(self) -> None:
+        """Take new calls again."""
+        self.refusing = None
+
+    @property
+    def call_count(self) -> int:
+        """Calls that are not over, ringing ones and those whose BYE is unanswered included."""
+        return len(self._calls)
+
+    @property
+    def transaction_count(self) -> int:
+        """Transactions, ended ones that still wait for repetitions included (about half a minute each)."""
+        return len(self._layer)
+
+    def call_id(self, key: CallKey) -> str:
+        """The SIP Call-ID. Raises CallGoneError."""
+        call = self._call(key)
+        if call.dialog is not None:
+            return call.dialog.call_id
+        return call.sending.request.call_id if call.sending is not None else ""
+
+    # -- the owner's verbs ----------------------------------------------------------------------------------
+
+    def invite(
+        self,
+        target: str,
+        flow: Flow,
+        now: float,
+        *,
+        from_: str,
+        to: str = "",
+        sdp: bytes | None = None,
+        headers: HeaderFields = (),
+        route: Iterable[str] = (),
+    ) -> CallKey:
+        """Call `target` (a SIP URI) by way of `flow`. `from_` and `to` are URIs or name-addrs; `to` is `target`
+        unless given; `route` are Route values; without `sdp` the peer makes the offer. Raises SipSyntaxError."""
+        uri = Uri.parse(target)
+        if not uri.is_sip:
+            raise SipSyntaxError("not a SIP URI", target)
+        key = CallKey(secrets.token_hex(8))
+        caller = NameAddr.parse(from_)
+        layer = self._layer
+        request = Request("INVITE", str(uri))
+        add = request.headers.add
+        for hop in route:
+            add("Route", hop)
+        add("Max-Forwards", "70")
+        add("From", str(NameAddr(caller.uri, caller.display_name, (("tag", key),))))
+        add("To", str(NameAddr.parse(to or f"<{target}>")))
+        add("Call-ID", secrets.token_hex(16))
+        add("CSeq", "1 INVITE")
+        add("Contact", layer.contact(flow))
+        request.headers.extend(layer.capabilities)
+        if self.config.user_agent:
+            add("User-Agent", self.config.user_agent)
+        request.headers.extend(headers)
+        if sdp is not None:
+            add("Content-Type", "application/sdp")
+            request.body = sdp
+        layer.add_via(request, flow)
+        call = Call(key, layer, self._events_append, self._forget, inbound=False)
+        self._calls[key] = call
+        call.start_outbound(request, flow, now)
+        return key
+
+    def ring(
+        self, key: CallKey, now: float, *, status: int = 180, reason: str = "", sdp: bytes | None = None
+    ) -> None:
+        """Send a provisional response; with `sdp` it is early media (183)."""
+        self._call(key).ring(status, reason, sdp, now)
+
+    def answer(self, key: CallKey, sdp: bytes, now: float, *, headers: HeaderFields = ()) -> None:
+        """Take the call with 200: `sdp` is our answer, or our offer where the INVITE had none."""
+        self._call(key).answer(sdp, headers, now)
+
+    def reject(self, key: CallKey, status: int, now: float, *, reason: str = "", headers: HeaderFields = ()) -> None:
+        """Refuse an inbound call with a status of 300 or more. No event follows."""
+        self._call(key).reject(status, reason, headers, now)
+
+    def acknowledge(self, key: CallKey, sdp: bytes, now: float) -> None:
+        """Send the ACK with our answer, after `Answered` or `ReofferAnswered` with a late offer."""
+        self._call(key).acknowledge(sdp, now)
+
+    def cancel(self, key: CallKey, now: float) -> None:
+        """Give up an outbound call that is not answered. `Rejected` follows (487), or `Lost`."""
+        if key in self._calls:
+            self._calls[key].cancel(now)
+
+    def bye(self, key: CallKey, now: float, *, reason: str = "") -> None:
+        """Hang up a call that is up; `reason` is a Reason header value. `ByeAnswered` follows."""
+        if key in self._calls:
+            self._calls[key].bye(reason, now)
+
+    def hangup(self, key: CallKey, now: float, *, status: int = 480, reason: str = "") -> None:
+        """End a call in whatever state: `bye`, `cancel`, or `reject` with `status`."""
+        if key in self._calls:
+            self._calls[key].hangup(status, reason, now)
+
+    def reinvite(self, key: CallKey, sdp: bytes | None, now: float) -> None:
+        """Offer a changed session; without `sdp` ask the peer for an offer. On glare (491) it is sent again by
+        itself. `ReofferAnswered` or `ReofferRejected` follows. CallStateError while another one is under way."""
+        self._call(key).reinvite(sdp, now)
+
+    def answer_reinvite(self, key: CallKey, sdp: bytes, now: float) -> None:
+        """Accept the peer's re-INVITE, with our answer or, where it had no offer, our offer."""
+        self._call(key).answer_reinvite(sdp, now)
+
+    def reject_reinvite(self, key: CallKey, status: int, now: float, *, reason: str = "") -> None:
+        """Refuse the peer's re-INVITE (488 where nothing is in common); the call goes on as it was."""
+        self._call(key).reject_reinvite(status, reason, now)
+
+    def info(self, key: CallKey, content_type: str, body: bytes, now: float) -> None:
+        """Send INFO. `InfoAnswered` follows."""
+        self._call(key).info(content_type, body, now)
+
+    def refer(self, key: CallKey, target: str, now: float, *, headers: HeaderFields = ()) -> None:
+        """Ask the peer to call `target` (URI or `<URI>`). `ReferAccepted` and `ReferResult`s, or `ReferRejected`."""
+        self._call(key).refer(target, tuple(headers), now)
+
+    def accept_refer(self, key: CallKey, now: float) -> None:
+        """Say that we shall call where `Referred` pointed; then `notify` how it goes."""
+        self._call(key).referrals.accept(now)
+
+    def reject_refer(self, key: CallKey, status: int, now: float) -> None:
+        """Refuse a `Referred` (603, 405, ...)."""
+        self._call(key).referrals.reject(status, now)
+
+    def notify(self, key: CallKey, status: int, now: float, *, reason: str = "") -> None:
+        """Report the status that our call to the Refer-To got; 200 and more end the matter."""
+        self._call(key).referrals.notify(status, reason, now)
+
+    # -- requests -------------------------------------------------------------------------------------------
+
+    def _receive_request(self, request: Request, flow: Flow, now: float) -> None:
+        """A checked, stamped request."""
+        layer = self._layer
+        transaction = layer.servers.get(server_key(request))
+        if transaction is not None and self._belongs(request, transaction):
+            layer.counters["repeated requests"] += request.method != "ACK"
+            transaction.receive(request, now)
+            return
+        if request.method == "CANCEL":
+            self._cancel(request, flow, now)
+            return
+        tag = request.to.tag
+        if tag is None:
+            if request.method == "ACK":
+                layer.counters["dropped: stray ACK"] += 1
+            else:
+                self._receive_new(request, flow, now)
+            return
+        call = self._calls.get(CallKey(tag))
+        if call is not None and self._in_dialog(call, request):
+            if len(layer) >= 2 * self.config.max_transactions and request.method != "ACK":
+                layer.counters["dropped: too many transactions"] += 1
+            else:
+                call.receive(request, flow, now)
+        elif request.method == "ACK":
+            expected = tag == layer.stateless_tag(request)
+            layer.counters["acknowledged refusals" if expected else "dropped: stray ACK"] += 1
+        elif self._admits(request, flow):
+            layer.refuse(request, flow, 481)
+
+    def _receive_new(self, request: Request, flow: Flow, now: float) -> None:
+        """A request outside any dialog."""
+        layer = self._layer
+        if not self._admits(request, flow):
+            return
+        refusal = screen_new(request, self.config) or self._overload(request)
+        if layer.is_merged(request):
+            refusal = Refusal(482)
+        if refusal is not None:
+            layer.refuse(request, flow, refusal.status, refusal.reason, refusal.headers)
+        elif request.method == "OPTIONS":
+            self._options(request, flow)
+        elif request.method == "INVITE":
+            self._invited(request, flow, now)
+        else:
+            layer.refuse(request, flow, 501)
+
+    def _invited(self, request: Request, flow: Flow, now: float) -> None:
+        layer = self._layer
+        key = CallKey(secrets.token_hex(8))
+        try:
+            dialog = Dialog.from_invite(request, key, flow)
+            dialog.next_flow(None)
+        except SipSyntaxError:
+            layer.refuse(request, flow, 400, "Unusable Contact Or Record-Route")
+            return
+        call = Call(key, layer, self._events_append, self._forget, inbound=True)
+        self._calls[key] = call
+        call.start_inbound(request, layer.serve_invite(request, flow), dialog, now)
+        self._events.append(InviteReceived(key, request, call.sdp_of(request), flow))
+
+    def _cancel(self, request: Request, flow: Flow, now: float) -> None:
+        layer = self._layer
+        invite = layer.servers.get(server_key(request, "INVITE"))
+        if not isinstance(invite, InviteServer):
+            if self._admits(request, flow):
+                layer.refuse(request, flow, 481)
+            return
+        response = make_response(request, 200, to_tag=invite.local_tag)
+        layer.reply(request, flow, response)
+        if invite.on_cancel is not None:
+            invite.on_cancel(request.headers.get("Reason") or "", now)
+
+    def _options(self, request: Request, flow: Flow) -> None:
+        layer = self._layer
+        response = make_response(request, 200, to_tag=layer.stateless_tag(request))
+        config = self.config
+        response.headers.add("Allow", ", ".join(config.allow))
+        response.headers.add("Accept", "application/sdp")
+        response.headers.add("Supported", ", ".join(config.supported))
+        response.headers.add("Contact", layer.contact(flow))
+        if config.user_agent:
+            response.headers.add("Server", config.user_agent)
+        layer.counters["answered OPTIONS"] += 1
+        layer.reply(request, flow, response)
+
+    def _malformed(self, error: MalformedMessage, flow: Flow) -> None:
+        """Answer it where there is enough of it to answer, and never an ACK."""
+        layer = self._layer
+        layer.counters["dropped: malformed"] += 1
+        request = error.request
+        if request is None or request.method == "ACK":
+            return
+        headers = request.headers
+        try:
+            layer.stamp(request, flow)
+            _ = request.to.tag
+            if all(headers.get(name) for name in ("From", "To", "Call-ID", "CSeq")) and self._admits(request, flow):
+                layer.refuse(request, flow, error.status, error.reason)
+        except SipSyntaxError:
+            # Not even that much of it makes sense.
+            return
+
+    # -- inside ---------------------------------------------------------------------------------------------
+
+    def _admits(self, request: Request, flow: Flow) -> bool:
+        """Ask the owner; answer for it where it says no."""
+        verdict = self.config.admit(request, flow) if self.config.admit else None
+        if verdict is None:
+            return True
+        if isinstance(verdict, Verdict):
+            self._layer.counters["dropped: not admitted"] += 1
+        elif isinstance(verdict, Refusal):
+            self._layer.refuse(request, flow, verdict.status, verdict.reason, verdict.headers)
+        else:
+            self._layer.refuse(request, flow, verdict)
+        return False
+
+    def _overload(self, request: Request) -> Refusal | None:
+        if self.refusing is not None:
+            return self.refusing
+        full = len(self._calls) >= self.config.max_calls or len(self._layer) >= self.config.max_transactions
+        if full and request.method == "INVITE":
+            return Refusal(503, "Too Many Calls", (("Retry-After", str(self.config.retry_after_s)),))
+        return None
+
+    @staticmethod
+    def _in_dialog(call: Call, request: Request) -> bool:
+        dialog = call.dialog
+        if dialog is None:
+            return call.sending is not None and call.sending.request.call_id == request.call_id
+        return dialog.call_id == request.call_id and dialog.remote_tag == (request.from_.tag or "")
+
+    @staticmethod
+    def _belongs(request: Request, transaction: object) -> bool:
+        """Whether a request with a transaction's name is its own: the ACK of a 2xx may bear the INVITE's branch
+        when it comes from an element of RFC 2543 (or a careless one)."""
+        if request.method != "ACK" or not isinstance(transaction, InviteServer):
+            return True
+        return not transaction.accepted
+
+    def _call(self, key: CallKey) -> Call:
+        call = self._calls.get(key)
+        if call is None:
+            raise CallGoneError(f"no call {key}: it has ended")
+        return call
+
+    def _events_append(self, event: Event) -> None:
+        self._events.append(event)
+
+    def _forget(self, call: Call) -> None:
+        self._calls.pop(call.key, None)

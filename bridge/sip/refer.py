@@ -1,0 +1,149 @@
+"""REFER within a call, as the one who asks and as the one who is asked (RFC 3515)."""
+
+from typing import TYPE_CHECKING
+
+from bridge.sip.body import parse_sipfrag
+from bridge.sip.errors import CallStateError, SipSyntaxError
+from bridge.sip.events import ReferAccepted, Referred, ReferRejected, ReferResult
+from bridge.sip.grammar import get_param, parse_params
+from bridge.sip.message import REASONS, Request, Response
+from bridge.sip.timers import Timers
+from bridge.sip.transaction import NonInviteServer
+from bridge.sip.uri import NameAddr
+
+if TYPE_CHECKING:
+    from bridge.sip.call import Call
+
+_DECISION_LIMIT_S = 25.0
+"""A REFER that the owner has not answered by then is refused, before the peer's own timer (32 s) runs out."""
+
+_SUBSCRIPTION_S = 180
+"""What our NOTIFYs promise; a transfer's outcome is known before."""
+
+
+class Referrals:
+    """The transfers of one call: at most one that we asked for, and one that we were asked for, at a time."""
+
+    def __init__(self, call: "Call") -> None:
+        self._call = call
+        self._asked: int | None = None
+        """CSeq of our REFER: the id of the subscription that it made."""
+        self._request: Request | None = None
+        self._transaction: NonInviteServer | None = None
+        self._event = ""
+        """Event header of our NOTIFYs while we report on a transfer."""
+        self.timers = Timers(call.layer.queue, self._fire)
+
+    # -- asking ---------------------------------------------------------------------------------------------
+
+    def refer(self, target: str, headers: tuple[tuple[str, str], ...], now: float) -> None:
+        request = self._call.new_request("REFER")
+        request.headers.add("Refer-To", target if target.startswith("<") else f"<{target}>")
+        request.headers.extend(headers)
+        self._asked = request.cseq.number
+        self._call.send_request(request, self._refer_answered, now)
+
+    def _refer_answered(self, response: Response | None, now: float) -> None:
+        if response is not None and response.status < 200:
+            return
+        if response is not None and response.status < 300:
+            self._call.emit(ReferAccepted(self._call.key, response.status))
+            return
+        self._asked = None
+        status = 408 if response is None else response.status
+        reason = REASONS[408] if response is None else response.reason
+        self._call.emit(ReferRejected(self._call.key, status, reason))
+        if status == 481:
+            self._call.gone("REFER", now)
+
+    def notified(self, request: Request, transaction: NonInviteServer, now: float) -> None:
+        """A NOTIFY came, maybe before the answer to our REFER."""
+        call = self._call
+        event, semicolon, params = (request.headers.get("Event") or "").partition(";")
+        state = (request.headers.get("Subscription-State") or "").partition(";")[0].strip().lower()
+        try:
+            subscription = get_param(parse_params(semicolon + params), "id")
+        except SipSyntaxError:
+            subscription = None
+        if event.strip().lower() != "refer":
+            transaction.respond(call.response(request, 489), now)
+            return
+        if self._asked is None or subscription not in (None, "", str(self._asked)):
+            transaction.respond(call.response(request, 481), now)
+            return
+        fragment = parse_sipfrag(request.body)
+        if fragment is None:
+            transaction.respond(call.response(request, 400, "Missing Status Line In Body"), now)
+            return
+        transaction.respond(call.response(request, 200), now)
+        final = fragment[0] >= 200 or state == "terminated"
+        if final:
+            self._asked = None
+        call.emit(ReferResult(call.key, fragment[0], fragment[1], final))
+
+    # -- being asked ----------------------------------------------------------------------------------------
+
+    def referred(self, request: Request, transaction: NonInviteServer, now: float) -> None:
+        """A REFER came."""
+        call = self._call
+        try:
+            targets = request.headers.items_of("Refer-To")
+            target = str(NameAddr.parse(targets[0]).uri) if len(targets) == 1 else ""
+        except SipSyntaxError:
+            target = ""
+        if not target:
+            transaction.respond(call.response(request, 400, "Malformed Refer-To"), now)
+        elif self._transaction is not None or self._event:
+            transaction.respond(call.response(request, 491), now)
+        else:
+            self._request, self._transaction = request, transaction
+            self.timers.set("decision", now + _DECISION_LIMIT_S)
+            call.emit(Referred(call.key, target, request))
+
+    def accept(self, now: float) -> None:
+        request, transaction = self._open()
+        response = self._call.response(request, 202)
+        response.headers.add("Contact", self._call.contact)
+        transaction.respond(response, now)
+        self._event = f"refer;id={request.cseq.number}"
+        self.notify(100, "", now)
+
+    def reject(self, status: int, now: float) -> None:
+        request, transaction = self._open()
+        transaction.respond(self._call.response(request, status), now)
+
+    def notify(self, status: int, reason: str, now: float) -> None:
+        """Report how the call to the Refer-To goes; a final status ends the subscription."""
+        if not self._event:
+            raise CallStateError("no transfer to report on")
+        final = status >= 200
+        request = self._call.new_request("NOTIFY")
+        request.headers.add("Event", self._event)
+        state = "terminated;reason=noresource" if final else f"active;expires={_SUBSCRIPTION_S}"
+        request.headers.add("Subscription-State", state)
+        request.headers.add("Content-Type", "message/sipfrag;version=2.0")
+        request.body = f"SIP/2.0 {status} {reason or REASONS.get(status, 'Unknown')}\r\n".encode()
+        if final:
+            self._event = ""
+        self._call.send_request(request, self._notify_answered, now)
+
+    def abandon(self, now: float) -> None:
+        """The call ended."""
+        if self._transaction is not None:
+            self.reject(487, now)
+        self.timers.stop_all()
+
+    def _notify_answered(self, response: Response | None, now: float) -> None:
+        if response is not None and response.status == 481:
+            self._event = ""
+
+    def _open(self) -> tuple[Request, NonInviteServer]:
+        request, transaction = self._request, self._transaction
+        if request is None or transaction is None:
+            raise CallStateError("no REFER to answer")
+        self._request = self._transaction = None
+        self.timers.stop("decision")
+        return request, transaction
+
+    def _fire(self, name: str, now: float) -> None:
+        self.reject(480, now)
