@@ -35,7 +35,7 @@ from vad_signals import (
     white,
 )
 
-from bridge.audio.vad import StreamDetector, VoiceActivity, VoiceSettings
+from bridge.audio.vad import VoiceActivity, VoiceSettings
 from bridge.audio.vad_silero import SileroBatch, Window
 from bridge.audio.voice import SpeechStarted, SpeechStopped, VoiceEvent
 
@@ -191,24 +191,31 @@ async def echo(activity: VoiceActivity, audio: Path) -> None:
                     for t in await listen(activity, [returned(rng, agent, coupling, delay_ms, room)], [agent])
                 ]
                 rows.append(sum(false))
-        late, missed, early = [], 0, 0
-        streams, sent, onsets = [], [], []
-        for index, r in enumerate(clean):
-            ours = np.roll(agent, -index * RATE)[: 3 * RATE + len(r.samples)]
-            line = returned(rng, ours, coupling, 150, True)
-            line[3 * RATE :] += r.samples[: len(line) - 3 * RATE]
-            streams.append(g711(line))
-            sent.append(ours)
-            onsets.append(3 + r.onset_s)
-        for t, on in zip(await listen(activity, streams, sent), onsets, strict=True):
-            hits = [at for at, _ in t.starts if on - 0.1 < at < on + 1]
-            early += sum(1 for at, _ in t.starts if at <= on - 0.1)
-            if hits:
-                late.append((hits[0] - on) * 1000)
-            else:
-                missed += 1
-        print(f"{coupling:4d} dB: false starts {rows} (50/150/300 ms, line/room)   "
-              f"barge-in missed {missed}, before it {early}, told {spread(late)}")
+        unguarded = await listen(activity, [returned(rng, agent, coupling, 150, True)])
+        print(
+            f"{coupling:4d} dB: false starts {rows} (50/150/300 ms, line/room), {len(unguarded[0].starts)} unguarded"
+        )
+        for softer_db in (0, 12):
+            late, missed, early = [], 0, 0
+            streams, sent, onsets = [], [], []
+            for index, r in enumerate(clean):
+                ours = np.roll(agent, -index * RATE)[: 3 * RATE + len(r.samples)]
+                line = returned(rng, ours, coupling, 150, True)
+                line[3 * RATE :] += r.samples[: len(line) - 3 * RATE] * 10 ** (-softer_db / 20)
+                streams.append(g711(line))
+                sent.append(ours)
+                onsets.append(3 + r.onset_s)
+            for t, on in zip(await listen(activity, streams, sent), onsets, strict=True):
+                hits = [at for at, _ in t.starts if on - 0.1 < at < on + 1]
+                early += sum(1 for at, _ in t.starts if at <= on - 0.1)
+                if hits:
+                    late.append((hits[0] - on) * 1000)
+                else:
+                    missed += 1
+            print(
+                f"     caller {softer_db:2d} dB softer than we: barge-in missed {missed}, before it {early}, "
+                f"told {spread(late)}"
+            )
 
 
 def returned(rng: np.random.Generator, sent: Samples, coupling_db: float, delay_ms: int, room: bool) -> Samples:
@@ -277,8 +284,10 @@ async def cost(audio: Path) -> None:
         each = (time.process_time() - began) / (calls * seconds) * 1000
         windows = (activity.windows_scored - before[0]) / (calls * seconds)
         size = (activity.windows_scored - before[0]) / max(1, activity.batches - before[1])
-        print(f"   {calls:3d} calls talking {share * 100:.0f} %: {each:.2f} ms of CPU a call-second, "
-              f"{windows:.1f} windows a second, {size:.0f} a batch, longest tick {worst * 1000:.1f} ms")
+        print(
+            f"   {calls:3d} calls talking {share * 100:.0f} %: {each:.2f} ms of CPU a call-second, "
+            f"{windows:.1f} windows a second, {size:.0f} a batch, longest tick {worst * 1000:.1f} ms"
+        )
         for detector in detectors:
             detector.close()
     await activity.aclose()

@@ -1,4 +1,4 @@
-"""Signals for measuring voice activity: recorded callers with their true onsets, and everything that is not speech."""
+"""Signals for measuring voice activity: recorded callers with their true onsets, and what is not speech."""
 
 import audioop
 import json

@@ -37,8 +37,14 @@ NOISE_PROBABILITY = 0.15
 NOISE_WINDOWS = 8
 """So many windows in a row (256 ms) below that probability are noise: the gate learns its level."""
 
+CLEAR_RATIO = 2.5
+"""A frame so far above the gate's threshold (8 dB) is hardly noise: only such windows may go unscored."""
+
 SETTLED_WINDOWS = 4
 """Windows scored one by one after a start, before `speech_stride` applies: a false start ends soon."""
+
+LEAD_OVER_MS = 2 * WINDOW_MS - 2 * FRAME_MS
+"""Audio left over behind the lead-in windows: the window after next then ends two frames later."""
 
 MAX_OUTSTANDING = 12
 """Windows of one stream that wait for the model (384 ms). On a box too busy for more, newer ones are not scored."""
@@ -57,7 +63,7 @@ class VoiceSettings:
     attention_ms: int = 100
     """How long Silero listens on after the last voiced frame when no speech has started."""
     speech_stride: int = 2
-    """While speech is under way one window in so many is scored."""
+    """While speech is under way and well above the noise, one window in so many is scored."""
     gate: GateSettings = field(default_factory=GateSettings)
     decision: DecisionSettings = field(default_factory=DecisionSettings)
     echo: EchoSettings = field(default_factory=EchoSettings)
@@ -221,8 +227,9 @@ class StreamDetector:
         self._frame_bytes = frame_bytes(sample_rate)
         self._window_bytes = window_bytes(sample_rate)
         self._context_bytes = context_bytes(sample_rate)
-        self._lead_bytes = self._context_bytes + (settings.lead_in_windows + 1) * self._window_bytes
-        lead_ms = (settings.lead_in_windows + 1) * WINDOW_MS + WINDOW_MS // 8
+        # Windows are laid so that one ends with the third voiced frame, the first that may start speech.
+        lead_ms = settings.lead_in_windows * WINDOW_MS + WINDOW_MS // 8 + LEAD_OVER_MS
+        self._lead_bytes = lead_ms * sample_rate // 1000 * 2
         self._history: deque[bytes] = deque(maxlen=-(-max(lead_ms, settings.echo.compare_ms) // FRAME_MS))
         self._now = 0.0
         self._attention = 0
@@ -236,6 +243,8 @@ class StreamDetector:
         self._since_start = 0
         self._unheard_voice = False
         """A voiced frame came since the last window that went to the model."""
+        self._unheard_doubt = False
+        """One came that was not well above the noise."""
         self._noise_run = 0
 
     def push(self, pcm: bytes, now: float) -> None:
@@ -250,11 +259,18 @@ class StreamDetector:
         level = audioop.rms(pcm, 2)
         loud = self._gate.passes(level, speaking=speaking)
         echo_level = self._echo.bound(level, now, speaking=speaking)
-        voiced = loud and level > echo_level and self._webrtc.is_speech(pcm, self.sample_rate)
+        voiced = loud and level > echo_level
+        # Once speech is under way Silero watches it: webrtcvad's no to a soft caller's weak sounds would cut it up.
+        if voiced and (not speaking or self._slot is None):
+            voiced = self._webrtc.is_speech(pcm, self.sample_rate)
         event = decision.frame(now, voiced)
         if event is not None:
             self._tell(event)
         if self._slot is not None:
+            if voiced:
+                self._unheard_voice = True
+                if level < self._gate.threshold * CLEAR_RATIO:
+                    self._unheard_doubt = True
             self._attend(pcm, now, voiced)
 
     def reference(self, pcm: bytes, now: float) -> None:
@@ -298,7 +314,6 @@ class StreamDetector:
     def _attend(self, pcm: bytes, now: float, voiced: bool) -> None:
         """Gather the windows that Silero is to hear."""
         if voiced:
-            self._unheard_voice = True
             if not self._attention:
                 lead = b"".join(self._history)[-self._lead_bytes :]
                 self._pending = lead.rjust(self._lead_bytes, b"\0")
@@ -332,11 +347,11 @@ class StreamDetector:
         if self._since_start <= SETTLED_WINDOWS:
             return True
         self._skipped += 1
-        return self._unheard_voice and self._skipped >= self._settings.speech_stride
+        return self._unheard_voice and (self._unheard_doubt or self._skipped >= self._settings.speech_stride)
 
     def _submit(self, pcm: bytes, end: float) -> None:
         self._skipped = 0
-        self._unheard_voice = False
+        self._unheard_voice = self._unheard_doubt = False
         if self._slot is None:
             return
         if self._outstanding >= MAX_OUTSTANDING:

@@ -25,18 +25,18 @@ EPSILON = 1e-6
 @dataclass(frozen=True, slots=True)
 class DecisionSettings:
     start_probability: float = 0.5
-    """A window this probable is speech; Silero's own default."""
+    """Consecutive windows this probable add up to the evidence for a start."""
+    start_evidence: float = 1.2
+    """Sum of their probabilities that starts speech: never one window alone, which a click or a bang can give."""
     stay_probability: float = 0.35
     """While speech is under way this is enough: hysteresis against flicker."""
-    start_windows: int = 2
-    """Consecutive probable windows (32 ms each) for a start: one alone is what a click or a bang gives."""
     start_frames: int = 3
     """Voiced frames (20 ms each) within the last 120 ms for a start: keeps out bangs shorter than 60 ms."""
     hangover_ms: int = 180
     """Silence before the stop is told: longer than the closure of a "p" or "t" (up to 120 ms)."""
     onset_gap_frames: int = 2
     """Unvoiced frames an onset may hold when it is traced back to its first voiced frame."""
-    alone_start_ms: int = 200
+    alone_start_ms: int = 160
     """Without Silero: voiced frames needed for a start. webrtcvad takes a third of pure noise for voice."""
     alone_hangover_ms: int = 240
 
@@ -54,8 +54,8 @@ class SpeechDecision:
         """End of each frame and whether it was voiced, oldest first."""
         self._voiced_run = 0
         """Without Silero: voiced frames less unvoiced ones, never below 0."""
-        self._probable = 0
-        """Consecutive probable windows so far."""
+        self._evidence = 0.0
+        """Sum of the probabilities of the consecutive probable windows so far."""
         self._against = 0
         """Consecutive improbable windows while speech is under way."""
         self._last_voice = 0.0
@@ -98,16 +98,16 @@ class SpeechDecision:
             return None
         # A window that is probable without one voiced frame in it is speech below the gate: our echo, far talk.
         if probability < settings.start_probability or not self._voiced_between(start, end):
-            self._probable = 0
+            self._evidence = 0.0
             return None
-        self._probable += 1
-        if self._probable < settings.start_windows or self._recently_voiced() < settings.start_frames:
+        self._evidence += probability
+        if self._evidence < settings.start_evidence or self._recently_voiced() < settings.start_frames:
             return None
         return self._start(end, now)
 
     def restart(self) -> None:
         """Silero starts anew on this stream: windows before and after are not consecutive."""
-        self._probable = 0
+        self._evidence = 0.0
 
     def without_silero(self) -> None:
         """Silero is gone for good: the cheap detectors decide alone from here on."""
@@ -116,7 +116,7 @@ class SpeechDecision:
 
     def _start(self, end: float, now: float) -> SpeechStarted | None:
         """Speech is sure of the audio up to `end`."""
-        self._probable = 0
+        self._evidence = 0.0
         if not self._accept():
             return None
         self.speaking = True

@@ -53,6 +53,7 @@ class EchoGuard:
         "_compare_bytes",
         "_dirty",
         "_frames",
+        "_last_max",
         "_levels",
         "_loudest",
         "_ratio",
@@ -77,6 +78,8 @@ class EchoGuard:
         self._ratio = settings.expected_ratio
         self._block = 0
         self._block_max = 0.0
+        self._last_max = 1.0
+        """The highest ratio in the block before: the echo of a block's last loud sound is in the next."""
         self._dirty = False
 
     @property
@@ -110,8 +113,9 @@ class EchoGuard:
         self._block += 1
         if self._block >= BLOCK_FRAMES:
             if not self._dirty:
-                quieter = max(self._block_max, self._ratio / 2, self._settings.least_ratio)
+                quieter = max(self._block_max, self._last_max, self._ratio / 2, self._settings.least_ratio)
                 self._ratio = min(self._ratio, quieter)
+                self._last_max = self._block_max
             self._block, self._block_max, self._dirty = 0, 0.0, False
         return loudest * self._ratio * self._settings.margin
 

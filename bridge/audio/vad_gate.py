@@ -6,10 +6,14 @@ music) and climbs to a new noise within its window.
 """
 
 from dataclasses import dataclass
+from math import inf
 
 BLOCK_FRAMES = 10
 BLOCKS = 8
-"""The floor's window: 8 blocks of 10 frames of 20 ms."""
+"""The floor's window: 8 blocks of 10 frames of 20 ms, the last one being filled."""
+
+UNKNOWN_BLOCKS = 2
+"""Blocks before a new line's floor counts (400 ms); until then all above the least level passes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,50 +31,47 @@ class GateSettings:
 class LevelGate:
     """One stream's gate."""
 
-    __slots__ = ("_count", "_floor", "_lows", "_settings", "_slot", "threshold")
+    __slots__ = ("_count", "_floor", "_hold_threshold", "_lows", "_settings", "_slot", "threshold")
 
     def __init__(self, settings: GateSettings) -> None:
         self._settings = settings
         self._floor = 0.0
-        self._lows = [0.0] * BLOCKS
-        """Lowest level of each block; the one at `_slot` is being filled. Zeros: an unknown line is open."""
+        self._lows = [inf] * BLOCKS
+        """Lowest level of each block; the one at `_slot` is being filled, those not reached yet are infinite."""
         self._slot = 0
-        self._count = 0
-        self.threshold = settings.minimum_level
+        self._count = -(UNKNOWN_BLOCKS - 1) * BLOCK_FRAMES
+        """Frames in this block; the first block is longer."""
+        self.threshold = self._hold_threshold = settings.minimum_level
         """A frame above this level passes."""
 
     @property
     def floor(self) -> float:
-        """Level of the line's own noise."""
+        """Level of the line's own noise; 0 while it is unknown."""
         return self._floor
 
     def passes(self, level: float, *, speaking: bool) -> bool:
-        """Take the level of the next 20 ms; True if it stands out. While `speaking` the floor may only fall."""
-        lows, slot = self._lows, self._slot
-        if level < lows[slot] or not self._count:
-            lows[slot] = level
-        if level < self._floor:
-            self._floor = level
-            self._set_threshold()
+        """Take the level of the next 20 ms; True if it stands out."""
+        lows = self._lows
+        if level < lows[self._slot]:
+            lows[self._slot] = level
+            if level < self._floor:
+                self._set_floor(level)
         self._count += 1
         if self._count == BLOCK_FRAMES:
             self._count = 0
-            if not speaking:
-                self._floor = min(lows)
-                self._set_threshold()
-                self._slot = (slot + 1) % BLOCKS
-        if speaking:
-            return level > self._settings.minimum_level and level > self._floor * self._settings.hold_ratio
-        return level > self.threshold
+            self._set_floor(min(lows))
+            self._slot = (self._slot + 1) % BLOCKS
+            lows[self._slot] = inf
+        return level > (self._hold_threshold if speaking else self.threshold)
 
     def learn_noise(self) -> None:
         """What came lately was judged to be no speech: its quiet frames are the floor, without waiting for the
         window to pass."""
-        previous = self._lows[(self._slot - 1) % BLOCKS]
-        recent = min(previous, self._lows[self._slot]) if self._count else previous
-        self._lows = [max(low, recent) for low in self._lows]
-        self._floor = min(self._lows)
-        self._set_threshold()
+        recent = min(self._lows[self._slot - 1], self._lows[self._slot])
+        self._lows = [recent if low < recent else low for low in self._lows]
+        self._set_floor(recent)
 
-    def _set_threshold(self) -> None:
-        self.threshold = max(self._floor * self._settings.open_ratio, self._settings.minimum_level)
+    def _set_floor(self, floor: float) -> None:
+        self._floor = floor
+        self.threshold = max(floor * self._settings.open_ratio, self._settings.minimum_level)
+        self._hold_threshold = max(floor * self._settings.hold_ratio, self._settings.minimum_level)

@@ -27,6 +27,11 @@ class VoiceDetector(Protocol):
         """One 20 ms frame (int16 mono) and its clock time; a `FrameSink`."""
         ...
 
+    def reference(self, pcm: bytes, now: float) -> None:
+        """One frame as we sent it (int16 mono), so that its echo is not taken for the caller: a `FrameSink` for
+        `Playout.listen(detector.reference)`. Optional: without it every voice is the caller's."""
+        ...
+
     def close(self) -> None:
         """Forget the stream; no event comes after."""
         ...
