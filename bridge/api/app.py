@@ -1,0 +1,112 @@
+"""The HTTP application: routes, guard and description put together."""
+
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import HTMLResponse
+
+from bridge.api import calls, docs, health, stream
+from bridge.api.control import BridgeControl
+from bridge.api.edge import Edge
+from bridge.api.errors import describe, install_handlers
+from bridge.api.guard import PROBES, Guard
+from bridge.api.live import LiveEvents
+from bridge.api.metrics import Metrics
+from bridge.api.services import ApiSettings, Services
+from bridge.store.call_log import CallLog
+from bridge.store.store import Store
+
+DESCRIPTION = """Calls of this bridge: what happens on them, what was said, dialling out and hanging up.
+
+Every request brings the API key, which the first start puts into the data directory's file `api-key`:
+`Authorization: Bearer KEY` or `X-API-Key: KEY`. To read with a browser, give it as the password of any user name.
+Without a key only `/healthz` and `/readyz` answer, with one word.
+
+Errors are always `{"error": {"code": ..., "message": ...}}`: the code is for programs, the message for people.
+Times are UTC; times within a call are ms since its answer."""
+
+
+def create_app(
+    control: BridgeControl,
+    *,
+    store: Store,
+    call_log: CallLog,
+    live: LiveEvents,
+    metrics: Metrics,
+    settings: ApiSettings,
+    api_key: str,
+) -> FastAPI:
+    """The application, to be run by `HttpServer`. `live.publish` and `metrics.observe` must be fed by the caller
+    (`call_log.subscribe`)."""
+    app = FastAPI(
+        title="Offhook",
+        version=_version(),
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+        responses=describe(400, 401),
+    )
+    app.state.services = Services(control, store, call_log, live, metrics, settings)
+    install_handlers(app)
+    for router in (calls.router, stream.router, health.router):
+        app.include_router(router)
+    _add_description(app)
+    # The last one added is the outermost.
+    app.add_middleware(Guard, api_key=api_key)
+    app.add_middleware(Edge, counted=metrics.count_request)
+    return app
+
+
+def _add_description(app: FastAPI) -> None:
+    @app.get("/openapi.json", include_in_schema=False)
+    async def schema() -> dict[str, Any]:
+        return app.openapi()
+
+    @app.get("/docs", include_in_schema=False, response_class=HTMLResponse)
+    async def description() -> HTMLResponse:
+        # Made here, with no script and nothing from a CDN: a box at a customer's often has no internet.
+        policy = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
+        return HTMLResponse(docs.page(app.openapi()), headers=policy)
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _schema(app)
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign] # FastAPI's documented way to change the schema
+
+
+def _schema(app: FastAPI) -> dict[str, Any]:
+    schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    for path, operation in _operations(schema):
+        # Invalid requests are answered 400 in our own form, not FastAPI's 422.
+        operation["responses"].pop("422", None)
+        if path in PROBES:
+            operation["security"] = [{}, {"bearer": []}, {"header": []}]
+    components = schema.setdefault("components", {})
+    for name in ("HTTPValidationError", "ValidationError"):
+        components.get("schemas", {}).pop(name, None)
+    components["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    }
+    schema["security"] = [{"bearer": []}, {"header": []}]
+    return schema
+
+
+def _operations(schema: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
+    for path, methods in schema["paths"].items():
+        for operation in methods.values():
+            yield path, operation
+
+
+def _version() -> str:
+    try:
+        return version("offhook")
+    except PackageNotFoundError:
+        return "0"

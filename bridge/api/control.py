@@ -1,0 +1,68 @@
+"""What the HTTP API asks of the bridge; `app.py` answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class LiveCall:
+    """A call that is ringing or up, now."""
+
+    id: str
+    direction: Literal["inbound", "outbound"]
+    from_: str
+    to: str
+    trunk: str
+    agent: str
+    leg_kind: str
+    leg_id: str
+    started_at: float
+    """Unix time (s)."""
+    answered_at: float | None
+    """Unix time (s); None while it rings."""
+
+
+@dataclass(frozen=True, slots=True)
+class DialRequest:
+    """A call to be made: whom to dial, and the agent that talks once they answer."""
+
+    to: str
+    """SIP URI."""
+    agent: str
+    """An agent of the configuration; the API has not checked that there is one."""
+    from_: str = ""
+    """User part or number to call from; empty: the bridge's default."""
+    timeout_s: float = 30.0
+    """Give up when nobody has answered by then."""
+
+
+class DialRefused(Exception):
+    """The bridge won't dial: no such agent (404), draining or full (503), a destination it may not call (403)."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        """`status` is HTTP's; `code` a word for programs (`draining`, `no-such-agent`); `message` for people."""
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+
+
+class BridgeControl(Protocol):
+    """The running bridge. Everything is called on the event loop's thread."""
+
+    def ready(self) -> tuple[bool, Sequence[str]]:
+        """Whether new calls are taken, and if not, why: starting, draining, overloaded, each a short sentence."""
+        ...
+
+    def live_calls(self) -> Sequence[LiveCall]:
+        """Every call that has started and not ended."""
+        ...
+
+    async def dial(self, request: DialRequest) -> str:
+        """Start a call and return its id at once, before anybody answers. Raises DialRefused."""
+        ...
+
+    async def hang_up(self, call_id: str) -> bool:
+        """End the call; False if no such call is live. Returns when the end is under way."""
+        ...

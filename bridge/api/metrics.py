@@ -1,0 +1,234 @@
+"""Prometheus metrics: counted from the calls' events, and asked of the parts that keep their own counters."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from bridge.events import (
+    BargeIn,
+    CallAnswered,
+    CallEnded,
+    CallEvent,
+    CallStarted,
+    FormCompleted,
+    ProviderFailed,
+    ToolCalled,
+    TurnEnded,
+)
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+Readings = Callable[[], Mapping[str, float]]
+"""Gives the present values of one part, by name without the `offhook_` in front: `rtp_packets_late_total` is a
+counter, any other name a gauge; labels go in braces: `pool_jobs_total{engine=stt}`."""
+
+MAX_TOOLS = 50
+"""Tool names that get a label of their own; a model may make up any number, the others are `other`."""
+
+_METHODS = frozenset(("GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"))
+_NAME = re.compile(r"([a-z][a-z0-9_]*)(?:\{([^{}]*)\})?")
+_SETUP_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_DELAY_S = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1, 1.25, 1.5, 2, 3, 5, 10)
+_CALL_S = (5, 15, 30, 60, 120, 300, 600, 1800, 3600)
+
+
+class Metrics:
+    """All metrics of one bridge, in a registry of their own."""
+
+    def __init__(self) -> None:
+        # Else every counter comes with a second one that says when it was made.
+        disable_created_metrics()
+        registry = self._registry = CollectorRegistry()
+        self._collected = _Collected()
+        registry.register(self._collected)
+        # CPU, memory and open files of this process.
+        ProcessCollector(registry=registry)
+        self._live: dict[str, tuple[str, str]] = {}
+        """Direction and agent of each live call."""
+        self._tools: set[str] = set()
+        self.started = Counter(
+            "offhook_calls_started", "Calls that came in or were dialled.", ["direction", "agent"], registry=registry
+        )
+        self.ended = Counter(
+            "offhook_calls_ended", "Calls that ended.", ["direction", "agent", "cause"], registry=registry
+        )
+        Gauge("offhook_calls_live", "Calls that ring or are up.", registry=registry).set_function(
+            lambda: len(self._live)
+        )
+        self.setup = Histogram(
+            "offhook_call_setup_seconds",
+            "From the INVITE, or the request to dial, to the answer.",
+            ["direction"],
+            buckets=_SETUP_S,
+            registry=registry,
+        )
+        self.turns = Counter("offhook_turns", "Utterances.", ["agent", "speaker"], registry=registry)
+        self.interrupted = Counter(
+            "offhook_turns_interrupted", "Agent's utterances that were cut off.", ["agent"], registry=registry
+        )
+        self.reply = Histogram(
+            "offhook_reply_delay_seconds",
+            "End of the caller's speech to the agent's first speech on the wire.",
+            ["agent"],
+            buckets=_DELAY_S,
+            registry=registry,
+        )
+        self.stages = Histogram(
+            "offhook_reply_stage_seconds",
+            "Where the reply delay went: endpoint, stt, llm, tts.",
+            ["agent", "stage"],
+            buckets=(0.01, 0.025, 0.05, *_DELAY_S),
+            registry=registry,
+        )
+        self.barge_ins = Counter(
+            "offhook_barge_ins",
+            "Times a caller spoke over the agent; unconfirmed ones were false alarms.",
+            ["agent", "confirmed"],
+            registry=registry,
+        )
+        self.tools = Counter("offhook_tool_calls", "Tools the agent called.", ["tool", "ok"], registry=registry)
+        self.forms = Counter(
+            "offhook_forms_completed", "Forms that callers confirmed.", ["agent", "form"], registry=registry
+        )
+        self.provider_failures = Counter(
+            "offhook_provider_failures", "Times a provider failed.", ["role", "provider"], registry=registry
+        )
+        self.packets = Counter(
+            "offhook_rtp_packets",
+            "RTP packets of ended calls, by their fate.",
+            ["fate"],
+            registry=registry,
+        )
+        self.concealed = Counter(
+            "offhook_rtp_concealed_seconds", "Audio made up for lost packets, in ended calls.", registry=registry
+        )
+        self.jitter = Histogram(
+            "offhook_rtp_jitter_seconds",
+            "Interarrival jitter of a call at its end.",
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16),
+            registry=registry,
+        )
+        self.requests = Counter(
+            "offhook_http_requests", "HTTP requests.", ["method", "route", "status"], registry=registry
+        )
+        self.request_time = Histogram(
+            "offhook_http_request_seconds",
+            "HTTP request to the start of its answer.",
+            ["route"],
+            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5),
+            registry=registry,
+        )
+
+    def observe(self, call_id: str, event: CallEvent) -> None:
+        """Count one event of a call."""
+        direction, agent = self._live.get(call_id, ("inbound", ""))
+        match event:
+            case CallStarted():
+                self._live[call_id] = (event.direction, event.agent)
+                self.started.labels(event.direction, event.agent).inc()
+            case CallAnswered():
+                self.setup.labels(direction).observe(event.setup_ms / 1000)
+            case CallEnded():
+                self._live.pop(call_id, None)
+                self.ended.labels(direction, agent, event.cause.value).inc()
+                self._count_media(event.quality)
+            case TurnEnded():
+                self._count_turn(agent, event)
+            case BargeIn():
+                self.barge_ins.labels(agent, "yes" if event.confirmed else "no").inc()
+            case ToolCalled():
+                self.tools.labels(self._tool(event.name), "yes" if event.ok else "no").inc()
+            case FormCompleted():
+                self.forms.labels(agent, event.form).inc()
+            case ProviderFailed():
+                self.provider_failures.labels(event.role, event.provider).inc()
+            case _:
+                pass
+
+    def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count one HTTP request; `route` is the pattern, not the path."""
+        self.requests.labels(method if method in _METHODS else "other", route, str(status)).inc()
+        self.request_time.labels(route).observe(seconds)
+
+    def register(self, readings: Readings) -> None:
+        """Show what `readings` gives, each time the metrics are read."""
+        self._collected.parts.append(readings)
+
+    def render(self) -> bytes:
+        """Everything as Prometheus text. Raises ValueError for a reading whose name is none."""
+        return generate_latest(self._registry)
+
+    def _tool(self, name: str) -> str:
+        if name not in self._tools and len(self._tools) >= MAX_TOOLS:
+            return "other"
+        self._tools.add(name)
+        return name
+
+    def _count_turn(self, agent: str, turn: TurnEnded) -> None:
+        self.turns.labels(agent, turn.speaker).inc()
+        if turn.interrupted:
+            self.interrupted.labels(agent).inc()
+        delays = turn.delays
+        if delays.reply_ms is not None:
+            self.reply.labels(agent).observe(delays.reply_ms / 1000)
+        for stage, value in (
+            ("endpoint", delays.endpoint_ms),
+            ("stt", delays.stt_ms),
+            ("llm", delays.llm_ms),
+            ("tts", delays.tts_ms),
+        ):
+            if value is not None:
+                self.stages.labels(agent, stage).observe(value / 1000)
+
+    def _count_media(self, quality: Mapping[str, float]) -> None:
+        """`quality` has the fields of `MediaQuality`; a leg that knows fewer leaves them out."""
+        for fate in ("received", "sent", "lost", "late", "rejected"):
+            # A duplicate makes `lost` negative by RFC 3550's own arithmetic; a counter can't go back.
+            self.packets.labels(fate).inc(max(0.0, quality.get(f"packets_{fate}", 0.0)))
+        self.concealed.inc(max(0.0, quality.get("concealed_ms", 0.0)) / 1000)
+        if quality.get("packets_received"):
+            self.jitter.observe(quality.get("jitter_ms", 0.0) / 1000)
+
+
+@dataclass(slots=True, eq=False)
+class _Collected(Collector):
+    """What other parts of the bridge count, read when the metrics are."""
+
+    parts: list[Readings] = field(default_factory=list)
+
+    def collect(self) -> Iterator[Metric]:
+        families: dict[str, Metric] = {}
+        for readings in self.parts:
+            for key, value in readings().items():
+                name, labels = _parse(key)
+                family = families.get(name)
+                if family is None:
+                    kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+                    family = families[name] = kind(f"offhook_{name}", name.replace("_", " "))
+                sample = family.name + "_total" if isinstance(family, CounterMetricFamily) else family.name
+                family.add_sample(sample, labels, value)
+        yield from families.values()
+
+
+def _parse(key: str) -> tuple[str, dict[str, str]]:
+    found = _NAME.fullmatch(key)
+    if found is None:
+        raise ValueError(f"{key!r} is no name of a metric: name, or name{{label=value}}")
+    labels: dict[str, str] = {}
+    for pair in (found[2] or "").split(","):
+        if pair:
+            label, _, value = pair.partition("=")
+            labels[label.strip()] = value.strip()
+    return found[1], labels

@@ -1,0 +1,212 @@
+"""What the API takes and gives, as JSON."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from bridge.api.control import DialRequest, LiveCall
+from bridge.events import Cause
+from bridge.store.encode import event_data, event_name
+from bridge.store.records import CallHistory, CallRecord, EventRecord, Recorded, TurnRecord
+
+
+class Status(BaseModel):
+    """One word; the reasons only for who brings the key."""
+
+    status: Literal["ok", "ready", "not-ready"]
+    reasons: list[str] | None = Field(default=None, description="Why no calls are taken. Only with the API key.")
+    live_calls: int | None = Field(default=None, description="Calls that ring or are up. Only with the API key.")
+
+
+class CallOut(BaseModel):
+    """One call. Numbers are shown in full."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    id: str
+    state: Literal["ringing", "up", "ended"]
+    direction: Literal["inbound", "outbound"]
+    from_: str = Field(alias="from", description="The far party's user or number.")
+    to: str = Field(description="The dialled user or number.")
+    trunk: str
+    agent: str = Field(description="Empty for a call that was refused before an agent had it.")
+    leg_kind: str = Field(description="What carries the call: `sip`.")
+    leg_id: str = Field(description="What the other side calls this call: the SIP Call-ID.")
+    started_at: datetime
+    answered_at: datetime | None = None
+    ended_at: datetime | None = None
+    setup_ms: float | None = Field(
+        default=None, description="From the INVITE, or the request to dial, to the answer."
+    )
+    cause: Cause | None = Field(default=None, description="The one reason the call ended with.")
+    detail: str = ""
+    recording: str | None = Field(default=None, description="Path of the stereo WAV (caller left, agent right).")
+    quality: dict[str, float] | None = Field(default=None, description="Media counters of the leg at its end.")
+
+
+class DelaysOut(BaseModel):
+    """Where the time of an agent's turn went, in ms; null where the step did not happen."""
+
+    endpoint_ms: float | None
+    stt_ms: float | None
+    llm_ms: float | None
+    tts_ms: float | None
+    reply_ms: float | None = Field(description="End of the caller's speech to the agent's first speech on the wire.")
+
+
+class TurnOut(BaseModel):
+    """One utterance. Times are ms since the answer, the zero of the recording."""
+
+    index: int
+    speaker: Literal["caller", "agent"]
+    text: str = Field(description="The caller's words as understood, or all the agent meant to say.")
+    started_ms: float
+    ended_ms: float
+    heard_text: str = Field(description="The part that was played out before the turn ended or was cut off.")
+    heard_ms: float
+    interrupted: bool
+    delays: DelaysOut
+
+
+class EventOut(BaseModel):
+    """Anything that happened on a call."""
+
+    seq: int = Field(description="0, 1, 2 ... within the call, turns counted too.")
+    at: datetime
+    name: str = Field(examples=["call_started", "barge_in", "form_completed"])
+    data: dict[str, Any]
+
+
+class CallDetail(CallOut):
+    """One call with everything that happened on it."""
+
+    turns: list[TurnOut]
+    events: list[EventOut] = Field(description="Every event but the turns.")
+
+
+class CallList(BaseModel):
+    calls: list[CallOut]
+    next_cursor: str | None = Field(default=None, description="Give it as `cursor` for the next page.")
+
+
+class DialIn(BaseModel):
+    """A call to be made."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+        json_schema_extra={"examples": [{"to": "sip:+4930123456@192.168.1.5", "agent": "receptionist"}]},
+    )
+
+    # No character that could end the URI inside a SIP header.
+    to: Annotated[str, Field(max_length=256, pattern=r"^sip:[^\s<>\",\x00-\x20\x7f]+$")]
+    agent: Annotated[str, Field(min_length=1, max_length=64)]
+    from_: Annotated[str, Field(alias="from", max_length=64, pattern=r"^[\w.+*#-]*$")] = ""
+    timeout_s: Annotated[float, Field(ge=1, le=300)] = 30
+
+    def request(self) -> DialRequest:
+        return DialRequest(to=self.to, agent=self.agent, from_=self.from_, timeout_s=self.timeout_s)
+
+
+class Dialled(BaseModel):
+    id: str = Field(description="The call's id; it may still fail: follow its events.")
+
+
+# -- from the record and the live calls ---------------------------------------------------------------------
+
+
+def recording_url(call_id: str) -> str:
+    return f"/api/calls/{call_id}/recording"
+
+
+def call_fields(call: CallRecord) -> dict[str, Any]:
+    state = "ended" if call.ended_at else "up" if call.answered_at else "ringing"
+    return {
+        "id": call.id,
+        "state": state,
+        "direction": call.direction,
+        "from": call.from_,
+        "to": call.to,
+        "trunk": call.trunk,
+        "agent": call.agent,
+        "leg_kind": call.leg_kind,
+        "leg_id": call.leg_id,
+        "started_at": call.started_at,
+        "answered_at": call.answered_at,
+        "ended_at": call.ended_at,
+        "setup_ms": call.setup_ms,
+        "cause": call.cause,
+        "detail": call.detail,
+        "recording": recording_url(call.id) if call.recording else None,
+        "quality": call.quality,
+    }
+
+
+def call_out(call: CallRecord) -> CallOut:
+    return CallOut.model_validate(call_fields(call))
+
+
+def live_out(call: LiveCall) -> CallOut:
+    return CallOut.model_validate(
+        {
+            "id": call.id,
+            "state": "ringing" if call.answered_at is None else "up",
+            "direction": call.direction,
+            "from": call.from_,
+            "to": call.to,
+            "trunk": call.trunk,
+            "agent": call.agent,
+            "leg_kind": call.leg_kind,
+            "leg_id": call.leg_id,
+            "started_at": datetime.fromtimestamp(call.started_at, UTC),
+            "answered_at": None if call.answered_at is None else datetime.fromtimestamp(call.answered_at, UTC),
+        }
+    )
+
+
+def detail_out(history: CallHistory) -> CallDetail:
+    return CallDetail.model_validate(
+        {
+            **call_fields(history.call),
+            "turns": [_turn_data(turn) for turn in history.turns],
+            "events": [{"seq": e.seq, "at": e.at, "name": e.name, "data": e.data} for e in history.events],
+        }
+    )
+
+
+def event_out(item: Recorded) -> EventOut:
+    """An event as it happens. What the record gives later (`replay`) is the same."""
+    at = datetime.fromtimestamp(item.at, UTC)
+    return EventOut(seq=item.seq, at=at, name=event_name(item.event), data=event_data(item.event))
+
+
+def replay(history: CallHistory) -> list[EventOut]:
+    """Everything that happened on a call, turns too, in order."""
+    happened = [_event(event) for event in history.events]
+    said = [EventOut(seq=turn.seq, at=turn.at, name="turn_ended", data=_turn_data(turn)) for turn in history.turns]
+    return sorted(happened + said, key=lambda event: event.seq)
+
+
+def _event(event: EventRecord) -> EventOut:
+    return EventOut(seq=event.seq, at=event.at, name=event.name, data=event.data)
+
+
+def _turn_data(turn: TurnRecord) -> dict[str, Any]:
+    return {
+        "index": turn.index,
+        "speaker": turn.speaker,
+        "text": turn.text,
+        "started_ms": turn.started_ms,
+        "ended_ms": turn.ended_ms,
+        "heard_text": turn.heard_text,
+        "heard_ms": turn.heard_ms,
+        "interrupted": turn.interrupted,
+        "delays": {
+            "endpoint_ms": turn.endpoint_ms,
+            "stt_ms": turn.stt_ms,
+            "llm_ms": turn.llm_ms,
+            "tts_ms": turn.tts_ms,
+            "reply_ms": turn.reply_ms,
+        },
+    }
