@@ -10,7 +10,7 @@ from bridge.events import Cause, Note
 
 
 class EchoAgent:
-    """An `Agent`. The voice detector runs as it does for a conversation, so that its cost is measured with the rest."""
+    """An `Agent`. The voice detector runs as it does for a conversation: its cost is measured with the rest."""
 
     def __init__(self, name: str, settings: EchoSettings) -> None:
         self.name = name

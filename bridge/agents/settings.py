@@ -1,14 +1,24 @@
 """What an operator sets about an agent that converses: turn taking, barge-in, limits, phrases. Units are in names."""
 
 from typing import Annotated, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from bridge.agents.clauses import split
 from bridge.providers.brief import Brief, abilities
 
 Words = tuple[str, ...]
 Ms = Annotated[int, Field(ge=0)]
+
+
+def _time_zone(value: str) -> str:
+    try:
+        if value:
+            ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"{value!r} is not a time zone: use an IANA name, e.g. Europe/Berlin") from None
+    return value
 
 
 class Strict(BaseModel):
@@ -168,7 +178,7 @@ class ConversationSettings(Strict):
     """BCP 47."""
     voice: str = ""
     """The voice's own name; empty for its default."""
-    time_zone: str = ""
+    time_zone: Annotated[str, AfterValidator(_time_zone)] = ""
     """IANA name, for "tomorrow at seven"; empty: the machine's."""
     turns: TurnSettings = Field(default_factory=TurnSettings)
     barge_in: BargeInSettings = Field(default_factory=BargeInSettings)

@@ -1,0 +1,186 @@
+"""The agent's side of a conversation: its present turn, the one prepared in advance, and the playout under both."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from bridge.agents.agent_turn import AgentTurn, Thinker, Timing
+from bridge.agents.base import AgentDone
+from bridge.agents.errors import EngineError
+from bridge.agents.memory import Memory
+from bridge.agents.record import Record
+from bridge.agents.speech import Speech, VoiceOptions
+from bridge.agents.tone import reorder_tone
+from bridge.audio.playout import Playout
+from bridge.providers.base import Message, ProviderError, Tts
+
+PauseReason = Literal["barge-in", "hold"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFailed:
+    """An engine failed for good, while it worked for `turn` (None: for the caller's side)."""
+
+    error: EngineError
+    turn: AgentTurn | None
+
+
+@dataclass(frozen=True, slots=True)
+class CutOff:
+    """What an interruption kept from being said, from the clause on that it fell into."""
+
+    text: str
+    ends: AgentDone | None
+
+
+class Tasks:
+    """The tasks of one call, in its task group. An engine's failure is an event there, not a crash."""
+
+    def __init__(self, group: asyncio.TaskGroup, failed: Callable[[EngineFailed], None]) -> None:
+        self._group = group
+        self._failed = failed
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, work: Coroutine[None, None, None], turn: AgentTurn | None = None) -> None:
+        """Do `work`, for `turn` if given: it ends with it (`AgentTurn.cancel`)."""
+        task = self._group.create_task(self._guard(work, turn))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        if turn is not None:
+            turn.tasks.append(task)
+
+    async def _guard(self, work: Awaitable[None], turn: AgentTurn | None) -> None:
+        try:
+            await work
+        except EngineError as error:
+            self._failed(EngineFailed(error, turn))
+
+    def cancel(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+
+class Floor:
+    """Who speaks for the agent: at most one turn at a time, and at most one prepared beside it."""
+
+    def __init__(
+        self,
+        playout: Playout,
+        tts: Tts,
+        options: VoiceOptions,
+        thinker: Thinker,
+        *,
+        memory: Memory,
+        record: Record,
+        tasks: Tasks,
+        clock: Callable[[], float],
+    ) -> None:
+        self._playout = playout
+        self._tts = tts
+        self._options = options
+        self._thinker = thinker
+        self._memory = memory
+        self._record = record
+        self._tasks = tasks
+        self._clock = clock
+        self._pauses: set[PauseReason] = set()
+        self.turn: AgentTurn | None = None
+        """The turn that has the floor: it thinks or speaks."""
+        self.prepared: AgentTurn | None = None
+        """A reply to a turn of the caller that is not over yet."""
+
+    def speak(
+        self,
+        texts: Sequence[str],
+        *,
+        interruptible: bool = True,
+        ends: AgentDone | None = None,
+        timing: Timing | None = None,
+    ) -> None:
+        """Take the floor with fixed words, each text spoken in one piece."""
+        turn = self._new_turn()
+        turn.interruptible, turn.ends = interruptible, ends
+        for text in texts:
+            turn.speech.say(text)
+        turn.speech.finish()
+        self._take(turn, timing)
+
+    def prepare(self, text: str) -> None:
+        """Begin a reply to `text`, unheard."""
+        self.drop_prepared()
+        self.prepared = self._think(self._memory.with_user(text))
+
+    def reply(self, timing: Timing | None = None) -> None:
+        """Take the floor with a reply to what was said: the prepared one, if there is one."""
+        turn, self.prepared = self.prepared, None
+        self._take(turn or self._think(self._memory.messages), timing)
+
+    def drop_prepared(self) -> None:
+        turn, self.prepared = self.prepared, None
+        if turn is not None:
+            turn.speech.drop()
+            turn.cancel()
+
+    def finished(self, at: float) -> None:
+        """The turn was played out: it is remembered and on record, the floor is free."""
+        turn, self.turn = self.turn, None
+        if turn is not None:
+            self._memory.add(turn.messages(None))
+            self._record.agent_ended(turn, at, None)
+
+    def cut(self, at: float) -> CutOff | None:
+        """Stop the turn at once; what was heard up to `at` is remembered and on record, the floor is free."""
+        turn, self.turn = self.turn, None
+        if turn is None:
+            return None
+        heard_ms = turn.speech.heard_ms
+        turn.speech.drop()
+        turn.cancel()
+        self._memory.add(turn.messages(heard_ms))
+        self._record.agent_ended(turn, at, heard_ms)
+        self.unpause("barge-in")
+        return CutOff(turn.speech.unheard(heard_ms), turn.ends)
+
+    def sound_tone(self) -> int:
+        """The last resort of an agent that lost its voice; returns the playout's generation of it."""
+        generation = self._playout.begin()
+        self._playout.write(generation, reorder_tone(self._playout.sample_rate))
+        self._playout.end(generation)
+        return generation
+
+    def pause(self, reason: PauseReason) -> None:
+        self._pauses.add(reason)
+        self._playout.pause()
+
+    def unpause(self, reason: PauseReason) -> None:
+        """Go on, unless there is another reason not to."""
+        self._pauses.discard(reason)
+        if self._pauses:
+            self._playout.pause()
+        else:
+            self._playout.resume()
+
+    def close(self) -> None:
+        """Leave the playout as it was found."""
+        self._playout.drop()
+        self._playout.resume()
+
+    def _new_turn(self) -> AgentTurn:
+        def failed(error: ProviderError) -> None:
+            self._record.provider_failed("tts", error)
+
+        turn = AgentTurn(Speech(self._playout, self._tts, self._options, clock=self._clock, failed=failed))
+        self._tasks.start(turn.speech.run(), turn)
+        return turn
+
+    def _think(self, messages: Sequence[Message]) -> AgentTurn:
+        turn = self._new_turn()
+        self._tasks.start(self._thinker.think(turn, messages), turn)
+        return turn
+
+    def _take(self, turn: AgentTurn, timing: Timing | None) -> None:
+        self.turn = turn
+        turn.timing = timing or Timing()
+        turn.confirmed.set()
+        turn.speech.release()

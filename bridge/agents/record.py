@@ -1,0 +1,121 @@
+"""What a conversation puts on its call's record: turns in order of their start, barge-ins, engines that failed."""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from bridge.agents.bargein import Confirmed, Rejected
+from bridge.agents.base import CallSession
+from bridge.agents.errors import Role
+from bridge.events import BargeIn, Note, ProviderFailed, TurnEnded
+from bridge.providers.base import ProviderError
+
+if TYPE_CHECKING:
+    from bridge.agents.agent_turn import AgentTurn
+
+
+@dataclass(slots=True)
+class TurnSlot:
+    """A turn under way, at its place in the order of starts."""
+
+    ended: TurnEnded | None = None
+    void: bool = False
+
+
+class TurnLedger:
+    """Numbers turns in order of their start and tells them in that order: a turn that ended waits while one that
+    started earlier has not."""
+
+    def __init__(self, emit: Callable[[TurnEnded], None]) -> None:
+        self._emit = emit
+        self._slots: deque[TurnSlot] = deque()
+        self._next = 0
+
+    def open(self) -> TurnSlot:
+        """A turn starts."""
+        slot = TurnSlot()
+        self._slots.append(slot)
+        return slot
+
+    def end(self, slot: TurnSlot, turn: TurnEnded) -> None:
+        """It ended; its index is set here."""
+        slot.ended = turn
+        self._tell()
+
+    def void(self, slot: TurnSlot) -> None:
+        """It was none."""
+        slot.void = True
+        self._tell()
+
+    def _tell(self) -> None:
+        while self._slots and (self._slots[0].ended or self._slots[0].void):
+            turn = self._slots.popleft().ended
+            if turn is not None:
+                self._emit(replace(turn, index=self._next))
+                self._next += 1
+
+
+class Record:
+    """One conversation's events, timed in its session's clock (s)."""
+
+    def __init__(self, session: CallSession) -> None:
+        self._session = session
+        self._ledger = TurnLedger(session.emit)
+        self._caller: TurnSlot | None = None
+
+    def caller_started(self) -> None:
+        """The caller is in a turn, of which nothing is known yet. Calling it again changes nothing."""
+        if self._caller is None:
+            self._caller = self._ledger.open()
+
+    def caller_ended(self, text: str, started_at: float, ended_at: float) -> None:
+        slot, self._caller = self._caller or self._ledger.open(), None
+        started_ms, ended_ms = self._session.at_ms(started_at), self._session.at_ms(ended_at)
+        heard_ms = ended_ms - started_ms
+        self._ledger.end(slot, TurnEnded(0, "caller", text, started_ms, ended_ms, heard_text=text, heard_ms=heard_ms))
+
+    def caller_forgotten(self) -> None:
+        """It was no turn."""
+        slot, self._caller = self._caller, None
+        if slot is not None:
+            self._ledger.void(slot)
+
+    def agent_started(self, turn: "AgentTurn", at: float) -> None:
+        """The turn's first audio went out."""
+        turn.started_at = at
+        turn.slot = self._ledger.open()
+
+    def agent_ended(self, turn: "AgentTurn", at: float, heard_ms: float | None) -> None:
+        """It was played out, or cut off after `heard_ms`. A turn of which nothing was played is none."""
+        if turn.slot is None or turn.started_at is None:
+            return
+        said = turn.speech.said()
+        self._ledger.end(
+            turn.slot,
+            TurnEnded(
+                index=0,
+                speaker="agent",
+                text=said,
+                started_ms=self._session.at_ms(turn.started_at),
+                ended_ms=self._session.at_ms(at),
+                heard_text=said if heard_ms is None else turn.speech.heard(heard_ms),
+                heard_ms=turn.speech.heard_ms if heard_ms is None else heard_ms,
+                interrupted=heard_ms is not None,
+                delays=turn.delays(),
+            ),
+        )
+
+    def barge_in(self, decision: Confirmed | Rejected) -> None:
+        at_ms = self._session.at_ms(decision.paused_at)
+        confirmed = isinstance(decision, Confirmed)
+        self._session.emit(BargeIn(at_ms, confirmed, decision.reason, decision.pause_ms))
+
+    def provider_failed(self, role: Role, error: ProviderError) -> None:
+        self._session.emit(ProviderFailed(role, error.provider, str(error), self._now_ms()))
+
+    def note(self, name: str, detail: str) -> None:
+        self._session.emit(Note(name, detail, self._now_ms()))
+
+    def _now_ms(self) -> float:
+        return self._session.at_ms(self._session.clock())
