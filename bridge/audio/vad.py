@@ -144,7 +144,7 @@ class VoiceActivity:
         self._waiting.clear()
         await self.drain()
         if self._executor is not None:
-            self._executor.shutdown(wait=False)
+            self._executor.shutdown()
             self._executor = None
 
     def submit(self, waiting: _Waiting) -> None:
