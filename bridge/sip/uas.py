@@ -86,7 +86,8 @@ class ServerInvite:
         """The call ended: answer 487 what is open, wait for no ACK."""
         if self.pending:
             self.reject(487, "", (), now)
-        self.acknowledged()
+        elif not self.over:
+            self.acknowledged()
 
     def _cancelled(self, reason: str, now: float) -> None:
         if self.pending:
