@@ -313,6 +313,8 @@ async def main() -> None:
     parser.add_argument("--only", choices=("speech", "noise", "echo", "cost"))
     parser.add_argument("--without-silero", action="store_true")
     options = parser.parse_args()
+    if not (options.audio / "manifest.jsonl").exists():
+        parser.error(f"no recordings: {options.audio}/manifest.jsonl is missing; give their directory with --audio")
     activity = VoiceActivity(VoiceSettings(silero=not options.without_silero))
     if options.only in (None, "speech"):
         await speech(activity, options.audio)
