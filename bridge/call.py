@@ -5,12 +5,11 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Protocol
 
 import structlog
 
 from bridge.agents.base import Agent, AgentDone, CallSession
-from bridge.audio.frames import FrameSink
+from bridge.audio.recording import StereoRecorder
 from bridge.audio.voice import OpenVoiceDetector
 from bridge.events import (
     Answered,
@@ -31,22 +30,8 @@ AGENT_STOP_S = 5.0
 """An agent that is cancelled closes what it opened; one that takes longer is a bug, logged, and left behind."""
 
 
-class CallRecording(Protocol):
-    """A recording in progress (`bridge.audio.recording`)."""
-
-    @property
-    def caller(self) -> FrameSink: ...
-
-    @property
-    def agent(self) -> FrameSink: ...
-
-    async def close(self) -> str | None:
-        """Finish the file; its name in the recordings directory, or None if there is none."""
-        ...
-
-
-OpenRecording = Callable[[str, int, Callable[[str], None]], CallRecording]
-"""(call id, sample rate in Hz, told once why the recording stopped) -> the recording."""
+OpenRecording = Callable[[str, int, Callable[[str], None], float], StereoRecorder]
+"""(call id, sample rate in Hz, told once why the recording stopped, clock time of the answer) -> the recorder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +76,8 @@ class Call:
         self._ended = asyncio.Event()
         self._answered = asyncio.Event()
         self._agent_task: asyncio.Task[AgentDone] | None = None
-        self._recording: CallRecording | None = None
+        self._recording: StereoRecorder | None = None
+        self._recording_complained = False
         self._zero: float | None = None
         """Clock time of the answer."""
 
@@ -155,7 +141,9 @@ class Call:
     async def _talk(self) -> None:
         assert self._zero is not None
         if self._record_audio:
-            self._recording = self._services.open_recording(self.id, self.leg.sample_rate, self._recording_failed)
+            self._recording = self._services.open_recording(
+                self.id, self.leg.sample_rate, self._recording_failed, self._zero
+            )
             self.leg.listen(self._recording.caller)
             self.leg.playout.listen(self._recording.agent)
         session = CallSession(
@@ -209,10 +197,12 @@ class Call:
         unsubscribe()
         recording: str | None = None
         if self._recording is not None:
-            try:
-                recording = await self._recording.close()
-            except OSError as error:
-                self._recording_failed(str(error))
+            result = await self._recording.close()
+            recording = result.path.name if result.path else None
+            if result.lost_ms and not result.failure:
+                self._emit(Note("recording-incomplete", f"{result.lost_ms:.0f} ms are silence", self._at_ms()))
+            elif result.failure and not self._recording_complained:
+                self._recording_failed(result.failure)
         quality = {name: float(value) for name, value in asdict(self.leg.quality).items()}
         self._emit(CallEnded(cause=cause, detail=detail, ended_at=time.time(), recording=recording, quality=quality))
         log.info("call ended", cause=cause.value, detail=detail, seconds=round(time.time() - self.started_at, 1))
@@ -227,6 +217,7 @@ class Call:
             self._answered.set()
 
     def _recording_failed(self, reason: str) -> None:
+        self._recording_complained = True
         log.warning("recording stopped", reason=reason)
         self._emit(Note("recording-unavailable", reason, self._at_ms()))
 

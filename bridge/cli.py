@@ -48,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _serve(loaded: Loaded) -> int:
-    from bridge.app import StartError, serve
+    from bridge.app import StartError
+    from bridge.serve import serve
 
     try:
         asyncio.run(serve(loaded))

@@ -1,0 +1,490 @@
+"""What is built at start and drained at stop: the one place that knows everybody."""
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import gc
+import ipaddress
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from bridge.agents.base import Agent
+from bridge.agents.conversation import ConversationAgent
+from bridge.agents.echo import EchoAgent
+from bridge.api.app import create_app
+from bridge.api.control import DialRefused, DialRequest, LiveCall
+from bridge.api.key import KeyFileError, load_or_create_key
+from bridge.api.live import LiveEvents
+from bridge.api.metrics import Metrics
+from bridge.api.server import HttpError, HttpServer
+from bridge.api.services import ApiSettings
+from bridge.audio.clock import MediaClock
+from bridge.audio.recording import Recordings, StereoRecorder
+from bridge.audio.vad import VoiceActivity
+from bridge.call import Call, CallServices, refuse
+from bridge.config import Config, ConversationAgentSettings
+from bridge.events import Cause
+from bridge.legs.base import LegError
+from bridge.legs.media import MediaPlane, MediaUnavailableError
+from bridge.legs.sip import SipLeg
+from bridge.legs.sip_endpoint import SipEndpoint, SipEndpointSettings
+from bridge.log import Logs
+from bridge.providers.base import Llm, ProviderUnavailableError, Stt, Tts
+from bridge.providers.local.brain import LocalBrain
+from bridge.providers.local.engines import LocalEngines
+from bridge.providers.openai import OpenAiLlm
+from bridge.router import pick_agent
+from bridge.sip.flow import Flow
+from bridge.sip.message import Request
+from bridge.store.call_log import CallLog
+from bridge.store.errors import StoreError
+from bridge.store.retention import keep_purging
+from bridge.store.store import Store
+
+log = structlog.get_logger(__name__)
+
+READY_CHECK_S = 0.25
+"""How often the box asks itself whether it can take calls; its answer to OPTIONS is at most this old."""
+
+HANG_UP_S = 5.0
+"""After the drain limit: how long the last calls get to hang up properly."""
+
+Progress = Callable[[str], None]
+
+
+class StartError(Exception):
+    """The bridge can't start; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Talker:
+    """An agent that is ready to take calls."""
+
+    agent: Agent
+    record: bool
+    embedded: bool
+
+
+class Bridge:
+    """A running bridge. Make it with `Bridge.run`."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.metrics = Metrics()
+        self.live = LiveEvents()
+        self._stack = contextlib.AsyncExitStack()
+        self._agents: dict[str, _Talker] = {}
+        self._calls: dict[str, Call] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._dialling = 0
+        self._state = "starting"
+        self._networks = [ipaddress.ip_network(network) for network in config.sip.allow_from]
+        self._engines: LocalEngines | None = None
+        self._stop = asyncio.Event()
+        self._idle = asyncio.Event()
+        self.clock: MediaClock
+        self.voice: VoiceActivity
+        self.sip: SipEndpoint
+        self.media: MediaPlane
+        self.store: Store
+        self.call_log: CallLog
+        self.recordings: Recordings
+        self.http: HttpServer
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def run(cls, config: Config, progress: Progress, logs: Logs | None = None) -> AsyncIterator["Bridge"]:
+        """A bridge that takes calls until the context is left; then it is closed, without draining.
+
+        Raises StartError."""
+        bridge = cls(config)
+        async with bridge._stack:
+            await bridge._start(progress, logs)
+            yield bridge
+
+    # -- start ----------------------------------------------------------------------------------------------
+
+    async def _start(self, progress: Progress, logs: Logs | None) -> None:
+        config, stack = self.config, self._stack
+        loop = asyncio.get_running_loop()
+        data_dir = _data_dir(config.data_dir)
+        stack.enter_context(_only_one(data_dir))
+        try:
+            api_key = load_or_create_key(data_dir)
+        except KeyFileError as error:
+            raise StartError(str(error)) from error
+        if logs is not None:
+            logs.hide(api_key)
+
+        # The ports first: a start that can't succeed fails before the models are loaded.
+        self.clock = MediaClock()
+        stack.push_async_callback(self.clock.aclose)
+        self.voice = VoiceActivity()
+        stack.push_async_callback(self.voice.aclose)
+        self.media = MediaPlane(self.clock, config.rtp)
+        stack.callback(self.media.close)
+        self.sip = SipEndpoint(_endpoint_settings(config), self.media, self._on_incoming, admit=self._admit)
+        self.sip.agent.refuse_new("Starting", config.limits.retry_after_s)
+        try:
+            await self.sip.start()
+        except OSError as error:
+            raise StartError(_port_problem(error, f"sip {config.sip.listen}:{config.sip.port}/udp", "sip")) from error
+        stack.push_async_callback(self.sip.aclose)
+
+        try:
+            self.store = await Store.open(config.store.url or f"sqlite:///{data_dir / 'offhook.sqlite3'}")
+        except StoreError as error:
+            raise StartError(str(error)) from error
+        stack.push_async_callback(self.store.aclose)
+        self.call_log = CallLog(self.store)
+        self.call_log.start()
+        stack.push_async_callback(self.call_log.flush_and_close)
+        self.call_log.subscribe(self.live.publish)
+        self.call_log.subscribe(lambda item: self.metrics.observe(item.call_id, item.event))
+        self._register_metrics()
+
+        recordings_dir = data_dir / "recordings"
+        self.recordings = Recordings(recordings_dir)
+        self.recordings.start()
+        stack.push_async_callback(self.recordings.aclose)
+        if config.store.keep_days:
+            purging = asyncio.create_task(
+                keep_purging(self.store, recordings_dir, keep_days=config.store.keep_days), name="retention"
+            )
+            stack.push_async_callback(_cancelled, purging)
+
+        app = create_app(
+            self,
+            store=self.store,
+            call_log=self.call_log,
+            live=self.live,
+            metrics=self.metrics,
+            settings=ApiSettings(recordings_dir=recordings_dir),
+            api_key=api_key,
+        )
+        self.http = HttpServer(app, config.http.listen, config.http.port, closing=self.live.close)
+        try:
+            await self.http.start()
+        except HttpError as error:
+            raise StartError(str(error)) from error
+        stack.push_async_callback(self.http.aclose)
+
+        await self._start_agents(data_dir, progress)
+
+        self.clock.after_tick(self.voice.after_tick)
+        self.clock.start()
+        # What lives from here on dies young or with its call; what was built above never dies: the collector need
+        # not walk through it again in the middle of a call.
+        gc.collect()
+        gc.freeze()
+        self._state = "up"
+        self.sip.agent.accept_new()
+        watching = loop.create_task(self._watch_load(), name="admission")
+        stack.push_async_callback(_cancelled, watching)
+        stack.push_async_callback(self._end_all_calls)
+
+    async def _start_agents(self, data_dir: Path, progress: Progress) -> None:
+        config = self.config
+        conversations = {n: a for n, a in config.agents.items() if isinstance(a, ConversationAgentSettings)}
+        if any(agent.embedded for agent in conversations.values()):
+            self._engines = LocalEngines(config.engines, data_dir)
+            self._stack.push_async_callback(self._engines.aclose)
+            try:
+                await self._engines.start(progress)
+            except ProviderUnavailableError as error:
+                raise StartError(str(error)) from error
+        for name, settings in config.agents.items():
+            if not isinstance(settings, ConversationAgentSettings):
+                self._agents[name] = _Talker(EchoAgent(name, settings), settings.record, embedded=False)
+                continue
+            stt, llm, tts = await self._providers(settings)
+            agent = ConversationAgent(name, settings, stt=stt, llm=llm, tts=tts)
+            progress(f"preparing agent {name!r}: its greeting and fixed phrases")
+            try:
+                await agent.start()
+            except ProviderUnavailableError as error:
+                raise StartError(f"agent {name!r}: {error}") from error
+            self._agents[name] = _Talker(agent, settings.record, embedded=settings.embedded)
+
+    async def _providers(self, settings: ConversationAgentSettings) -> tuple[Stt, Llm, Tts]:
+        engines = self._engines
+        assert engines is not None
+        llm: Llm
+        if settings.llm == "openai":
+            try:
+                llm = OpenAiLlm(self.config.openai)
+            except ProviderUnavailableError as error:
+                raise StartError(str(error)) from error
+        else:
+            llm = LocalBrain(engines.embedder)
+        self._stack.push_async_callback(llm.aclose)
+        return engines.stt, llm, engines.tts
+
+    # -- calls that come in ---------------------------------------------------------------------------------
+
+    def _admit(self, request: Request, flow: Flow) -> int | None:
+        """Whether a stranger may ask anything of us at all."""
+        address = ipaddress.ip_address(flow.remote[0])
+        mapped = getattr(address, "ipv4_mapped", None)
+        address = mapped or address
+        return None if any(address in network for network in self._networks) else 403
+
+    def _on_incoming(self, leg: SipLeg) -> None:
+        if leg.media_refusal:
+            self._refuse(leg, Cause.REFUSED_MEDIA, leg.media_refusal)
+            return
+        name = pick_agent(self.config.routes, leg.info)
+        if name is None:
+            self._refuse(leg, Cause.REFUSED_NO_ROUTE, f"no route for {leg.info.to!r}")
+        elif problem := self._no_room(name):
+            self._refuse(leg, Cause.REFUSED_BUSY, problem)
+        else:
+            self._begin(leg, name)
+
+    def _refuse(self, leg: SipLeg, cause: Cause, detail: str) -> None:
+        self._spawn(f"refusal of {leg.info.id}", refuse(leg, cause, detail, self.call_log.record))
+
+    def _begin(self, leg: SipLeg, name: str) -> Call:
+        talker = self._agents[name]
+        services = CallServices(
+            record=self.call_log.record,
+            open_voice=self.voice.open,
+            open_recording=self._open_recording,
+            clock=self.clock.time,
+            max_call_s=self.config.limits.call_s,
+        )
+        call = Call(leg, talker.agent, services, record=talker.record)
+        self._calls[call.id] = call
+        self._spawn(call.id, self._live_through(call))
+        return call
+
+    async def _live_through(self, call: Call) -> None:
+        try:
+            await call.run()
+        finally:
+            del self._calls[call.id]
+            if not self._calls:
+                self._idle.set()
+
+    def _spawn(self, name: str, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks[name] = task
+        task.add_done_callback(lambda done: self._finished(name, done))
+
+    def _finished(self, name: str, task: "asyncio.Task[None]") -> None:
+        self._tasks.pop(name, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a call's task failed", task=name, exc_info=error)
+
+    def _open_recording(
+        self, call_id: str, sample_rate: int, on_failure: Callable[[str], None], answered_at: float
+    ) -> StereoRecorder:
+        return self.recordings.open(call_id, sample_rate, on_failure, started_at=answered_at)
+
+    # -- admission ------------------------------------------------------------------------------------------
+
+    def _no_room(self, agent: str) -> str | None:
+        """Why a call for `agent` can't be taken now."""
+        limits = self.config.limits
+        if len(self._calls) + self._dialling >= limits.calls:
+            return f"{limits.calls} calls are live (limits.calls)"
+        if self._agents[agent].embedded:
+            talking = sum(1 for call in self._calls.values() if self._agents[call.agent_name].embedded)
+            if talking >= limits.conversations:
+                return f"{limits.conversations} conversations are live (limits.conversations)"
+            if self._engines is not None and (problem := self._engines.pool.overloaded()):
+                return problem
+        return None
+
+    def _overload(self) -> str | None:
+        """Why no call at all can be taken now."""
+        limits = self.config.limits
+        lateness = self.clock.lateness_p99_ms()
+        if lateness > limits.clock_lateness_ms:
+            return f"the media clock runs {lateness:.0f} ms late"
+        if len(self._calls) >= limits.calls:
+            return f"{limits.calls} calls are live"
+        return None
+
+    async def _watch_load(self) -> None:
+        retry_after = self.config.limits.retry_after_s
+        refusing: str | None = None
+        while True:
+            if self._state == "up":
+                problem = self._overload()
+                if problem is None and refusing is not None:
+                    log.info("taking calls again")
+                    self.sip.agent.accept_new()
+                elif problem is not None and refusing is None:
+                    log.warning("refusing new calls", reason=problem)
+                    self.sip.agent.refuse_new("Overloaded", retry_after)
+                refusing = problem
+            await asyncio.sleep(READY_CHECK_S)
+
+    # -- BridgeControl --------------------------------------------------------------------------------------
+
+    def ready(self) -> tuple[bool, Sequence[str]]:
+        if self._state != "up":
+            return False, [f"the bridge is {self._state}"]
+        problem = self._overload()
+        if problem is None and self._engines is not None:
+            problem = self._engines.pool.overloaded()
+        return (True, []) if problem is None else (False, [problem])
+
+    def live_calls(self) -> Sequence[LiveCall]:
+        return [
+            LiveCall(
+                id=call.id,
+                direction=call.leg.info.direction,
+                from_=call.leg.info.from_,
+                to=call.leg.info.to,
+                trunk=call.leg.info.trunk,
+                agent=call.agent_name,
+                leg_kind=call.leg.info.kind,
+                leg_id=call.leg.info.id,
+                started_at=call.started_at,
+                answered_at=call.answered_at,
+            )
+            for call in self._calls.values()
+        ]
+
+    async def dial(self, request: DialRequest) -> str:
+        if request.agent not in self._agents:
+            known = ", ".join(self._agents)
+            raise DialRefused(404, "no-such-agent", f"there is no agent {request.agent!r}; known: {known}")
+        if self._state != "up":
+            raise DialRefused(503, self._state, f"the bridge is {self._state}")
+        problem = self._overload() or self._no_room(request.agent)
+        if problem is not None:
+            raise DialRefused(503, "busy", problem)
+        self._dialling += 1
+        try:
+            leg = await self.sip.dial(request.to, from_user=request.from_ or "offhook", timeout_s=request.timeout_s)
+        except MediaUnavailableError as error:
+            raise DialRefused(503, "no-ports", str(error)) from error
+        except LegError as error:
+            raise DialRefused(400, "bad-target", str(error)) from error
+        finally:
+            self._dialling -= 1
+        return self._begin(leg, request.agent).id
+
+    async def hang_up(self, call_id: str) -> bool:
+        call = self._calls.get(call_id)
+        if call is None:
+            return False
+        call.end(Cause.API_HUNG_UP)
+        return True
+
+    # -- stop -----------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Begin to drain; a second time: stop at once."""
+        if self._state == "draining":
+            self._idle.set()
+        self._stop.set()
+
+    async def serve_until_stopped(self) -> None:
+        """Return when `stop` was called and live calls have finished, or the drain limit has run out."""
+        await self._stop.wait()
+        self._state = "draining"
+        self.sip.agent.refuse_new("Draining", self.config.limits.retry_after_s)
+        if not self._calls:
+            return
+        limit = self.config.limits.drain_s
+        log.info("draining", calls=len(self._calls), limit_s=limit)
+        self._idle.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), limit)
+
+    async def _end_all_calls(self) -> None:
+        self._state = "stopping"
+        self.sip.agent.refuse_new("Stopping", self.config.limits.retry_after_s)
+        if self._calls:
+            log.warning("hanging up the calls that are left", calls=len(self._calls))
+        for call in list(self._calls.values()):
+            call.end(Cause.DRAINED, "the bridge stopped")
+        if self._tasks:
+            await asyncio.wait(list(self._tasks.values()), timeout=HANG_UP_S)
+
+    # -- metrics --------------------------------------------------------------------------------------------
+
+    def _register_metrics(self) -> None:
+        def sip_readings() -> Mapping[str, float]:
+            agent = self.sip.agent
+            readings = {
+                f'sip_messages_total{{what="{name}"}}': float(count) for name, count in agent.counters.items()
+            }
+            readings["sip_transactions"] = float(agent.transaction_count)
+            return readings
+
+        self.metrics.register(sip_readings)
+        self.metrics.register(self.clock.readings)
+        self.metrics.register(self.media.readings)
+        self.metrics.register(self.voice.readings)
+        self.metrics.register(self._engine_readings)
+
+    def _engine_readings(self) -> Mapping[str, float]:
+        return {} if self._engines is None else self._engines.pool.readings()
+
+
+# -- parts of the start -------------------------------------------------------------------------------------
+
+
+def _data_dir(path: Path) -> Path:
+    try:
+        path.mkdir(mode=0o750, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartError(
+            f"the data directory {path} can't be made ({error.strerror}): set data_dir or OFFHOOK_DATA_DIR"
+        ) from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise StartError(f"the data directory {path} is not writable for this user: set data_dir or OFFHOOK_DATA_DIR")
+    return path
+
+
+@contextlib.contextmanager
+def _only_one(data_dir: Path) -> Iterator[None]:
+    """Two bridges on one data directory would close each other's calls."""
+    with (data_dir / "offhook.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StartError(
+                f"another bridge runs on the data directory {data_dir}: stop it, or set another OFFHOOK_DATA_DIR"
+            ) from error
+        yield
+
+
+def _port_problem(error: OSError, where: str, section: str) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"{where} is taken by another program: stop it, or choose another port "
+            f"({section}.port, OFFHOOK_{section.upper()}_PORT)"
+        )
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{where} is no address of this machine: correct {section}.listen"
+    if error.errno == errno.EACCES:
+        return f"{where} may not be used by this user: choose a port above 1023 ({section}.port)"
+    return f"{where} can't be listened on: {error.strerror}"
+
+
+def _endpoint_settings(config: Config) -> SipEndpointSettings:
+    return SipEndpointSettings(
+        host=config.sip.listen,
+        port=config.sip.port,
+        advertised_address=config.sip.advertised_address,
+        user_agent=config.sip.user_agent,
+        t1_s=config.sip.t1_ms / 1000,
+        retry_after_s=config.limits.retry_after_s,
+    )
+
+
+async def _cancelled(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

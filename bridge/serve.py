@@ -1,0 +1,67 @@
+"""`offhook serve`: a bridge in the foreground, from the first line on the terminal to the last."""
+
+import asyncio
+import signal
+import sys
+
+from bridge import __version__
+from bridge.app import Bridge
+from bridge.config import Config
+from bridge.configfile import Loaded
+from bridge.log import configure
+
+
+async def serve(loaded: Loaded) -> None:
+    """Run a bridge in the foreground until SIGTERM or SIGINT, then drain it. Raises StartError."""
+    config = loaded.config
+    logs = configure(level=config.log.level, fmt=config.log.format, mask_numbers=config.log.mask_numbers)
+    loop = asyncio.get_running_loop()
+    this = asyncio.current_task()
+    running: Bridge | None = None
+
+    def on_signal() -> None:
+        if running is not None:
+            running.stop()
+        elif this is not None:
+            this.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    _say(f"offhook {__version__}, configuration: {loaded.source}")
+    try:
+        async with Bridge.run(config, lambda text: _say(f"offhook: {text} ..."), logs) as bridge:
+            running = bridge
+            _say(_welcome(config))
+            await bridge.serve_until_stopped()
+            _say("offhook: stopping")
+    except asyncio.CancelledError:
+        if running is not None:
+            raise
+        _say("offhook: stopped while starting")
+    finally:
+        logs.close()
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - the command's own words to whoever started it
+
+
+def _welcome(config: Config) -> str:
+    host = "127.0.0.1" if config.sip.listen in ("0.0.0.0", "::") else config.sip.listen
+    port = "" if config.sip.port == 5060 else f":{config.sip.port}"
+    users = [route.to for route in config.routes if "*" not in route.to] or ["agent"]
+    return "\n".join(
+        (
+            "offhook: ready for calls",
+            f"  SIP   {config.sip.listen}:{config.sip.port}/udp   from {_networks(config)}",
+            f"  HTTP  http://{config.http.listen}:{config.http.port}   (key in {config.data_dir / 'api-key'})",
+            f"  test  make call   or: offhook call sip:{users[0]}@{host}{port}",
+            "  stop  Ctrl-C (live calls finish first; twice: at once)",
+        )
+    )
+
+
+def _networks(config: Config) -> str:
+    if "allow_from" not in config.sip.model_fields_set:
+        return "loopback and private networks only"
+    return ", ".join(config.sip.allow_from)
