@@ -61,10 +61,6 @@ class UserAgent:
         except MalformedMessage as error:
             self._malformed(error, flow)
             return
-        except SipSyntaxError as error:
-            counters["dropped: malformed"] += 1
-            counters[f"malformed: {type(error).__name__}"] += 1
-            return
         self._receive_request(message, flow, now)
 
     def timer(self) -> float | None:
@@ -324,19 +320,18 @@ class UserAgent:
     def _malformed(self, error: MalformedMessage, flow: Flow) -> None:
         """Answer it where there is enough of it to answer, and never an ACK."""
         layer = self._layer
-        layer.counters["dropped: malformed"] += 1
         request = error.request
-        if request is None or request.method == "ACK":
+        names = ("Via", "From", "To", "Call-ID", "CSeq")
+        if request is None or request.method == "ACK" or not all(request.headers.get(name) for name in names):
+            layer.counters["dropped: malformed"] += 1
             return
-        headers = request.headers
         try:
             layer.stamp(request, flow)
-            _ = request.to.tag
-            if all(headers.get(name) for name in ("From", "To", "Call-ID", "CSeq")) and self._admits(request, flow):
+            if self._admits(request, flow):
                 layer.refuse(request, flow, error.status, error.reason)
         except SipSyntaxError:
-            # Not even that much of it makes sense.
-            return
+            # Not even its way back makes sense.
+            layer.counters["dropped: malformed"] += 1
 
     # -- inside ---------------------------------------------------------------------------------------------
 

@@ -271,8 +271,16 @@ def make_response(request: Request, status: int, reason: str = "", *, to_tag: st
         if name in ("Via", "From", "Call-ID", "CSeq") or (name == "Timestamp" and status == 100):
             headers.add(name, value)
         elif name == "To":
-            headers.add(name, f"{value};tag={to_tag}" if to_tag and request.to.tag is None else value)
+            headers.add(name, f"{value};tag={to_tag}" if to_tag and _takes_tag(request) else value)
     return response
+
+
+def _takes_tag(request: Request) -> bool:
+    """Whether our tag can be added to To: not where there is one, nor to something that can't be read."""
+    try:
+        return request.to.tag is None
+    except SipSyntaxError:
+        return False
 
 
 def _split_head(data: bytes) -> tuple[list[str], bytes, str, bool]:

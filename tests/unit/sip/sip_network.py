@@ -168,7 +168,11 @@ class RawPeer:
         return self.sent()
 
     def sent(self) -> list[Request | Response]:
-        return [parse_message(data) for data, _ in self.agent.outgoing()]
+        return [message for message, _ in self.sent_to()]
+
+    def sent_to(self) -> list[tuple[Request | Response, Address]]:
+        """What the agent sent, with where to."""
+        return [(parse_message(data), flow.remote) for data, flow in self.agent.outgoing()]
 
     def pass_time(self, seconds: float) -> list[Request | Response]:
         """Run the agent's timers for so long; what it sends meanwhile."""
