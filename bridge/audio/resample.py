@@ -89,7 +89,8 @@ class Resampler:
         self._buffer = buffer[used:].copy()
         np.rint(out, out=out)
         np.clip(out, -32768, 32767, out=out)
-        return out.astype("<i2").tobytes()
+        samples_out: NDArray[np.int16] = out.astype("<i2")
+        return samples_out.tobytes()
 
 
 @lru_cache(maxsize=32)

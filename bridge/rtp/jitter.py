@@ -1,0 +1,408 @@
+"""The jitter buffer: packets go in as they come, one 20 ms frame comes out each tick.
+
+The playout position is a place in the sender's own timeline. How long after the fastest packet's arrival a frame is
+played is the *delay*; it follows what the late packets of the last seconds needed. A delay out of bounds, for
+whatever reason (jitter that went, a sender's clock that drifts), is corrected by removing or doubling quiet frames,
+or a pitch period of speech.
+"""
+
+import audioop
+
+from bridge.audio.codec import Decode
+from bridge.audio.frames import FRAME_MS, frame_bytes
+from bridge.rtp.conceal import QUIET_RMS, Concealer, best_lag, lengthen, shorten
+from bridge.rtp.timeline import MISFIT, Timeline
+
+MIN_DELAY_MS = 20
+MAX_DELAY_MS = 200
+
+BURST_MS = 100
+"""Audio ahead of the longest delay that is kept, e.g. the burst after a stall; more is skipped, to bound latency."""
+
+BEHIND_LIMIT = 3
+"""So many packets in a row that are newer than what was played, yet stamped before it: the sender stepped back."""
+
+SPEED_PAUSE_TICKS = 5
+"""Ticks between two changes of speed within speech, so that nobody hears them."""
+
+IDLE, FILLING, PLAYING = range(3)
+
+Packet = tuple[bytes, Decode, int]
+"""Payload, its decoder, sequence number (unwrapped)."""
+
+
+class JitterBuffer:
+    """One stream's buffer. Sans-IO: arrival times and ticks (s, monotonic) are passed in."""
+
+    __slots__ = (
+        "_behind",
+        "_candidate",
+        "_concealer",
+        "_cursor",
+        "_delay",
+        "_frame",
+        "_frame_bytes",
+        "_history",
+        "_last",
+        "_max_wait",
+        "_packets",
+        "_played",
+        "_quiet_gap",
+        "_rest",
+        "_sample_rate",
+        "_silence",
+        "_span",
+        "_speed_pause",
+        "_state",
+        "_suspect_ms",
+        "_unit_bytes",
+        "_waited",
+        "concealed_ms",
+        "late",
+        "restarts",
+        "timeline",
+    )
+
+    def __init__(
+        self,
+        clock_rate: int,
+        sample_rate: int,
+        *,
+        min_delay_ms: int = MIN_DELAY_MS,
+        max_delay_ms: int = MAX_DELAY_MS,
+    ) -> None:
+        """`clock_rate` is that of the RTP timestamp (Hz), `sample_rate` that of the PCM, a multiple of it."""
+        if sample_rate % clock_rate:
+            raise ValueError(f"a sample rate of {sample_rate} Hz is no multiple of the RTP clock's {clock_rate} Hz")
+        self.late = 0
+        """Packets that came after their time of play, or were skipped to bound the latency."""
+        self.concealed_ms = 0.0
+        """Lost audio that was played as invented sound or as silence."""
+        self.restarts = 0
+        """Times the stream began anew: another SSRC, or a jump of its sequence numbers or timestamps."""
+        self.timeline = Timeline(clock_rate, min_delay_ms, max_delay_ms)
+        self._sample_rate = sample_rate
+        self._frame = clock_rate * FRAME_MS // 1000
+        self._frame_bytes = frame_bytes(sample_rate)
+        self._unit_bytes = self._frame_bytes // self._frame
+        self._silence = bytes(self._frame_bytes)
+        self._max_wait = clock_rate * max_delay_ms // 1000
+        self._span = self._max_wait + clock_rate * BURST_MS // 1000
+        self._state = IDLE
+        self._packets: dict[int, Packet] = {}
+        """By unwrapped timestamp."""
+        self._cursor = 0
+        """Timestamp of the next sample to play."""
+        self._rest = b""
+        """Decoded audio at the cursor."""
+        self._played = -1
+        """Sequence number (unwrapped) of the last packet played."""
+        self._delay = 0.0
+        self._waited = 0
+        """Units invented for audio that has not come while nothing newer has either; the cursor stood still."""
+        self._suspect_ms = 0.0
+        """Invented while waiting: lost audio, or only a pause of the sender's; the next packet tells."""
+        self._quiet_gap = False
+        """The sender said (comfort noise, an event) that no audio follows."""
+        self._behind = 0
+        self._speed_pause = 0
+        self._candidate: tuple[int, int, int, bytes, Decode, float] | None = None
+        """First packet of what may be a new stream; the second one proves it."""
+        self._concealer = Concealer(sample_rate)
+        self._last = self._history = self._silence
+        """The last frame played, and the one before."""
+
+    @property
+    def delay_ms(self) -> float:
+        """Present delay of playout after the fastest packet's arrival; 0 while nothing plays."""
+        return self._delay * 1000 / self.timeline.clock_rate if self._state == PLAYING else 0.0
+
+    @property
+    def target_ms(self) -> float:
+        """The delay aimed for."""
+        return self.timeline.target * 1000 / self.timeline.clock_rate
+
+    def reset(self) -> None:
+        """Forget the stream, its counters excepted: the next packet starts a new one."""
+        self._flush()
+        self.timeline.ssrc = -1
+
+    # -- packets in -----------------------------------------------------------------------------------------
+
+    def push(self, sequence: int, timestamp: int, ssrc: int, payload: bytes, decode: Decode, arrival: float) -> None:
+        """One audio packet, arrived at `arrival`. Duplicates and late ones are dropped; nothing raises."""
+        timeline = self.timeline
+        stamp = timeline.accept(sequence, timestamp, ssrc, arrival)
+        if stamp < 0:
+            if stamp == MISFIT:
+                self._misfit(sequence, timestamp, ssrc, payload, decode, arrival)
+            return
+        self._candidate = None
+        if self._state == PLAYING:
+            if stamp < self._cursor:
+                self._came_late(sequence, timestamp, ssrc, payload, decode, arrival)
+                return
+            self._behind = 0
+            if stamp - self._cursor - self._waited > self._span:
+                self._skip(stamp)
+        elif not self._place_first(stamp, sequence):
+            return
+        known = self._packets.get(stamp)
+        if known is None or not known[0]:
+            self._packets[stamp] = (payload, decode, timeline.extend(sequence))
+
+    def push_pause(self, sequence: int, timestamp: int, ssrc: int) -> None:
+        """A packet of the stream without audio (comfort noise, an event): no audio until the next one that has."""
+        stamp = self.timeline.accept_untimed(sequence, timestamp, ssrc)
+        if stamp >= 0 and self._state == PLAYING and 0 <= stamp - self._cursor <= self._span:
+            self._packets.setdefault(stamp, (b"", bytes, self.timeline.extend(sequence)))
+
+    def _place_first(self, stamp: int, sequence: int) -> bool:
+        """Prepare to start (again) at this packet; False if it is older than what was played."""
+        if self._state == FILLING:
+            if stamp < self._cursor:
+                if self.timeline.extend(sequence) <= self._played:
+                    self.late += 1
+                    return False
+                self._cursor = stamp
+            elif stamp - self._cursor > self._span:
+                self._skip(stamp)
+            return True
+        if stamp < self._cursor and self.timeline.extend(sequence) <= self._played:
+            self.late += 1
+            return False
+        self._settle_suspects(lost=self.timeline.extend(sequence) != self._played + 1)
+        self._cursor = stamp
+        self._state = FILLING
+        return True
+
+    def _came_late(
+        self, sequence: int, timestamp: int, ssrc: int, payload: bytes, decode: Decode, arrival: float
+    ) -> None:
+        self.late += 1
+        if self.timeline.extend(sequence) > self._played:
+            self._behind += 1
+            if self._behind >= BEHIND_LIMIT and not self._packets:
+                self._start(sequence, timestamp, ssrc, payload, decode, arrival)
+
+    def _misfit(
+        self, sequence: int, timestamp: int, ssrc: int, payload: bytes, decode: Decode, arrival: float
+    ) -> None:
+        """A packet of another timeline: believed at once where nothing plays, else when a second one follows it."""
+        if self._state == IDLE:
+            self._start(sequence, timestamp, ssrc, payload, decode, arrival)
+            return
+        first = self._candidate
+        if first and first[2] == ssrc and (first[0] + 1) & 0xFFFF == sequence:
+            self._candidate = None
+            self._start(*first)
+            self.push(sequence, timestamp, ssrc, payload, decode, arrival)
+        else:
+            self._candidate = (sequence, timestamp, ssrc, payload, decode, arrival)
+
+    def _start(
+        self, sequence: int, timestamp: int, ssrc: int, payload: bytes, decode: Decode, arrival: float
+    ) -> None:
+        self.restarts += self.timeline.started
+        self._flush()
+        stamp = self.timeline.start(sequence, timestamp, ssrc, arrival)
+        self._cursor = stamp
+        self._played = -1
+        self._state = FILLING
+        self._packets[stamp] = (payload, decode, self.timeline.extend(sequence))
+
+    def _flush(self) -> None:
+        if self._state == PLAYING:
+            self._conceal_from_here()
+        self._settle_suspects(lost=False)
+        self._packets.clear()
+        self._rest = b""
+        self._state = IDLE
+        self._waited = self._behind = 0
+        self._quiet_gap = False
+
+    def _skip(self, stamp: int) -> None:
+        """Give up the oldest audio: what will be at `stamp` is then played after the delay aimed for."""
+        self._cursor = stamp - int(self.timeline.target)
+        for old in [old for old in self._packets if old < self._cursor]:
+            del self._packets[old]
+            self.late += 1
+        self._rest = b""
+        self._waited = 0
+        self._settle_suspects(lost=True)
+        if self._state == PLAYING:
+            self._conceal_from_here()
+
+    # -- frames out -----------------------------------------------------------------------------------------
+
+    def take(self, now: float) -> bytes:
+        """The next 20 ms of PCM. Called once a tick, with the tick's own time."""
+        timeline = self.timeline
+        delay = now * timeline.clock_rate - timeline.base - self._cursor
+        if self._state == PLAYING:
+            self._delay = delay
+            if not self._rest and timeline.low <= delay <= timeline.high and not self._concealer.active:
+                packet = self._packets.pop(self._cursor, None)
+                if packet is not None:
+                    payload, decode, self._played = packet
+                    frame = decode(payload)
+                    if len(frame) == self._frame_bytes:
+                        self._cursor += self._frame
+                    else:
+                        self._hold(frame)
+                        frame = self._assemble(delay)
+                else:
+                    frame = self._assemble(delay)
+            else:
+                frame = self._assemble(delay)
+        elif self._state == FILLING and delay >= timeline.target:
+            self._state = PLAYING
+            self._delay = delay
+            frame = self._assemble(delay)
+        elif self._concealer.active:
+            frame = self._concealer.more(self._frame_bytes // 2)
+        else:
+            frame = self._silence
+        self._history = self._last
+        self._last = frame
+        return frame
+
+    def _assemble(self, delay: float) -> bytes:
+        """A frame from whatever there is: packets of any length, gaps, nothing."""
+        if not self.timeline.low <= delay <= self.timeline.high:
+            self._change_speed(delay)
+        need = self._frame_bytes
+        parts = []
+        while need:
+            if self._rest or self._next():
+                part = self._rest[:need]
+                self._rest = self._rest[need:]
+                self._cursor += len(part) // self._unit_bytes
+            elif self._packets:
+                part = self._bridge_gap(need)
+            else:
+                part = self._wait(need)
+            parts.append(part)
+            need -= len(part)
+        return b"".join(parts)
+
+    def _next(self) -> bool:
+        """Decode the packet at the cursor, if it is there."""
+        packet = self._packets.pop(self._cursor, None)
+        if packet is None:
+            return False
+        payload, decode, self._played = packet
+        self._hold(decode(payload))
+        return bool(self._rest)
+
+    def _hold(self, pcm: bytes) -> None:
+        """Put what a packet held at the cursor, where nothing is left of the one before."""
+        pcm = pcm[: len(pcm) - len(pcm) % self._unit_bytes]
+        self._quiet_gap = not pcm
+        if pcm and self._waited:
+            # It came late and is played late: from now on the delay is longer by the wait.
+            self._waited = 0
+            self._settle_suspects(lost=True)
+        if pcm and self._concealer.active:
+            pcm = self._concealer.join(pcm)
+        self._rest = pcm
+
+    def _bridge_gap(self, need: int) -> bytes:
+        """Fill the way to the next packet, or part of it."""
+        first = min(self._packets)
+        if first < self._cursor:
+            # It overlaps what was played: a sender that repeats itself, or whose payloads are longer than its steps.
+            del self._packets[first]
+            self.late += 1
+            return b""
+        gap = first - self._cursor
+        lost = self._packets[first][2] != self._played + 1 and not self._quiet_gap
+        if self._waited:
+            # What was invented while waiting stands for what is missing now.
+            credit = min(gap, self._waited)
+            self._cursor += credit
+            self._waited = 0
+            self._settle_suspects(lost=lost)
+            return b""
+        units = min(gap, need // self._unit_bytes)
+        self._cursor += units
+        if lost:
+            self.concealed_ms += units * 1000 / self.timeline.clock_rate
+        return self._invent(units)
+
+    def _wait(self, need: int) -> bytes:
+        """Nothing has come: invent, and stand still in the sender's timeline."""
+        units = need // self._unit_bytes
+        self._waited += units
+        if not self._quiet_gap:
+            self._suspect_ms += units * 1000 / self.timeline.clock_rate
+        if self._waited > self._max_wait:
+            self._state = IDLE
+            self._waited = 0
+        return self._invent(units)
+
+    def _invent(self, units: int) -> bytes:
+        self._conceal_from_here()
+        if self._quiet_gap:
+            self._concealer.mute()
+        return self._concealer.more(units * self._unit_bytes // 2)
+
+    def _conceal_from_here(self) -> None:
+        if not self._concealer.active:
+            self._concealer.begin(self._history + self._last)
+
+    def _settle_suspects(self, *, lost: bool) -> None:
+        if lost:
+            self.concealed_ms += self._suspect_ms
+        self._suspect_ms = 0.0
+
+    # -- speed ----------------------------------------------------------------------------------------------
+
+    def _change_speed(self, delay: float) -> None:
+        """Bring the delay nearer to its target by changing the audio at the cursor, if that can be done unheard."""
+        if self._speed_pause:
+            self._speed_pause -= 1
+        size = self._frame_bytes
+        if delay > self.timeline.high:
+            if not self._look_ahead(2 * size):
+                return
+            quiet = audioop.rms(self._rest[: 2 * size], 2) < QUIET_RMS
+            if not quiet and self._speed_pause:
+                return
+            lag = size // 2 if quiet else self._pitch()
+            self._rest = shorten(self._rest, lag, self._sample_rate)
+            self._cursor += 2 * lag // self._unit_bytes
+        else:
+            if not self._look_ahead(size):
+                return
+            quiet = audioop.rms(self._rest[:size], 2) < QUIET_RMS
+            deficit = self.timeline.target - delay
+            if not quiet and (self._speed_pause or deficit < self._frame or not self._look_ahead(2 * size)):
+                return
+            lag = size // 4 if quiet else self._pitch()
+            self._rest = lengthen(self._rest, lag, self._sample_rate)
+            self._cursor -= 2 * lag // self._unit_bytes
+        if not quiet:
+            self._speed_pause = SPEED_PAUSE_TICKS
+
+    def _pitch(self) -> int:
+        """Samples of one pitch period at the cursor, in whole units of the RTP clock."""
+        lag = best_lag(self._rest[: 2 * self._frame_bytes], self._sample_rate)
+        return lag - lag % (self._unit_bytes // 2)
+
+    def _look_ahead(self, size: int) -> bool:
+        """Decode on until `size` bytes lie at the cursor; False if that much has not come in one piece."""
+        if self._concealer.active:
+            return False
+        while len(self._rest) < size:
+            packet = self._packets.pop(self._cursor + len(self._rest) // self._unit_bytes, None)
+            if packet is None:
+                return False
+            payload, decode, self._played = packet
+            pcm = decode(payload)
+            if not pcm:
+                self._quiet_gap = True
+                return False
+            self._quiet_gap = False
+            self._rest += pcm[: len(pcm) - len(pcm) % self._unit_bytes]
+        return True

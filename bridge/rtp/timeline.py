@@ -1,0 +1,203 @@
+"""One stream's order and timing: sequence numbers and timestamps unwrapped, loss counted, its need of delay measured.
+
+A packet's *transit* is its arrival less its timestamp: a constant (the two clocks' offset and the path's delay) plus
+what the network added. The least transit of the last seconds is the base; the second-largest of each block of
+packets says what delay would have had (nearly) all of them in time.
+"""
+
+from collections import deque
+
+from bridge.audio.frames import FRAME_MS
+
+BLOCK_PACKETS = 50
+"""One second at 20 ms a packet."""
+
+WINDOW_BLOCKS = 8
+"""How long a burst of jitter is remembered: it tends to come again."""
+
+MAX_DROPOUT = 3000
+MAX_MISORDER = 100
+"""Steps of the sequence number that are still the same stream (RFC 3550 A.1)."""
+
+JUMP_S = 1.0
+"""A transit this far off the base is not jitter: the timestamps jumped, or the stream starts anew."""
+
+DUPLICATE = -1
+MISFIT = -2
+"""What `accept` returns instead of a timestamp."""
+
+SEEN_BITS = (1 << 128) - 1
+"""Duplicates are known among the last 128 packets."""
+
+
+class Timeline:
+    """Sans-IO. Timestamps and delays are in units of the RTP clock, arrivals in seconds (monotonic)."""
+
+    __slots__ = (
+        "_block",
+        "_block_least",
+        "_block_second",
+        "_block_top",
+        "_blocks",
+        "_expected_before",
+        "_first",
+        "_jitter",
+        "_jump",
+        "_last_transit",
+        "_max_delay",
+        "_min_delay",
+        "_peak",
+        "_seen",
+        "_top",
+        "base",
+        "clock_rate",
+        "frame",
+        "high",
+        "low",
+        "newest",
+        "received",
+        "ssrc",
+        "started",
+        "target",
+    )
+
+    def __init__(self, clock_rate: int, min_delay_ms: int, max_delay_ms: int) -> None:
+        self.clock_rate = clock_rate
+        self.frame = clock_rate * FRAME_MS // 1000
+        self.started = False
+        self.ssrc = -1
+        self.received = 0
+        """Packets, duplicates not counted, since the beginning, restarts included."""
+        self.newest = 0
+        """Highest timestamp so far, unwrapped."""
+        self.base = 0.0
+        self.target = self.low = self.high = 0.0
+        """Delay to aim for, and the bounds outside which it is corrected."""
+        self._min_delay = clock_rate * min_delay_ms / 1000
+        self._max_delay = clock_rate * max_delay_ms / 1000
+        self._jump = clock_rate * JUMP_S
+        self._jitter = 0.0
+        self._expected_before = 0
+        self._first = self._top = 0
+        self._seen = 0
+        self._last_transit = 0.0
+        self._peak = 0.0
+        self._block = 0
+        self._block_least = self._block_second = self._block_top = 0.0
+        self._blocks: deque[tuple[float, float]] = deque(maxlen=WINDOW_BLOCKS)
+
+    @property
+    def lost(self) -> int:
+        """Packets expected by sequence number and never received, restarts included."""
+        return max(0, self._expected_before + self._expected() - self.received)
+
+    @property
+    def jitter_ms(self) -> float:
+        """Interarrival jitter (RFC 3550 6.4.1)."""
+        return self._jitter * 1000 / self.clock_rate
+
+    def _expected(self) -> int:
+        return self._top - self._first + 1 if self.started else 0
+
+    def start(self, sequence: int, timestamp: int, ssrc: int, arrival: float) -> int:
+        """Begin (again) with this packet; returns its unwrapped timestamp."""
+        self._expected_before += self._expected()
+        self.started = True
+        self.ssrc = ssrc
+        self.received += 1
+        self._first = self._top = sequence + 0x10000
+        self._seen = 1
+        stamp = self.newest = timestamp + (1 << 32)
+        transit = arrival * self.clock_rate - stamp
+        self.base = self._last_transit = transit
+        self._blocks.clear()
+        self._open_block()
+        self._peak = transit
+        self._retarget()
+        return stamp
+
+    def accept(self, sequence: int, timestamp: int, ssrc: int, arrival: float) -> int:
+        """The unwrapped timestamp of the stream's next packet, or DUPLICATE, or MISFIT: not of this timeline."""
+        ahead = ((timestamp - self.newest + 0x80000000) & 0xFFFFFFFF) - 0x80000000
+        stamp = self.newest + ahead
+        transit = arrival * self.clock_rate - stamp
+        jump = self._jump
+        if ssrc != self.ssrc or not -jump < transit - self.base < jump:
+            return MISFIT
+        if not self._count(sequence):
+            return MISFIT if self._far(sequence) else DUPLICATE
+        if ahead > 0:
+            self.newest = stamp
+        self._jitter += (abs(transit - self._last_transit) - self._jitter) / 16
+        self._last_transit = transit
+        if transit < self._block_least:
+            self._block_least = transit
+            if transit < self.base:
+                self.base = transit
+                self._retarget()
+        if transit > self._block_second:
+            if transit > self._block_top:
+                self._block_second = self._block_top
+                self._block_top = transit
+            else:
+                self._block_second = transit
+            if self._block_second > self._peak:
+                self._peak = self._block_second
+                self._retarget()
+        self._block += 1
+        if self._block == BLOCK_PACKETS:
+            self._close_block()
+        return stamp
+
+    def accept_untimed(self, sequence: int, timestamp: int, ssrc: int) -> int:
+        """As `accept` for a packet whose timestamp says nothing of its sending (an event's updates)."""
+        if ssrc != self.ssrc or self._far(sequence):
+            return MISFIT
+        if not self._count(sequence):
+            return DUPLICATE
+        return self.newest + ((timestamp - self.newest + 0x80000000) & 0xFFFFFFFF) - 0x80000000
+
+    def extend(self, sequence: int) -> int:
+        """The unwrapped sequence number."""
+        return self._top + ((sequence - self._top + 0x8000) & 0xFFFF) - 0x8000
+
+    def _far(self, sequence: int) -> bool:
+        return not -MAX_MISORDER < self.extend(sequence) - self._top < MAX_DROPOUT
+
+    def _count(self, sequence: int) -> bool:
+        """Note the packet as received; False if it was before, or is far off."""
+        step = ((sequence - self._top + 0x8000) & 0xFFFF) - 0x8000
+        if step == 1:
+            self._seen = (self._seen << 1 | 1) & SEEN_BITS
+            self._top += 1
+        elif 0 < step < MAX_DROPOUT:
+            self._seen = (self._seen << step | 1) & SEEN_BITS
+            self._top += step
+        elif -MAX_MISORDER < step <= 0:
+            bit = 1 << -step
+            if self._seen & bit:
+                return False
+            self._seen |= bit
+            self._first = min(self._first, self._top + step)
+        else:
+            return False
+        self.received += 1
+        return True
+
+    def _open_block(self) -> None:
+        self._block = 0
+        self._block_least = float("inf")
+        self._block_second = self._block_top = float("-inf")
+
+    def _close_block(self) -> None:
+        self._blocks.append((self._block_least, self._block_second))
+        self._open_block()
+        self.base = min(least for least, _ in self._blocks)
+        self._peak = max(second for _, second in self._blocks)
+        self._retarget()
+
+    def _retarget(self) -> None:
+        # A packet later than the longest delay could not be waited for anyway.
+        self.target = min(max(self._peak - self.base, self._min_delay), self._max_delay)
+        self.low = self.target - self.frame / 4
+        self.high = self.target + self.frame * 1.1
