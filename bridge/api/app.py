@@ -85,7 +85,12 @@ def _schema(app: FastAPI) -> dict[str, Any]:
     schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     for path, operation in _operations(schema):
         # Invalid requests are answered 400 in our own form, not FastAPI's 422.
-        operation["responses"].pop("422", None)
+        responses = operation["responses"]
+        responses.pop("422", None)
+        for status, answer in responses.items():
+            # FastAPI takes a route's errors to be of its success's type (audio/wav, text/event-stream).
+            if int(status) >= 400 and status != "416" and "application/json" not in answer.get("content", {}):
+                answer["content"] = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
         if path in PROBES:
             operation["security"] = [{}, {"bearer": []}, {"header": []}]
     components = schema.setdefault("components", {})

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from bridge.store.errors import CursorError, StoreError
 
-_CODES = {404: "not-found", 405: "method-not-allowed", 413: "too-large", 415: "unsupported-media-type"}
+_CODES = {400: "invalid-request", 404: "not-found", 405: "method-not-allowed", 413: "too-large"}
 """Codes of the errors that the framework raises."""
 
 log = structlog.stdlib.get_logger(__name__)

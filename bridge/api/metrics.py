@@ -49,7 +49,7 @@ class Metrics:
 
     def __init__(self) -> None:
         # Else every counter comes with a second one that says when it was made.
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call] # prometheus_client gives it no types
         registry = self._registry = CollectorRegistry()
         self._collected = _Collected()
         registry.register(self._collected)

@@ -13,6 +13,11 @@ from starlette.types import ASGIApp
 MAX_CONNECTIONS = 256
 """Beyond, uvicorn answers 503: the API must not eat the files and the time that calls need."""
 
+ABORT_AFTER_S = 1.0
+"""At the stop requests under way may finish for this long; then connections are cut, which handlers notice."""
+CANCEL_AFTER_S = 2
+"""Handlers that still run then are cancelled."""
+
 log = structlog.stdlib.get_logger(__name__)
 
 
@@ -70,7 +75,7 @@ class HttpServer:
             proxy_headers=False,
             limit_concurrency=MAX_CONNECTIONS,
             timeout_keep_alive=30,
-            timeout_graceful_shutdown=1,
+            timeout_graceful_shutdown=CANCEL_AFTER_S,
         )
         self._server = _Server(config)
         self._task = asyncio.create_task(self._server.serve(sockets=[listener]), name="http server")
@@ -82,25 +87,32 @@ class HttpServer:
             error = self._task.exception()
             raise HttpError(f"the HTTP server did not start: {error}") from error
 
-    async def aclose(self, deadline_s: float = 3.0) -> None:
+    async def aclose(self, deadline_s: float = 4.0) -> None:
         """Stop taking requests, let those under way finish within a second, and be gone by `deadline_s`."""
         if self._server is None or self._task is None:
             return
         if self._closing is not None:
             self._closing()
         self._server.should_exit = True
-        done, _ = await asyncio.wait({self._task}, timeout=deadline_s)
+        done, _ = await asyncio.wait({self._task}, timeout=min(ABORT_AFTER_S, deadline_s))
         if not done:
-            log.warning("http server stopped the hard way", connections=len(self._server.server_state.connections))
+            self._cut_connections(self._server)
+            done, _ = await asyncio.wait({self._task}, timeout=max(0.0, deadline_s - ABORT_AFTER_S))
+        if not done:
+            log.warning("http server stopped the hard way", requests=len(self._server.server_state.tasks))
             self._task.cancel()
             await asyncio.wait({self._task})
-        for connection in list(self._server.server_state.connections):
-            # One that neither reads nor closes.
-            transport = getattr(connection, "transport", None)
-            if transport is not None:
-                transport.abort()
-        if not self._task.cancelled() and (error := self._task.exception()) is not None:
+        elif (error := self._task.exception()) is not None:
             log.error("http server failed", exc_info=error)
+        self._server = None
+
+    @staticmethod
+    def _cut_connections(server: _Server) -> None:
+        """End those that neither read nor close."""
+        for connection in list(server.server_state.connections):
+            transport = getattr(connection, "transport", None)
+            if isinstance(transport, asyncio.Transport):
+                transport.abort()
 
 
 def _bind(host: str, port: int) -> socket.socket:
