@@ -32,13 +32,14 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 Readings = Callable[[], Mapping[str, float]]
 """Gives the present values of one part, by name without the `offhook_` in front: `rtp_packets_late_total` is a
-counter, any other name a gauge; labels go in braces: `pool_jobs_total{engine=stt}`."""
+counter, any other name a gauge; labels go in braces, quoted or not: `pool_jobs_total{engine=stt}`."""
 
 MAX_TOOLS = 50
 """Tool names that get a label of their own; a model may make up any number, the others are `other`."""
 
 _METHODS = frozenset(("GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"))
 _NAME = re.compile(r"([a-z][a-z0-9_]*)(?:\{([^{}]*)\})?")
+_LABEL = re.compile(r'(\w+)\s*=\s*"?([^",]*)"?')
 _SETUP_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _DELAY_S = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1, 1.25, 1.5, 2, 3, 5, 10)
 _CALL_S = (5, 15, 30, 60, 120, 300, 600, 1800, 3600)
@@ -51,8 +52,6 @@ class Metrics:
         # Else every counter comes with a second one that says when it was made.
         disable_created_metrics()  # type: ignore[no-untyped-call] # prometheus_client gives it no types
         registry = self._registry = CollectorRegistry()
-        self._collected = _Collected()
-        registry.register(self._collected)
         # CPU, memory and open files of this process.
         ProcessCollector(registry=registry)
         self._live: dict[str, tuple[str, str]] = {}
@@ -131,6 +130,9 @@ class Metrics:
             registry=registry,
         )
 
+        self._collected = _Collected(frozenset(family.name for family in registry.collect()))
+        registry.register(self._collected)
+
     def observe(self, call_id: str, event: CallEvent) -> None:
         """Count one event of a call."""
         direction, agent = self._live.get(call_id, ("inbound", ""))
@@ -167,7 +169,7 @@ class Metrics:
         self._collected.parts.append(readings)
 
     def render(self) -> bytes:
-        """Everything as Prometheus text. Raises ValueError for a reading whose name is none."""
+        """Everything as Prometheus text. Raises ValueError for a reading whose name is none, or taken."""
         return generate_latest(self._registry)
 
     def _tool(self, name: str) -> str:
@@ -206,6 +208,8 @@ class Metrics:
 class _Collected(Collector):
     """What other parts of the bridge count, read when the metrics are."""
 
+    taken: frozenset[str]
+    """Names of the metrics that are counted here."""
     parts: list[Readings] = field(default_factory=list)
 
     def collect(self) -> Iterator[Metric]:
@@ -217,6 +221,8 @@ class _Collected(Collector):
                 if family is None:
                     kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
                     family = families[name] = kind(f"offhook_{name}", name.replace("_", " "))
+                    if family.name in self.taken:
+                        raise ValueError(f"{name!r} is counted from the events already: choose another name")
                 sample = family.name + "_total" if isinstance(family, CounterMetricFamily) else family.name
                 family.add_sample(sample, labels, value)
         yield from families.values()
@@ -226,9 +232,4 @@ def _parse(key: str) -> tuple[str, dict[str, str]]:
     found = _NAME.fullmatch(key)
     if found is None:
         raise ValueError(f"{key!r} is no name of a metric: name, or name{{label=value}}")
-    labels: dict[str, str] = {}
-    for pair in (found[2] or "").split(","):
-        if pair:
-            label, _, value = pair.partition("=")
-            labels[label.strip()] = value.strip()
-    return found[1], labels
+    return found[1], dict(_LABEL.findall(found[2] or ""))

@@ -198,6 +198,8 @@ class CallLog:
 
     def _make_room(self, event: CallEvent) -> bool:
         """Drop the oldest event that may go. False: there is none, and `event` itself must."""
+        if self._problem is None:
+            self._warn("record falls behind, the oldest events are dropped")
         while self._droppable:
             if self._queue.pop(self._droppable.popleft(), None) is not None:
                 self._dropped += 1
@@ -267,15 +269,18 @@ class CallLog:
     async def _wait_to_retry(self, error: Exception, retry_s: float) -> None:
         self._failures += 1
         self._problem = f"the record can't be written: {getattr(error, 'orig', None) or error}"
-        now = time.monotonic()
-        if now - self._warned_at >= _WARN_EVERY_S:
-            self._warned_at = now
-            log.warning("record not written", problem=self._problem, waiting=self.stats.queued, dropped=self._dropped)
+        self._warn("record not written")
         self._wake_waiters(everyone=True)
         if self._stop.is_set():
             await asyncio.sleep(_FIRST_RETRY_S)
         else:
             await _wait(self._stop, retry_s)
+
+    def _warn(self, event: str) -> None:
+        now = time.monotonic()
+        if now - self._warned_at >= _WARN_EVERY_S:
+            self._warned_at = now
+            log.warning(event, problem=self._problem, waiting=self.stats.queued, dropped=self._dropped)
 
     def _wake_waiters(self, *, everyone: bool = False) -> None:
         for serial, waiter in self._waiters:

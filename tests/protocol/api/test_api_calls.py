@@ -242,6 +242,8 @@ async def test_metrics_count_calls_and_requests_by_route(api, client):
     assert 'offhook_http_requests_total{method="GET",route="unmatched",status="401"} 1.0' in text
     assert "whatever" not in text
     assert "process_resident_memory_bytes" in text
+    assert "offhook_record_events_written_total 4.0" in text
+    assert "offhook_record_events_queued 0.0" in text
 
 
 # -- a record that fails ------------------------------------------------------------------------------------

@@ -150,7 +150,7 @@ def test_tool_names_that_a_model_makes_up_do_not_fill_the_memory():
 def test_readings_of_other_parts_are_shown_with_type_and_labels():
     metrics = Metrics()
     metrics.register(lambda: {"clock_lateness_ms": 1.5, "clock_late_ticks_total": 3})
-    metrics.register(lambda: {"pool_jobs_total{engine=stt}": 4, "pool_jobs_total{engine=tts, worker=0}": 5.0})
+    metrics.register(lambda: {"pool_jobs_total{engine=stt}": 4, 'pool_jobs_total{engine="tts", worker="0"}': 5.0})
     assert value(metrics, "offhook_clock_lateness_ms") == 1.5
     assert value(metrics, "offhook_clock_late_ticks_total") == 3
     assert value(metrics, "offhook_pool_jobs_total", engine="stt") == 4
@@ -172,6 +172,14 @@ def test_a_reading_whose_name_is_none_is_an_error(name: str):
     metrics = Metrics()
     metrics.register(lambda: {name: 1.0})
     with pytest.raises(ValueError, match="no name of a metric"):
+        metrics.render()
+
+
+@pytest.mark.parametrize("name", ["calls_live", "turns_total", "turns", "rtp_packets_total{fate=x}"])
+def test_a_reading_can_not_take_the_name_of_a_metric_that_is_there(name: str):
+    metrics = Metrics()
+    metrics.register(lambda: {name: 1.0})
+    with pytest.raises(ValueError, match="choose another name"):
         metrics.render()
 
 
