@@ -57,6 +57,10 @@ class Playout:
         self._chunks: deque[bytes] = deque()
         self._offset = 0
         """Bytes of the first chunk that were sent."""
+        self._odd = b""
+        """Half a sample at the end of what was written: byte streams are cut anywhere."""
+        self._edge = b""
+        """The faded 5 ms that a dropped utterance ends with; no part of the next one."""
         self._queued = 0
         self._sent = 0
         self._live = False
@@ -74,12 +78,11 @@ class Playout:
     # -- the producer's side --------------------------------------------------------------------------------
 
     def begin(self) -> int:
-        """Open a new utterance and return its generation. What was left of the one before is dropped."""
-        if self._live:
-            self.drop()
+        """Open a new utterance, not paused, and return its generation. What was left of the one before is dropped."""
+        self.drop()
         self._generation += 1
         self._live = self._open = True
-        self._started = self._dry = False
+        self._started = self._dry = self._fade_in = False
         self._sent = 0
         return self._generation
 
@@ -87,13 +90,21 @@ class Playout:
         """Queue PCM of the utterance `generation`. False: it is stale (dropped, ended, replaced); stop producing."""
         if generation != self._generation or not self._open:
             return False
+        if self._odd:
+            pcm = self._odd + pcm
+            self._odd = b""
+        if len(pcm) % BYTES_PER_SAMPLE:
+            self._odd = pcm[-1:]
+            pcm = pcm[:-1]
         if self._queued + len(pcm) > self._max_bytes:
             self.overflow_ms += duration_ms(len(pcm), self.sample_rate)
             return True
         if pcm:
             self._chunks.append(pcm)
             self._queued += len(pcm)
-            self._dry = False
+            if self._dry:
+                self._dry = False
+                self._fade_in = True
         return True
 
     def end(self, generation: int) -> None:
@@ -102,10 +113,11 @@ class Playout:
             self._open = False
 
     def pause(self) -> None:
-        """Send silence from the next frame on (after a fade of 5 ms) and keep the tail."""
-        if not self._paused:
+        """Send silence from the next frame on (after a fade of 5 ms) and keep the tail; without an utterance
+        under way it does nothing."""
+        if self._live and not self._paused:
             self._paused = True
-            self._fade_out = self._started and self._queued > 0
+            self._fade_out = self._started and self._queued > 0 and not self._fade_in
 
     def resume(self) -> None:
         """Go on where `pause` stopped."""
@@ -115,17 +127,18 @@ class Playout:
             self._fade_out = False
 
     def drop(self) -> float:
-        """Drop what was not sent yet; the utterance is over and its generation stale. Returns the dropped ms."""
+        """Drop what was not sent yet; the utterance is over and its generation stale. Returns the dropped ms.
+
+        An utterance that is cut off while it sounds goes on for a fade of 5 ms, which counts as sent."""
         if not self._live:
             return 0.0
+        sounding = self._started and self._queued > 0 and not self._fade_in
+        if sounding and not (self._paused and not self._fade_out):
+            self._edge = self._ramp(self._pull(self._fade_samples * BYTES_PER_SAMPLE), rising=False)
         dropped = duration_ms(self._queued, self.sample_rate)
-        audible = self._started and self._queued > 0 and not (self._paused and not self._fade_out)
-        edge = self._ramp(self._pull(self._fade_samples * BYTES_PER_SAMPLE), rising=False) if audible else b""
         self._chunks.clear()
-        self._offset = 0
-        self._queued = len(edge)
-        if edge:
-            self._chunks.append(edge)
+        self._offset = self._queued = 0
+        self._odd = b""
         self._live = self._open = self._paused = self._fade_out = self._fade_in = False
         return dropped
 
@@ -162,33 +175,62 @@ class Playout:
 
     def take(self, now: float) -> bytes:
         """The next 20 ms frame, silence where there is nothing to say. Called once a tick by the leg."""
-        if self._paused and not self._fade_out:
-            frame = self._silence
-        elif not self._queued:
-            frame = self._silence
-            if self._open and self._started and not self._dry:
-                self._dry = True
-                self.underruns += 1
-        elif self._fade_out:
-            self._fade_out = False
-            edge = self._ramp(self._pull(self._fade_samples * BYTES_PER_SAMPLE), rising=False)
-            frame = edge + self._silence[len(edge) :]
-        else:
+        if self._queued and not self._paused and not self._edge and not self._fade_in:
             frame = self._pull(self._frame_bytes)
-            if self._fade_in:
-                self._fade_in = False
-                frame = self._ramp(frame, rising=True)
             if len(frame) < self._frame_bytes:
-                frame += self._silence[len(frame) :]
-            if self._live and not self._started:
+                frame = self._short(frame)
+            if not self._started:
                 self._started = True
                 self._tell(UtteranceStarted(self._generation, now))
+        else:
+            frame = self._take_edge(now)
         for sink in self._sinks:
             sink(frame, now)
         if self._live and not self._open and not self._queued and not self._paused:
             self._live = False
             self._tell(UtteranceFinished(self._generation, now))
         return frame
+
+    def withhold(self, now: float) -> bytes:
+        """A tick in which the leg sends no audio of ours (on hold, or DTMF in its place): everything stays queued,
+        listeners get silence. Returns that frame."""
+        self._fade_in = self._started
+        self._fade_out = False
+        self._edge = b""
+        for sink in self._sinks:
+            sink(self._silence, now)
+        return self._silence
+
+    def _take_edge(self, now: float) -> bytes:
+        """A frame with a seam in it, or silence."""
+        if self._edge:
+            frame = self._edge
+            self._edge = b""
+            if self._queued and not self._paused:
+                # The next utterance starts within the frame that the one before fades out in.
+                frame += self._pull(self._frame_bytes - len(frame))
+                if not self._started:
+                    self._started = True
+                    self._tell(UtteranceStarted(self._generation, now))
+        elif self._fade_out:
+            self._fade_out = False
+            frame = self._ramp(self._pull(self._fade_samples * BYTES_PER_SAMPLE), rising=False)
+        elif self._queued and not self._paused:
+            self._fade_in = False
+            frame = self._ramp(self._pull(self._frame_bytes), rising=True)
+        else:
+            if self._open and self._started and not self._dry and not self._paused:
+                self._dry = True
+                self.underruns += 1
+            return self._silence
+        return frame + self._silence[len(frame) :]
+
+    def _short(self, frame: bytes) -> bytes:
+        """The queue's last, less than a frame: faded out, as what follows (if anything) is not there yet."""
+        edge = min(len(frame), self._fade_samples * BYTES_PER_SAMPLE)
+        frame = frame[:-edge] + self._ramp(frame[-edge:], rising=False)
+        self._fade_in = True
+        return frame + self._silence[len(frame) :]
 
     def _pull(self, size: int) -> bytes:
         """Up to `size` bytes from the queue, counted as sent."""

@@ -18,6 +18,9 @@ RELATCH_AFTER_S = 2.0
 MAX_STEP = 5
 """Steps of the sequence number between packets that prove a source: some of them may get lost."""
 
+MAX_CANDIDATES = 8
+"""Addresses that may prove themselves at the same time: a sprayer can't keep the far end from doing so."""
+
 
 class SourceLatch:
     """Sans-IO: asked about each packet until `established`, afterwards only about other addresses'."""
@@ -31,9 +34,8 @@ class SourceLatch:
         self.established = False
         self._symmetric = symmetric
         self._packets = 0
-        self._candidate: tuple[Address, int] | None = None
-        self._candidate_sequence = 0
-        self._candidate_packets = 0
+        self._candidates: dict[tuple[Address, int], tuple[int, int]] = {}
+        """By address and SSRC: the last sequence number, and packets in sequence."""
         self._former: Address | None = None
         self._former_until = 0.0
 
@@ -62,26 +64,25 @@ class SourceLatch:
     def resignal(self, signalled: Address | None, now: float) -> None:
         """A new SDP: if it moved the far end, forget the source, and don't go back to it while it falls silent."""
         if signalled != self.signalled:
+            self._former = self.source
+            self._former_until = now + RELATCH_AFTER_S
             self.signalled = signalled
-            self.relatch(now)
+            self.relatch()
 
-    def relatch(self, now: float) -> None:
-        """Look for the source anew, the present one excepted for a while unless the SDP names it."""
-        self._former = self.source
-        self._former_until = now + RELATCH_AFTER_S
+    def relatch(self) -> None:
+        """Look for the source anew; any address may prove itself, the present one too."""
         self.source = None
         self.established = False
-        self._candidate = None
+        self._candidates.clear()
 
     def _prove(self, address: Address, ssrc: int, sequence: int) -> bool:
-        step = (sequence - self._candidate_sequence) & 0xFFFF
-        if self._candidate == (address, ssrc) and 0 < step <= MAX_STEP:
-            self._candidate_packets += 1
-        else:
-            self._candidate = (address, ssrc)
-            self._candidate_packets = 1
-        self._candidate_sequence = sequence
-        if self._candidate_packets < PROOF_PACKETS:
+        key = (address, ssrc)
+        last, packets = self._candidates.pop(key, (sequence - 1, 0))
+        packets = packets + 1 if 0 < (sequence - last) & 0xFFFF <= MAX_STEP else 1
+        if packets < PROOF_PACKETS:
+            if len(self._candidates) == MAX_CANDIDATES:
+                del self._candidates[next(iter(self._candidates))]
+            self._candidates[key] = (sequence, packets)
             return False
         self._latch(address)
         return True
@@ -90,4 +91,4 @@ class SourceLatch:
         self.source = address
         self.established = False
         self._packets = 1
-        self._candidate = None
+        self._candidates.clear()

@@ -1,0 +1,289 @@
+"""The media clock: one per process, on an absolute grid; it steps every session each 20 ms.
+
+Sessions are spread over four phases, 5 ms apart, each with its own 20 ms cadence: the event loop is held for a
+quarter of the work at a time, and packets leave in four small bursts instead of one.
+"""
+
+import asyncio
+import time
+from array import array
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from bridge.audio.frames import FRAME_S, Unsubscribe
+
+PHASES = 4
+
+MAX_CATCH_UP_S = 0.5
+"""A clock that is later than this skips ahead: replaying more would only keep it late."""
+
+LATE_S = 0.01
+"""A step that starts this late counts as late: half a frame, which a far end's jitter buffer notices."""
+
+WINDOW_STEPS = 2048
+"""Steps over which percentiles are taken: 10 s with all phases in use."""
+
+LOGGED_FAILURES = 5
+
+Hook = Callable[[float], None]
+"""Takes the step's time; serves all sessions."""
+
+log = structlog.get_logger(__name__)
+
+
+class Ticker(Protocol):
+    """What the clock steps: one leg's media."""
+
+    def tick(self, now: float) -> None:
+        """One step of 20 ms. `now` is the step's own place on the grid (s, monotonic), however late it runs."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ClockStats:
+    """How the clock does, over its last 10 s or so; the counters since its start."""
+
+    tickers: int
+    steps: int
+    late_steps: int
+    """Steps that started 10 ms late or more."""
+    skipped_steps: int
+    """Steps that never ran, the clock being too late."""
+    crashes: int
+    """Tickers removed for an exception."""
+    hook_failures: int
+    lateness_ms: float
+    """Of the latest step."""
+    lateness_p50_ms: float
+    lateness_p99_ms: float
+    lateness_max_ms: float
+    load: float
+    """Part of the time that was spent in steps: 1 is all there is."""
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    tick: Callable[[float], None]
+    ticker: Ticker
+    on_crash: Callable[[Exception], None]
+    phase: int
+    alive: bool = True
+
+
+class MediaClock:
+    """Sans-IO in `run`; `start` drives it on the running asyncio loop."""
+
+    def __init__(
+        self,
+        *,
+        phases: int = PHASES,
+        time_now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`time_now` is asked how late a step is and how long it took."""
+        self._now = time_now
+        self._phases: list[list[_Entry]] = [[] for _ in range(phases)]
+        self._entries: dict[int, _Entry] = {}
+        """By the ticker's identity."""
+        self._before: list[Hook] = []
+        self._after: list[Hook] = []
+        self._interval = FRAME_S / phases
+        self._origin = time_now()
+        self._step = 0
+        """Number of the next step on the grid; its phase is the number modulo `phases`."""
+        self._steps = self._late = self._skipped = self._crashes = self._hook_failures = 0
+        self._lateness = array("d", bytes(8 * WINDOW_STEPS))
+        self._busy = array("d", bytes(8 * WINDOW_STEPS))
+        self._latest = 0.0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    # -- membership -----------------------------------------------------------------------------------------
+
+    def add(self, ticker: Ticker, on_crash: Callable[[Exception], None]) -> None:
+        """Step `ticker` each 20 ms from now on. If it raises it is removed and `on_crash` told; others go on."""
+        if id(ticker) in self._entries:
+            raise ValueError("the ticker is on the clock already")
+        if not self._entries:
+            self._resume()
+        phase = min(range(len(self._phases)), key=lambda n: len(self._phases[n]))
+        entry = _Entry(ticker.tick, ticker, on_crash, phase)
+        self._entries[id(ticker)] = entry
+        # A new list: the present one may be under way.
+        self._phases[phase] = [*self._phases[phase], entry]
+        self._arm()
+
+    def remove(self, ticker: Ticker) -> None:
+        """Step it no more, not even in the step under way. Twice does nothing."""
+        entry = self._entries.pop(id(ticker), None)
+        if entry:
+            entry.alive = False
+            self._phases[entry.phase] = [e for e in self._phases[entry.phase] if e is not entry]
+
+    def before_tick(self, hook: Hook) -> Unsubscribe:
+        """Call `hook` with the step's time before the sessions of each step: it receives (`RtpMux.poll`)."""
+        self._before = [*self._before, hook]
+
+        def unsubscribe() -> None:
+            self._before = [h for h in self._before if h is not hook]
+
+        return unsubscribe
+
+    def after_tick(self, hook: Hook) -> Unsubscribe:
+        """Call `hook` with the step's time after the sessions of each step (a quarter of them): batch work."""
+        self._after = [*self._after, hook]
+
+        def unsubscribe() -> None:
+            self._after = [h for h in self._after if h is not hook]
+
+        return unsubscribe
+
+    # -- stepping -------------------------------------------------------------------------------------------
+
+    def run(self, now: float) -> float | None:
+        """Do every step that is due at `now`; returns when the next one is, or None with nothing to step."""
+        behind = int((now - MAX_CATCH_UP_S - self._due()) / self._interval)
+        if behind > 0:
+            self._step += behind
+            self._skipped += behind
+        while self._entries and (due := self._due()) <= now:
+            phase = self._step % len(self._phases)
+            self._step += 1
+            if self._phases[phase]:
+                self._run_step(self._phases[phase], due)
+        return self._next_due() if self._entries else None
+
+    def _run_step(self, entries: list[_Entry], due: float) -> None:
+        began = self._now()
+        for hook in self._before:
+            self._call(hook, due)
+        for entry in entries:
+            if entry.alive:
+                try:
+                    entry.tick(due)
+                except Exception as error:  # noqa: BLE001 -- the edge of one call: it ends alone
+                    self._crash(entry, error)
+        for hook in self._after:
+            self._call(hook, due)
+        index = self._steps % WINDOW_STEPS
+        self._latest = max(0.0, began - due)
+        self._lateness[index] = self._latest
+        self._busy[index] = self._now() - began
+        self._steps += 1
+        self._late += self._latest >= LATE_S
+
+    def _call(self, hook: Hook, due: float) -> None:
+        try:
+            hook(due)
+        except Exception:
+            # It serves all calls and stays: the next step may go well. Fifty tracebacks a second would be a flood.
+            self._hook_failures += 1
+            if self._hook_failures <= LOGGED_FAILURES:
+                log.exception("a hook of the media clock failed", failures=self._hook_failures)
+
+    def _crash(self, entry: _Entry, error: Exception) -> None:
+        self._crashes += 1
+        self.remove(entry.ticker)
+        try:
+            entry.on_crash(error)
+        except Exception:
+            log.exception("the owner of a crashed session failed as well")
+
+    def _due(self) -> float:
+        return self._origin + self._step * self._interval
+
+    def _next_due(self) -> float:
+        """When the next step with anything in it is due."""
+        count = len(self._phases)
+        ahead = next(n for n in range(count) if self._phases[(self._step + n) % count])
+        return self._origin + (self._step + ahead) * self._interval
+
+    def _resume(self) -> None:
+        """Go on after a time without tickers: the grid stays, the steps meanwhile are nobody's."""
+        self._step = max(self._step, int((self._now() - self._origin) / self._interval) + 1)
+
+    # -- the event loop -------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Run on the current event loop, whose time must be `time_now`'s (both are the monotonic clock)."""
+        self._loop = asyncio.get_running_loop()
+        self._resume()
+        self._arm()
+
+    def stop(self) -> None:
+        """Step no more."""
+        self._loop = None
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+
+    async def aclose(self) -> None:
+        """`stop`, for an exit stack."""
+        self.stop()
+
+    def _arm(self) -> None:
+        """Wake at the next step; anew where a phase came to life before the one that is waited for."""
+        if self._loop and self._entries:
+            due = self._next_due()
+            if self._timer is None or due < self._timer.when():
+                if self._timer:
+                    self._timer.cancel()
+                self._timer = self._loop.call_at(due, self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        self.run(self._now())
+        self._arm()
+
+    # -- what it tells --------------------------------------------------------------------------------------
+
+    def time(self) -> float:
+        """The time base of ticks, frames and voice events (s, monotonic)."""
+        return self._now()
+
+    def lateness_p99_ms(self) -> float:
+        """Of the last 10 s or so: what admission control looks at."""
+        return self._lateness_at(0.99)
+
+    def _lateness_at(self, part: float) -> float:
+        count = min(self._steps, WINDOW_STEPS)
+        return sorted(self._lateness[:count])[min(int(count * part), count - 1)] * 1000 if count else 0.0
+
+    @property
+    def stats(self) -> ClockStats:
+        """Sorts the window: for a metric scrape, not for each frame."""
+        count = min(self._steps, WINDOW_STEPS)
+        used = sum(1 for phase in self._phases if phase)
+        seconds = count * FRAME_S / used if used else 0.0
+        return ClockStats(
+            tickers=len(self._entries),
+            steps=self._steps,
+            late_steps=self._late,
+            skipped_steps=self._skipped,
+            crashes=self._crashes,
+            hook_failures=self._hook_failures,
+            lateness_ms=self._latest * 1000,
+            lateness_p50_ms=self._lateness_at(0.5),
+            lateness_p99_ms=self._lateness_at(0.99),
+            lateness_max_ms=self._lateness_at(1.0),
+            load=sum(self._busy[:count]) / seconds if seconds else 0.0,
+        )
+
+    def readings(self) -> Mapping[str, float]:
+        """For the metrics: name to value; `_total` marks counters."""
+        stats = self.stats
+        return {
+            "clock_sessions": float(stats.tickers),
+            "clock_steps_total": float(stats.steps),
+            "clock_late_steps_total": float(stats.late_steps),
+            "clock_skipped_steps_total": float(stats.skipped_steps),
+            "clock_crashes_total": float(stats.crashes),
+            "clock_hook_failures_total": float(stats.hook_failures),
+            "clock_lateness_ms": stats.lateness_ms,
+            "clock_lateness_p50_ms": stats.lateness_p50_ms,
+            "clock_lateness_p99_ms": stats.lateness_p99_ms,
+            "clock_lateness_max_ms": stats.lateness_max_ms,
+            "clock_load": stats.load,
+        }
