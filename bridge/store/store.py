@@ -1,5 +1,6 @@
 """The record's database: opened and migrated, written in batches, asked for calls, cleared of old ones."""
 
+import asyncio
 import base64
 import binascii
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -40,6 +41,8 @@ class Store:
         self._reader = reader
         self._writer = writer
         self._lock = lock
+        self.abandoned: tuple[str, ...] = ()
+        """Calls that a crash had left open and `open` closed."""
 
     @classmethod
     async def open(cls, url: str, *, node: str = "offhook", busy_timeout_s: float = 5.0) -> "Store":
@@ -89,15 +92,15 @@ class Store:
                     await connection.exec_driver_sql("PRAGMA journal_mode = WAL")
             async with self._writer.begin() as connection:
                 await connection.run_sync(database.migrate, self.shown)
-            closed = await self._close_abandoned()
+            self.abandoned = await self._close_abandoned()
         except (SQLAlchemyError, OSError) as error:
             raise database.explain(error, self.shown) from error
         except _driver_errors(self._writer) as error:
             raise database.explain(SQLAlchemyError(str(error)), self.shown) from error
-        if closed:
-            log.warning("calls left open by a crash were closed", calls=closed)
+        if self.abandoned:
+            log.warning("calls left open by a crash were closed", calls=len(self.abandoned))
 
-    async def _close_abandoned(self) -> int:
+    async def _close_abandoned(self) -> tuple[str, ...]:
         """Close this node's open calls at their last sign of life, for the time of the crash itself is unknown."""
         async with self._writer.begin() as connection:
             open_calls = (
@@ -128,7 +131,7 @@ class Store:
                     quality={},
                 )
                 await _write(connection, self._node, [Recorded(call.id, max(seqs) + 1, ended_at.timestamp(), ended)])
-        return len(open_calls)
+        return tuple(call.id for call in open_calls)
 
     # -- writing ------------------------------------------------------------------------------------------
 
@@ -139,12 +142,22 @@ class Store:
         async with self._writer.begin() as connection:
             await _write(connection, self._node, batch)
 
+    async def set_recording(self, call_id: str, name: str) -> None:
+        """Note the recording (a file name) of a call that ended without one: it was found after a crash."""
+        try:
+            async with self._writer.begin() as connection:
+                await connection.execute(
+                    update(calls).where(calls.c.id == call_id, calls.c.recording.is_(None)).values(recording=name)
+                )
+        except (SQLAlchemyError, OSError) as error:
+            raise database.explain(error, self.shown) from error
+
     async def purge(self, before: datetime, delete_recording: Callable[[str], None]) -> int:
         """Delete the calls that ended before `before`, with their turns and events; returns how many.
 
         `delete_recording` gets each one's recording (a file name), before its row goes, so that no recording is
-        forgotten on the disk; it runs on the event loop's thread. A call whose recording it can't delete (OSError)
-        stays for the next time."""
+        forgotten on the disk; it runs in a thread, as a large file takes its time. A call whose recording it can't
+        delete (OSError) stays for the next time."""
         deleted = 0
         kept: set[str] = set()
         while True:
@@ -159,7 +172,7 @@ class Store:
             for row in rows:
                 try:
                     if row.recording:
-                        delete_recording(row.recording)
+                        await asyncio.to_thread(delete_recording, row.recording)
                     gone.append(row.id)
                 except OSError as error:
                     kept.add(row.id)
@@ -170,6 +183,17 @@ class Store:
             except (SQLAlchemyError, OSError) as error:
                 raise database.explain(error, self.shown) from error
             deleted += len(gone)
+
+    async def unnamed(self, recordings: Sequence[str]) -> set[str]:
+        """Those of the file names `recordings` that no call has."""
+        named: set[str] = set()
+        for start in range(0, len(recordings), _PURGE_BATCH):
+            some = recordings[start : start + _PURGE_BATCH]
+            named |= {
+                row.recording
+                for row in await self._rows(select(calls.c.recording).where(calls.c.recording.in_(some)))
+            }
+        return set(recordings) - named
 
     # -- reading ------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from bridge.events import Cause
 from bridge.store.call_log import CallLog
 from bridge.store.errors import StoreDamagedError, StoreError, StoreLockedError, StoreSchemaError
 from bridge.store.records import CallFilter
+from bridge.store.retention import attach_recovered
 from bridge.store.schema import metadata
 from bridge.store.store import STOPPED, Store
 
@@ -229,6 +230,22 @@ async def test_a_call_that_a_killed_bridge_left_open_is_closed_at_the_next_start
         (3, "call_ended"),
     ]
     assert (await store.list_calls(CallFilter(live=True))).calls == ()
+    await store.aclose()
+
+
+async def test_a_recording_saved_from_the_crash_is_found_by_its_call(url, tmp_path):
+    killed_in_a_call(url, "offhook")
+    store = await Store.open(url)
+    assert store.abandoned == ("up",)
+    assert await attach_recovered(store, tmp_path) == 0
+    (tmp_path / "up.wav").write_bytes(b"RIFF")
+    assert await attach_recovered(store, tmp_path) == 1
+    history = await store.get_call("up")
+    assert history is not None
+    assert history.call.recording == "up.wav"
+    await store.aclose()
+    store = await Store.open(url)
+    assert store.abandoned == ()
     await store.aclose()
 
 

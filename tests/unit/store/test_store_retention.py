@@ -1,6 +1,7 @@
 """Old calls go with all that belongs to them, new and live ones stay."""
 
 import asyncio
+import os
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime
@@ -69,6 +70,19 @@ async def test_a_recording_that_can_not_be_deleted_keeps_its_call_for_the_next_t
 async def test_a_recording_that_is_gone_already_is_no_obstacle(aged, events, tmp_path):
     (tmp_path / "recordings" / "d40.wav").unlink()
     assert await purge_older(aged, tmp_path / "recordings", keep_days=30, now=events.t0) == 2
+
+
+async def test_old_recordings_that_a_crash_left_without_a_call_go_too(aged, events, tmp_path):
+    recordings = tmp_path / "recordings"
+    for name, days in (("lost-old.wav", 40), ("lost-new.wav", 3), ("d29.wav", 400)):
+        (recordings / name).write_bytes(b"RIFF")
+        os.utime(recordings / name, (events.t0 - days * DAY, events.t0 - days * DAY))
+    await purge_older(aged, recordings, keep_days=30, now=events.t0)
+    assert sorted(path.name for path in recordings.iterdir()) == ["d1.wav", "d29.wav", "lost-new.wav"]
+
+
+async def test_a_recordings_directory_that_is_not_there_is_no_obstacle(aged, events, tmp_path):
+    assert await purge_older(aged, tmp_path / "elsewhere", keep_days=30, now=events.t0) == 2
 
 
 async def test_more_calls_than_one_batch_are_deleted(store, events, tmp_path):
