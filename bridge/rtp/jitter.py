@@ -145,7 +145,7 @@ class JitterBuffer:
             self._behind = 0
             if stamp - self._cursor - self._waited > self._span:
                 self._skip(stamp)
-        elif not self._place_first(stamp, sequence):
+        elif not self._place_first(stamp, sequence, arrival):
             return
         known = self._packets.get(stamp)
         if known is None or not known[0]:
@@ -157,7 +157,7 @@ class JitterBuffer:
         if stamp >= 0 and self._state == PLAYING and 0 <= stamp - self._cursor <= self._span:
             self._packets.setdefault(stamp, (b"", bytes, self.timeline.extend(sequence)))
 
-    def _place_first(self, stamp: int, sequence: int) -> bool:
+    def _place_first(self, stamp: int, sequence: int, arrival: float) -> bool:
         """Prepare to start (again) at this packet; False if it is older than what was played."""
         if self._state == FILLING:
             if stamp < self._cursor:
@@ -172,6 +172,9 @@ class JitterBuffer:
             self.late += 1
             return False
         self._settle_suspects(lost=self.timeline.extend(sequence) != self._played + 1)
+        if arrival * self.timeline.clock_rate - stamp - self.timeline.base > self._span:
+            # The path has become longer than any delay that would make up for it.
+            self.timeline.rebase(stamp, arrival)
         self._cursor = stamp
         self._state = FILLING
         return True
@@ -269,7 +272,11 @@ class JitterBuffer:
 
     def _assemble(self, delay: float) -> bytes:
         """A frame from whatever there is: packets of any length, gaps, nothing."""
-        if not self.timeline.low <= delay <= self.timeline.high:
+        if delay > self._span + self._frame and self._packets:
+            # The fastest path has become faster, or this stream began with a packet that was late.
+            self._skip(self._cursor + int(delay))
+            self._delay = self.timeline.target
+        elif not self.timeline.low <= delay <= self.timeline.high:
             self._change_speed(delay)
         need = self._frame_bytes
         parts = []
@@ -321,8 +328,17 @@ class JitterBuffer:
             # What was invented while waiting stands for what is missing now.
             credit = min(gap, self._waited)
             self._cursor += credit
+            self._delay -= credit
             self._waited = 0
             self._settle_suspects(lost=lost)
+            return b""
+        too_long = int(self._delay - self.timeline.target) // self._frame * self._frame
+        if self._delay > self.timeline.high and too_long <= gap:
+            # What is missing anyway is the best place to save time.
+            skipped = too_long
+            self._cursor += skipped
+            self._delay -= skipped
+            self.concealed_ms += skipped * 1000 / self.timeline.clock_rate if lost else 0
             return b""
         units = min(gap, need // self._unit_bytes)
         self._cursor += units
@@ -333,6 +349,9 @@ class JitterBuffer:
     def _wait(self, need: int) -> bytes:
         """Nothing has come: invent, and stand still in the sender's timeline."""
         units = need // self._unit_bytes
+        if self._delay >= self._span:
+            # Waiting on would make the delay longer than it may be: let it be lost.
+            self._cursor += units
         self._waited += units
         if not self._quiet_gap:
             self._suspect_ms += units * 1000 / self.timeline.clock_rate

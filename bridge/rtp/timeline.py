@@ -108,13 +108,16 @@ class Timeline:
         self._first = self._top = sequence + 0x10000
         self._seen = 1
         stamp = self.newest = timestamp + (1 << 32)
-        transit = arrival * self.clock_rate - stamp
-        self.base = self._last_transit = transit
+        self._last_transit = arrival * self.clock_rate - stamp
+        self.rebase(stamp, arrival)
+        return stamp
+
+    def rebase(self, stamp: int, arrival: float) -> None:
+        """Take this packet's transit for the least there is, and forget the jitter known so far."""
+        self.base = self._peak = arrival * self.clock_rate - stamp
         self._blocks.clear()
         self._open_block()
-        self._peak = transit
         self._retarget()
-        return stamp
 
     def accept(self, sequence: int, timestamp: int, ssrc: int, arrival: float) -> int:
         """The unwrapped timestamp of the stream's next packet, or DUPLICATE, or MISFIT: not of this timeline."""
