@@ -1,0 +1,227 @@
+"""The media clock: an absolute grid, lateness counted, one session's crash its own."""
+
+import asyncio
+import itertools
+from dataclasses import dataclass, field
+
+import pytest
+
+from bridge.audio.clock import MAX_CATCH_UP_S, PHASES, MediaClock
+
+
+class FakeTime:
+    def __init__(self) -> None:
+        self.now = 50.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass(eq=False)
+class Leg:
+    ticks: list[float] = field(default_factory=list)
+    crashes: list[Exception] = field(default_factory=list)
+    fails_at: int = -1
+
+    def tick(self, now: float) -> None:
+        if len(self.ticks) == self.fails_at:
+            raise RuntimeError("broken")
+        self.ticks.append(now)
+
+    def put_on(self, clock: MediaClock) -> "Leg":
+        clock.add(self, self.crashes.append)
+        return self
+
+
+def run(clock: MediaClock, time: FakeTime, seconds: float) -> None:
+    """Wake the clock exactly when it asks for it."""
+    end = time.now + seconds
+    due = clock.run(time.now)
+    while due is not None and due <= end:
+        time.now = max(time.now, due)
+        due = clock.run(time.now)
+    time.now = end
+
+
+def test_each_leg_is_stepped_every_20_ms_on_one_grid() -> None:
+    time = FakeTime()
+    clock = MediaClock(time_now=time)
+    legs = [Leg().put_on(clock) for _ in range(PHASES * 2)]
+    run(clock, time, 1.0)
+    for leg in legs:
+        assert len(leg.ticks) == 50
+        gaps = [after - before for before, after in itertools.pairwise(leg.ticks)]
+        assert gaps == pytest.approx([0.02] * 49)
+    phases = {round((leg.ticks[0] - 50.0) / 0.005) % PHASES for leg in legs}
+    assert phases == set(range(PHASES))
+
+
+def test_a_single_leg_wakes_the_clock_once_in_20_ms() -> None:
+    time = FakeTime()
+    clock = MediaClock(time_now=time)
+    Leg().put_on(clock)
+    wakes = 0
+    due = clock.run(time.now)
+    while due is not None and due <= 51.0:
+        time.now = due
+        due = clock.run(time.now)
+        wakes += 1
+    assert wakes == 50
+
+
+def test_late_steps_are_caught_up_at_their_own_times_and_counted() -> None:
+    time = FakeTime()
+    clock = MediaClock(time_now=time)
+    leg = Leg().put_on(clock)
+    run(clock, time, 0.1)
+    time.now += 0.2
+    clock.run(time.now)
+    run(clock, time, 0.1)
+    assert len(leg.ticks) == 20
+    assert leg.ticks == pytest.approx([leg.ticks[0] + n * 0.02 for n in range(20)])
+    assert clock.stats.late_steps >= 9
+    assert clock.stats.skipped_steps == 0
+    assert clock.stats.lateness_max_ms > 180
+    assert clock.lateness_p99_ms() > 180
+
+
+def test_clock_that_is_far_too_late_skips_ahead_on_its_grid() -> None:
+    time = FakeTime()
+    clock = MediaClock(time_now=time)
+    leg = Leg().put_on(clock)
+    run(clock, time, 0.1)
+    first = leg.ticks[0]
+    leg.ticks.clear()
+    time.now += 10
+    clock.run(time.now)
+    assert len(leg.ticks) <= MAX_CATCH_UP_S / 0.02 + 1
+    assert leg.ticks[-1] > time.now - 0.02
+    assert (leg.ticks[0] - first) / 0.02 == pytest.approx(round((leg.ticks[0] - first) / 0.02))
+    assert clock.stats.skipped_steps > 0
+
+
+def test_leg_that_raises_ends_alone() -> None:
+    time = FakeTime()
+    clock = MediaClock(time_now=time)
+    legs = [Leg().put_on(clock) for _ in range(8)]
+    legs[3].fails_at = 5
+    run(clock, time, 1.0)
+    assert [len(leg.ticks) for leg in legs] == [50, 50, 50, 5, 50, 50, 50, 50]
+    assert [str(error) for error in legs[3].crashes] == ["broken"]
+    assert clock.stats.crashes == 1 and clock.stats.tickers == 7
+
+
+def test_crash_handler_that_raises_harms_nobody() -> None:
+    time = FakeTime()
+    clock = MediaClock(phases=1, time_now=time)
+
+    def fail(error: Exception) -> None:
+        raise ValueError("worse")
+
+    clock.add(Leg(fails_at=0), fail)
+    leg = Leg().put_on(clock)
+    run(clock, time, 0.2)
+    assert len(leg.ticks) == 10
+
+
+def test_leg_removed_within_a_step_is_not_stepped_again() -> None:
+    time = FakeTime()
+    clock = MediaClock(phases=1, time_now=time)
+    second = Leg()
+
+    class Ender:
+        def tick(self, now: float) -> None:
+            clock.remove(second)
+            clock.remove(second)
+
+    clock.add(Ender(), lambda error: None)
+    second.put_on(clock)
+    run(clock, time, 0.1)
+    assert second.ticks == []
+
+
+def test_leg_added_within_a_step_is_stepped_from_the_next_on() -> None:
+    time = FakeTime()
+    clock = MediaClock(phases=1, time_now=time)
+    added = Leg()
+
+    class Starter:
+        def tick(self, now: float) -> None:
+            if clock.stats.tickers == 1:
+                added.put_on(clock)
+
+    clock.add(Starter(), lambda error: None)
+    run(clock, time, 0.1)
+    assert len(added.ticks) == 4
+
+
+def test_leg_is_added_once_only() -> None:
+    clock = MediaClock(time_now=FakeTime())
+    leg = Leg().put_on(clock)
+    with pytest.raises(ValueError, match="already"):
+        leg.put_on(clock)
+
+
+def test_hooks_run_around_each_step_and_survive_their_own_failures() -> None:
+    time = FakeTime()
+    clock = MediaClock(phases=1, time_now=time)
+    order: list[str] = []
+
+    class Noter:
+        def tick(self, now: float) -> None:
+            order.append("tick")
+
+    def broken(now: float) -> None:
+        raise RuntimeError("broken hook")
+
+    clock.add(Noter(), lambda error: None)
+    clock.before_tick(lambda now: order.append("receive"))
+    stop = clock.after_tick(lambda now: order.append("batch"))
+    clock.after_tick(broken)
+    run(clock, time, 0.04)
+    assert order == ["receive", "tick", "batch"] * 2
+    assert clock.stats.hook_failures == 2
+    stop()
+    run(clock, time, 0.02)
+    assert order[6:] == ["receive", "tick"]
+
+
+def test_time_without_legs_is_not_lateness() -> None:
+    time = FakeTime()
+    clock = MediaClock(time_now=time)
+    leg = Leg().put_on(clock)
+    run(clock, time, 0.1)
+    clock.remove(leg)
+    assert clock.run(time.now) is None
+    time.now += 100
+    again = Leg().put_on(clock)
+    run(clock, time, 0.1)
+    assert len(again.ticks) == 5
+    assert clock.stats.skipped_steps == 0 and clock.stats.late_steps == 0
+
+
+def test_readings_are_numbers_by_name() -> None:
+    clock = MediaClock(time_now=FakeTime())
+    readings = clock.readings()
+    assert readings["clock_sessions"] == 0.0 and readings["clock_lateness_p99_ms"] == 0.0
+
+
+async def test_clock_runs_on_the_event_loop_and_stops() -> None:
+    clock = MediaClock()
+    done = asyncio.Event()
+
+    class Counter(Leg):
+        def tick(self, now: float) -> None:
+            super().tick(now)
+            if len(self.ticks) == 5:
+                done.set()
+
+    leg = Counter()
+    clock.start()
+    leg.put_on(clock)
+    await asyncio.wait_for(done.wait(), 5)
+    await clock.aclose()
+    assert leg.ticks == pytest.approx([leg.ticks[0] + n * 0.02 for n in range(len(leg.ticks))])
+    count = len(leg.ticks)
+    await asyncio.sleep(0.05)
+    assert len(leg.ticks) == count
