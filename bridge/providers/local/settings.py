@@ -14,8 +14,7 @@ class EngineSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     workers: Annotated[int, Field(ge=0, le=64)] = 0
-    """Worker processes of one thread each. 0: one a core, but no more than 4; each holds every model (docs/decisions.md
-    says how much memory that is)."""
+    """Worker processes of one thread each; every one holds every model. 0: one a core, at least 2 and at most 4."""
     niceness: Annotated[int, Field(ge=0, le=19)] = 5
     """Added to the workers' niceness, so that the media clock always gets its core first."""
     start_s: Seconds = 60
@@ -46,15 +45,15 @@ class EngineSettings(BaseModel):
     """A directory with `encoder_model.ort`, `decoder_model_merged.ort` and `tokenizer.bin` instead of the packaged
     tiny-en; files of one's own are not checked against a hash."""
     whisper_model: Path | None = None
-    """A CTranslate2 directory (config.json, tokenizer.json, vocabulary.txt, model.bin) instead of the packaged base."""
+    """A CTranslate2 directory (config.json, tokenizer.json, vocabulary.txt, model.bin) instead of whisper-base."""
     piper_voice: Path | None = None
     """A Piper `.onnx` with its `.onnx.json` beside it, instead of the packaged en_US-joe-medium."""
     embed_model: Path | None = None
     """A sentence-transformers BERT `.onnx` of 384 dimensions with the uncased English WordPiece vocabulary."""
 
     turn_max_s: Annotated[float, Field(ge=5)] = 60
-    """Audio of one caller's turn that is kept; beyond it the turn's beginning is settled text only."""
+    """Audio of one caller's turn that is understood; when it goes on beyond, its beginning is forgotten."""
     phrase_cache_mb: Annotated[int, Field(ge=0)] = 32
-    """Memory for synthesised phrases; the ones prepared at start come back from disk after that."""
+    """Memory for synthesised phrases, least recently used out first; prepared ones are on disk too."""
     embed_cache: Annotated[int, Field(ge=0)] = 4096
     """Texts whose embedding is kept in memory (1.5 KB each)."""
