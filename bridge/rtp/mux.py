@@ -33,7 +33,7 @@ OnCrash = Callable[[Exception], None]
 class RtpEndpoint:
     """One session on its socket: a ticker of the media clock."""
 
-    __slots__ = ("_closed", "_fd", "_mux", "_send", "on_crash", "pair", "send_errors", "session")
+    __slots__ = ("_closed", "_fd", "_mux", "_send", "on_crash", "pair", "receive_message", "send_errors", "session")
 
     def __init__(self, mux: "RtpMux", pair: PortPair, session: RtpSession, on_crash: OnCrash) -> None:
         self.pair = pair
@@ -44,6 +44,7 @@ class RtpEndpoint:
         self._mux = mux
         self._fd = pair.rtp.fileno()
         self._send = pair.rtp.sendto
+        self.receive_message = pair.rtp.recvmsg
         self._closed = False
 
     def tick(self, now: float) -> None:
@@ -52,7 +53,7 @@ class RtpEndpoint:
             return
         session = self.session
         packet = session.tick(now)
-        destination = session.latch.destination
+        destination = session.destination
         # A listener may have ended the leg meanwhile.
         if packet is not None and destination is not None and not self._closed:
             try:
@@ -112,7 +113,7 @@ class RtpMux:
                 if endpoint is None:
                     continue
                 try:
-                    data, extra, _flags, address = endpoint.pair.rtp.recvmsg(MAX_DATAGRAM, STAMP_SPACE)
+                    data, extra, _flags, address = endpoint.receive_message(MAX_DATAGRAM, STAMP_SPACE)
                 except OSError:
                     self.receive_errors += 1
                     continue

@@ -142,6 +142,8 @@ class RtpSession:
             raise ValueError(f"the playout has {playout.sample_rate} Hz and {format.codec.name} another rate")
         self.playout = playout
         self.latch = SourceLatch(remote, symmetric=symmetric)
+        self.destination = remote
+        """Where the next packet goes; None: not known yet."""
         self.ssrc = secrets.randbits(32)
         self.sample_rate = format.codec.sample_rate
         self._limits = limits
@@ -225,7 +227,7 @@ class RtpSession:
             self._set_format(format)
         if remote is not None:
             self.latch.resignal(remote, now)
-            self._established = self.latch.source if self.latch.established else None
+            self._follow_latch()
         if direction is not None and direction != self._direction:
             self._direction = direction
             self._receives = direction.receives
@@ -241,7 +243,11 @@ class RtpSession:
     def relatch(self) -> None:
         """Take the media's source as unknown again."""
         self.latch.relatch()
-        self._established = None
+        self._follow_latch()
+
+    def _follow_latch(self) -> None:
+        self._established = self.latch.source if self.latch.established else None
+        self.destination = self.latch.destination
 
     def send_dtmf(self, digits: str, *, tone_ms: int = 120, gap_ms: int = 80) -> None:
         """Queue digits (0-9 * # A-D); the playout waits meanwhile.
@@ -258,11 +264,6 @@ class RtpSession:
     @property
     def direction(self) -> Direction:
         return self._direction
-
-    @property
-    def destination(self) -> Address | None:
-        """Where the next packet goes."""
-        return self.latch.destination
 
     def silent_ms(self, now: float) -> float:
         """Since the last valid packet, or the start (or the end of a hold)."""
@@ -326,7 +327,7 @@ class RtpSession:
         before = latch.source
         if not latch.admit(address, ssrc, sequence, arrival, self._heard_at):
             return False
-        self._established = latch.source if latch.established else None
+        self._follow_latch()
         if before != latch.source:
             self._on_event(SourceChanged(address))
         return True
@@ -378,7 +379,7 @@ class RtpSession:
         return self._packet(second, timestamp, payload)
 
     def _packet(self, second: int, timestamp: int, payload: bytes) -> bytes | None:
-        if self.latch.destination is None:
+        if self.destination is None:
             return None
         self._sequence = sequence = (self._sequence + 1) & MASK_16
         self._sent += 1
