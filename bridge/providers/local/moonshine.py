@@ -22,6 +22,12 @@ TOKENS_PER_S = 8.0
 
 SPARE_TOKENS = 8
 
+MIN_LOGPROB = -1.0
+"""Of the tokens, on average. Speech at 5 dB of noise still reaches -0.96; silence and hiss lie at -1.2."""
+
+LAST_LATIN = "\u024f"
+"""Letters beyond Latin are what an English recogniser makes of music."""
+
 BEGIN, END = 1, 2
 """Token ids of <s> and </s>."""
 
@@ -46,7 +52,9 @@ class MoonshineEngine:
         rate = int(fields["sample_rate"])
         samples = samples_16k(payload, rate)
         text, mean_logprob = self._transcribe(samples)
-        return {"text": clean(text, mean_logprob=mean_logprob, seconds=len(samples) / SAMPLE_RATE)}, b""
+        if mean_logprob < MIN_LOGPROB or any(char > LAST_LATIN for char in text if char.isalpha()):
+            return {"text": ""}, b""
+        return {"text": clean(text, seconds=len(samples) / SAMPLE_RATE)}, b""
 
     def _transcribe(self, samples: NDArray[np.float32]) -> tuple[str, float]:
         audio = np.pad(samples, int(PADDING_S * SAMPLE_RATE))[None]

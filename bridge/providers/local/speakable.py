@@ -16,6 +16,8 @@ _PHONE = re.compile(r"(?<![\d.,:$£€/-])(\+\s?)?\(?\d[\d\s().-]*\d(?![\d:,/]|\
 _YEARS = re.compile(r"(?:19|20)\d\d\s?-\s?(?:19|20)\d\d\Z")
 _ISO_DATE = re.compile(r"\b((?:19|20)\d\d)-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])\b")
 _RANGE = re.compile(r"(?<=[\dm])\s*[–—-]\s*(?=[$£€]?\d)")
+_DAYS = {name[:3]: name for name in calendar.day_name}
+_DAY_RANGE = re.compile(rf"\b({'|'.join(_DAYS)})\s?[–—-]\s?({'|'.join(_DAYS)})\b")
 _HALF = r"(?:\s*(?P<half>[ap])(?:m\b|\.m\b\.?))"
 _TIME = re.compile(
     rf"(?<![\d:.,])(?P<hour>[01]?\d|2[0-4]):(?P<minute>[0-5]\d)(?::00)?(?![\d:]){_HALF}?", re.IGNORECASE
@@ -34,7 +36,7 @@ _WORDS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\bMrs\.(?=\s)", "Missis"),
         (r"\bMs\.(?=\s)", "Miz"),
         (r"\bProf\.(?=\s)", "Professor"),
-        (r"(?<=[a-z] )St\.", "Street"),
+        (r"\b([A-Z]\w+ )St\.(?!\w)", r"\1Street"),
         (r"\bSt\.(?=\s[A-Z])", "Saint"),
         (r"\bAve\.", "Avenue"),
         (r"\bRd\.", "Road"),
@@ -69,6 +71,7 @@ def speakable(text: str, language: str = "en") -> str:
     if english:
         text = _ISO_DATE.sub(_date, text)
         text = _PHONE.sub(_phone, text)
+        text = _DAY_RANGE.sub(lambda found: f"{_DAYS[found[1]]} to {_DAYS[found[2]]}", text)
         text = _RANGE.sub(" to ", text)
         text = _TIME.sub(_time, text)
         text = _HOUR.sub(_time, text)
@@ -90,11 +93,11 @@ def _phone(found: re.Match[str]) -> str:
     if _YEARS.match(whole) or (len(digits) < PHONE_DIGITS and not leading_zero):
         return whole
     if len(groups) == 1 and len(digits) > 4:
-        # Threes, and four at the end, as people say them.
-        head = len(digits) - 4
-        groups = [digits[start : min(start + 3, head)] for start in range(0, head, 3)] + [digits[head:]]
+        # Threes, and four at the end, as people say them; what is left over comes first.
+        head, odd = digits[:-4], len(digits[:-4]) % 3
+        groups = [head[:odd], *(head[start : start + 3] for start in range(odd, len(head), 3)), digits[-4:]]
     plus = "plus " if found[1] else ""
-    return plus + ", ".join(" ".join(group) for group in groups)
+    return plus + ", ".join(" ".join(group) for group in groups if group)
 
 
 def _time(found: re.Match[str]) -> str:

@@ -13,9 +13,6 @@ SAMPLE_RATE = 16000
 SILENCE_DBFS = -55.0
 """Audio whose loudest 20 ms stay below this has no speech in it: line noise after G.711 is at -65 or lower."""
 
-MIN_LOGPROB = -1.0
-"""Mean log-probability of the tokens. Speech at 5 dB of noise still reaches -0.96; silence and hiss lie at -1.2."""
-
 WORDS_PER_S = 6.0
 """Nobody says more words a second; a recogniser that does so is inventing."""
 
@@ -24,7 +21,10 @@ SPARE_WORDS = 2
 PHANTOMS = frozenset(
     {"you", "so you", "thank you for watching", "thanks for watching", "please subscribe", "the end"}
 )
-"""Whole results that mean noise: Moonshine and Whisper learned them from the credits of silent films' subtitles."""
+"""Whole results that mean noise; recognisers learned them from the ends of subtitled films."""
+
+CREDITS = ("emily beynon", "subtitles by", "subtitled by", "amara org")
+"""The same, wherever they stand in a result."""
 
 LOOP_REPEATS = 4
 """A phrase of several words so often in a row is a decoder in a loop."""
@@ -56,11 +56,12 @@ def loudest_dbfs(pcm: bytes, sample_rate: int) -> float:
     return float(max(-120.0, 10 * np.log10(power / 32768**2 + 1e-12)))
 
 
-def clean(text: str, *, mean_logprob: float, seconds: float) -> str:
+def clean(text: str, *, seconds: float) -> str:
     """The text that is worth believing, empty if it is an invention. `seconds` of audio it was heard in."""
     text = " ".join(text.replace("♪", " ").replace("\ufffd", "").split())
     words = _NOT_WORDS.sub(" ", text).lower().split()
-    if not words or mean_logprob < MIN_LOGPROB or " ".join(words) in PHANTOMS:
+    plain = " ".join(words)
+    if not words or plain in PHANTOMS or any(credit in plain for credit in CREDITS):
         return ""
     if len(words) > SPARE_WORDS + WORDS_PER_S * seconds or _loops(words):
         return ""
@@ -92,4 +93,4 @@ def _without_stutter(text: str) -> str:
     return " ".join(kept)
 
 
-_DIGITS = frozenset({"zero", "oh", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"})
+_DIGITS = frozenset({"zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"})

@@ -92,9 +92,12 @@ class LocalTts:
                     await asyncio.to_thread(self._files.write, key, pcm)
             self._memory.put(key, pcm)
 
-        async with asyncio.TaskGroup() as group:
-            for piece in wanted:
-                group.create_task(prepare(piece))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for piece in wanted:
+                    group.create_task(prepare(piece))
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
 
     async def _speak(self, piece: str, sample_rate: int, priority: Priority, deadline_s: float) -> bytes:
         reply = await self._pool.run(
