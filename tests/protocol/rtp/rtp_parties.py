@@ -73,7 +73,8 @@ def exchange() -> Iterator[tuple[RtpMux, Callable[[], Party]]]:
 
 
 class BadNetwork:
-    """A relay between two parties that loses, delays, doubles and so reorders packets, in ticks of 20 ms."""
+    """A relay between two parties that loses, delays, doubles and so reorders packets, in ticks of 20 ms:
+    a ticker of the media clock."""
 
     def __init__(self, seed: int, *, loss: float, delay_ticks: int, doubled: float) -> None:
         self._rng = random.Random(seed)
@@ -92,7 +93,7 @@ class BadNetwork:
         first.session.update(0.0, remote=self._socks[0].getsockname())
         second.session.update(0.0, remote=self._socks[1].getsockname())
 
-    def step(self) -> None:
+    def tick(self, now: float) -> None:
         self._tick += 1
         for side, sock in enumerate(self._socks):
             while (data := _receive(sock)) is not None:

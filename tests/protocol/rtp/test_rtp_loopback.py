@@ -20,16 +20,21 @@ def connect(first: Party, second: Party) -> None:
     second.session.update(0.0, remote=first.address)
 
 
-async def talk(mux: RtpMux, parties: list[Party], seconds: float) -> MediaClock:
+def broken(error: Exception) -> None:
+    raise AssertionError("the network crashed") from error
+
+
+async def talk(mux: RtpMux, parties: list[Party], seconds: float, network: BadNetwork | None = None) -> None:
     clock = MediaClock()
     clock.before_tick(mux.poll)
     clock.start()
     for party in parties:
         clock.add(party.endpoint, party.crashes.append)
+    if network:
+        clock.add(network, broken)
     await asyncio.sleep(seconds)
     await clock.aclose()
-    assert [party.crashes for party in parties] == [[] for _ in parties]
-    return clock
+    assert clock.stats.crashes == 0
 
 
 async def test_two_parties_hear_each_other_and_each_others_keys() -> None:
@@ -53,8 +58,8 @@ async def test_two_parties_hear_each_other_and_each_others_keys() -> None:
         assert 0 < party.session.quality.jitter_ms < 20
 
 
-def test_call_over_a_bad_network_stays_a_call() -> None:
-    """Steps are made as fast as they go, so the packets' times are the test's: 5 % lost, 0 to 60 ms late, doubled."""
+async def test_call_over_a_bad_network_stays_a_call() -> None:
+    """5 % of the packets lost, each 0 to 60 ms late and so reordered, a tenth doubled."""
     with exchange() as (mux, join):
         first, second = join(), join()
         network = BadNetwork(3, loss=0.05, delay_ticks=3, doubled=0.1)
@@ -62,15 +67,7 @@ def test_call_over_a_bad_network_stays_a_call() -> None:
         try:
             for party in (first, second):
                 party.say(tone((440.0,), 30_000, 8000))
-            begun = time.monotonic()
-            for tick in range(300):
-                # Real sockets, real time: the grid is waited for, as the kernel stamps each arrival.
-                while time.monotonic() < begun + tick * 0.02:
-                    mux.poll(time.monotonic())
-                mux.poll(time.monotonic())
-                for party in (first, second):
-                    party.endpoint.tick(begun + tick * 0.02)
-                network.step()
+            await talk(mux, [first, second], 6.0, network)
         finally:
             network.close()
         for party in (first, second):
@@ -81,7 +78,7 @@ def test_call_over_a_bad_network_stays_a_call() -> None:
             sound = party.heard[80 * 160 :].astype("<i2").tobytes()
             levels = [tone_level(sound[at : at + 3200], 440.0, 8000) for at in range(0, len(sound) - 3200, 3200)]
             assert sum(levels) / len(levels) > 5000
-            assert len(party.frames) == 300
+            assert len(party.frames) == pytest.approx(300, abs=5)
         assert network.lost > 10
 
 
