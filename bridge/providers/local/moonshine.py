@@ -14,8 +14,8 @@ from bridge.providers.local.models import Model
 from bridge.providers.local.onnx import open_session
 from bridge.providers.local.transcript import SAMPLE_RATE, clean, samples_16k
 
-PADDING_S = 0.25
-"""Silence put on both ends: 4.2 % of words wrong instead of 6.4 % on the recorded callers."""
+LEAD_S, TAIL_S = 0.5, 0.25
+"""Silence put before and after: 4.3 % of words wrong instead of 4.9 % on the recorded callers, cut in three ways."""
 
 TOKENS_PER_S = 8.0
 """Speech has up to 6 tokens a second; a decoder that wants more has gone round in circles."""
@@ -57,7 +57,7 @@ class MoonshineEngine:
         return {"text": clean(text, seconds=len(samples) / SAMPLE_RATE)}, b""
 
     def _transcribe(self, samples: NDArray[np.float32]) -> tuple[str, float]:
-        audio = np.pad(samples, int(PADDING_S * SAMPLE_RATE))[None]
+        audio = np.pad(samples, (int(LEAD_S * SAMPLE_RATE), int(TAIL_S * SAMPLE_RATE)))[None]
         mask = np.ones(audio.shape, np.int64)
         (hidden,) = self._encoder.run(None, {"input_values": audio, "attention_mask": mask})
         feed: dict[str, Any] = {

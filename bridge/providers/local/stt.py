@@ -17,6 +17,7 @@ log = structlog.get_logger(__name__)
 SAMPLE_RATES = (8000, 16000)
 
 Emit = Callable[[SttEvent], None]
+Work = Callable[[], Coroutine[None, None, None]]
 
 
 class LocalStt:
@@ -72,7 +73,7 @@ class LocalSttStream:
     def push(self, pcm: bytes) -> None:
         filled = self._audio.push(pcm)
         if filled is not None and not self._closed:
-            self._early[filled] = self._start(self._recognise_early(filled))
+            self._early[filled] = self._start(lambda: self._recognise_early(filled))
 
     def speech_started(self) -> None:
         self._audio.speech_started()
@@ -82,13 +83,15 @@ class LocalSttStream:
             return
         self._audio.speech_paused()
         self._pauses += 1
-        self._start(self._settle(self._pauses, self._turn))
+        pause, turn = self._pauses, self._turn
+        self._start(lambda: self._settle(pause, turn))
 
     def want_partial(self) -> None:
         under_way = self._partial is not None and not self._partial.done()
         if self._closed or under_way or not self._audio.speaking:
             return
-        self._partial = self._start(self._hear_partial(self._pauses, self._turn))
+        pause, turn = self._pauses, self._turn
+        self._partial = self._start(lambda: self._hear_partial(pause, turn))
 
     def commit(self) -> None:
         self._turn += 1
@@ -104,15 +107,15 @@ class LocalSttStream:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+    def _start(self, work: Work) -> asyncio.Task[None]:
         task = self._loop.create_task(self._guarded(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _guarded(self, work: Coroutine[None, None, None]) -> None:
+    async def _guarded(self, work: Work) -> None:
         try:
-            await work
+            await work()
         except Exception as error:  # the task's outermost edge: a bug here must not leave the caller unheard
             log.exception("the embedded ear broke")
             self._tell(SttFailed(f"{type(error).__name__}: {error}", fatal=True))
