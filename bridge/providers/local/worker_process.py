@@ -14,8 +14,8 @@ from bridge.providers.local.wire import Decoder, Message, WireError, encode
 
 log = structlog.get_logger(__name__)
 
-READ_BYTES = 1 << 16
 STDERR_LINES = 10
+STDERR_LINE_BYTES = 2000
 
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -38,49 +38,47 @@ class WorkerUnusableError(Exception):
     """It can't load its models; starting it again will not help."""
 
 
-class WorkerProcess:
+class WorkerProcess(asyncio.SubprocessProtocol):
     """One running worker. Made by `start`; `aclose` must be called in the end."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stderr is not None
-        self._process = process
-        self._stdin = process.stdin
-        self._stdout = process.stdout
+    _transport: asyncio.SubprocessTransport
+    _stdin: asyncio.WriteTransport
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
         self._decoder = Decoder()
         self._messages: deque[Message] = deque()
+        self._news = asyncio.Event()
+        self._gone: asyncio.Future[None] = loop.create_future()
+        """Done when the process has ended and everything it wrote is read."""
+        self._garbage = ""
+        self._stderr = b""
         self._last_words: deque[str] = deque(maxlen=STDERR_LINES)
-        self._stderr_task = asyncio.create_task(self._read_stderr(process.stderr))
-        self._exit_task = asyncio.create_task(process.wait())
 
     @classmethod
     async def start(cls, settings: EngineSettings, roles: Collection[Role]) -> "WorkerProcess":
         """Start the process and tell it what to load. Raises OSError if there is no memory or no process left."""
-        process = await asyncio.create_subprocess_exec(
+        _, worker = await asyncio.get_running_loop().subprocess_exec(
+            cls,
             sys.executable,
             "-m",
             "bridge.providers.local.worker",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
             env={**os.environ, **ENVIRONMENT},
         )
-        worker = cls(process)
         worker.send(Message("start", {"settings": settings.model_dump(mode="json"), "roles": list(roles)}))
         return worker
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        return self._transport.get_pid()
 
     @property
     def exited(self) -> bool:
-        return self._exit_task.done()
+        return self._gone.done()
 
     def on_exit(self, callback: Callable[[], None]) -> None:
         """Call `callback` once the process is gone."""
-        self._exit_task.add_done_callback(lambda _: callback())
+        self._gone.add_done_callback(lambda _: callback())
 
     def send(self, message: Message) -> None:
         """Returns at once. A dead worker is noticed by `receive`."""
@@ -89,42 +87,56 @@ class WorkerProcess:
     async def receive(self) -> Message:
         """The worker's next message. Raises WorkerDiedError."""
         while not self._messages:
-            data = await self._stdout.read(READ_BYTES)
-            if not data:
-                raise WorkerDiedError(await self._epitaph())
-            try:
-                self._messages += self._decoder.feed(data)
-            except WireError as error:
-                raise WorkerDiedError(f"worker {self.pid} sent garbage: {error}") from error
+            if self._garbage:
+                raise WorkerDiedError(f"worker {self.pid} sent garbage: {self._garbage}")
+            if self.exited:
+                raise WorkerDiedError(self._epitaph())
+            self._news.clear()
+            await self._news.wait()
         return self._messages.popleft()
 
     async def aclose(self, grace_s: float) -> None:
         """Close its stdin, which ends it; kill it after `grace_s` seconds."""
         self._stdin.close()
         if grace_s > 0:
-            await asyncio.wait([self._exit_task], timeout=grace_s)
-        if not self._exit_task.done():
-            self._process.kill()
-        await asyncio.wait([self._exit_task, self._stderr_task])
-        # Read to the end, so that the pipe's transport closes now and not when it is collected.
-        while await self._stdout.read(READ_BYTES):
-            pass
+            await asyncio.wait([self._gone], timeout=grace_s)
+        if not self.exited:
+            self._transport.kill()
+        await asyncio.wait([self._gone])
+        self._transport.close()
 
-    async def _epitaph(self) -> str:
-        await asyncio.wait([self._exit_task, self._stderr_task], timeout=1)
-        code = self._process.returncode
+    def _epitaph(self) -> str:
+        code = self._transport.get_returncode()
         how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with code {code}"
         words = f": {' | '.join(self._last_words)}" if self._last_words else ""
         return f"worker {self.pid} {how}{words}"
 
-    async def _read_stderr(self, stderr: asyncio.StreamReader) -> None:
-        while True:
-            try:
-                line = await stderr.readline()
-            except ValueError:
-                continue  # longer than the reader's limit
-            if not line:
-                return
+    # -- asyncio.SubprocessProtocol -------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.SubprocessTransport)
+        stdin = transport.get_pipe_transport(0)
+        assert isinstance(stdin, asyncio.WriteTransport)
+        self._transport, self._stdin = transport, stdin
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        if fd == 2:
+            self._take_stderr(data)
+            return
+        try:
+            self._messages += self._decoder.feed(data)
+        except WireError as error:
+            self._garbage = str(error)
+        self._news.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._gone.set_result(None)
+        self._news.set()
+
+    def _take_stderr(self, data: bytes) -> None:
+        *lines, rest = (self._stderr + data).split(b"\n")
+        self._stderr = rest[-STDERR_LINE_BYTES:]
+        for line in lines:
             text = line.decode(errors="replace").strip()
             self._last_words.append(text)
             log.debug("engine worker's stderr", pid=self.pid, text=text)
