@@ -80,6 +80,15 @@ class Slot(Strict):
             raise ValueError(f"{value!r} is not a time of day: write it as HH:MM in quotes, e.g. '19:30'")
         return value
 
+    @model_validator(mode="after")
+    def _bounds(self) -> Self:
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"slot {self.id!r}: min {self.min} is above max {self.max}")
+        opens, closes = self.opens(), self.closes()
+        if opens is not None and closes is not None and opens > closes:
+            raise ValueError(f"slot {self.id!r}: earliest {self.earliest} is after latest {self.latest}")
+        return self
+
     def opens(self) -> time | None:
         return _time(self.earliest)
 
@@ -142,6 +151,9 @@ class Handover(Strict):
             "is there someone I can talk to",
             "transfer me to an operator",
             "connect me with a member of staff",
+            "human please",
+            "operator",
+            "customer representative",
         ]
     )
     target: str = ""
@@ -163,6 +175,7 @@ class Phrases(Strict):
     go_on: str = "Yes, how can I help you?"
     wrong_number: str = "No problem at all."
     cancelled: str = "All right, I have left that."
+    changed: str = "All right, {value}."
     change: str = "What should I change?"
     again: str = "I'm sorry, I didn't get that."
     no_answer: str = "I'm sorry, I don't know that."
@@ -180,6 +193,7 @@ class Brief(Strict):
     """An agent's knowledge, forms and phrases."""
 
     persona: str = "You are a friendly, brief receptionist on the telephone."
+    """For a real language model; the deterministic brain has none."""
     facts: list[Fact] = Field(default_factory=list)
     forms: list[Form] = Field(default_factory=list)
     handover: Handover = Field(default_factory=Handover)
@@ -189,6 +203,8 @@ class Brief(Strict):
     not_understood: str = "I'm sorry, I didn't quite get that. Could you say it again?"
     abilities: str = ""
     """What the agent can do, said to a caller who is lost; empty: made from the forms' descriptions."""
+    beyond: list[str] = Field(default_factory=list)
+    """Things callers ask for that are no business of this agent: they keep a likeness from passing for a match."""
     phrases: Phrases = Field(default_factory=Phrases)
 
     @model_validator(mode="after")

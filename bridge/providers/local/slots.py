@@ -223,9 +223,18 @@ class _Reader:
 
 
 def _to_be_changed(found: Sequence[Word], form: Form) -> tuple[str, ...]:
-    said = {word.text for word in found}
-    if not said & _CHANGE:
+    if not {word.text for word in found} & _CHANGE:
         return ()
+    return _named(found, form)
+
+
+def slots_named(text: str, form: Form) -> tuple[str, ...]:
+    """The slots that `text` speaks of: "the time", "how many people"."""
+    return _named(words(text), form)
+
+
+def _named(found: Sequence[Word], form: Form) -> tuple[str, ...]:
+    said = {word.text for word in found}
     named = []
     for slot in form.slots:
         about = frozenset(slot.id.split("_")) | frozenset(slot.units) | _TYPE_WORDS.get(slot.type, frozenset())
