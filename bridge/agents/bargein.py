@@ -213,10 +213,9 @@ class BargeInDetector:
             self._partial_at = now + PARTIAL_INTERVAL_S
             out.append(WantPartial())
         if self._phase is _Phase.PAUSED:
-            waited = now - self._paused_at
-            if waited >= self._confirm_s and self._length_counts():
+            if now >= self._paused_at + self._confirm_s and self._length_counts():
                 self._confirm(now, "speech went on", out)
-            elif waited >= self._decide_s:
+            elif now >= self._paused_at + self._decide_s:
                 if self._voice:
                     self._confirm(now, "speech still went on", out)
                 else:
