@@ -7,6 +7,7 @@ import fcntl
 import gc
 import ipaddress
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,16 +35,15 @@ from bridge.legs.media import MediaPlane, MediaUnavailableError
 from bridge.legs.sip import SipLeg
 from bridge.legs.sip_endpoint import SipEndpoint, SipEndpointSettings
 from bridge.log import Logs
-from bridge.providers.base import Llm, ProviderUnavailableError, Stt, Tts
+from bridge.providers.base import Llm, ProviderError, ProviderUnavailableError
 from bridge.providers.local.brain import LocalBrain
 from bridge.providers.local.engines import LocalEngines
-from bridge.providers.openai import OpenAiLlm
 from bridge.router import pick_agent
 from bridge.sip.flow import Flow
 from bridge.sip.message import Request
 from bridge.store.call_log import CallLog
 from bridge.store.errors import StoreError
-from bridge.store.retention import keep_purging
+from bridge.store.retention import attach_recovered, keep_purging
 from bridge.store.store import Store
 
 log = structlog.get_logger(__name__)
@@ -151,10 +151,12 @@ class Bridge:
         recordings_dir = data_dir / "recordings"
         self.recordings = Recordings(recordings_dir)
         self.recordings.start()
+        await attach_recovered(self.store, recordings_dir)
         stack.push_async_callback(self.recordings.aclose)
         if config.store.keep_days:
             purging = asyncio.create_task(
-                keep_purging(self.store, recordings_dir, keep_days=config.store.keep_days), name="retention"
+                keep_purging(self.store, recordings_dir, keep_days=config.store.keep_days, clock=time.time),
+                name="retention",
             )
             stack.push_async_callback(_cancelled, purging)
 
@@ -202,28 +204,33 @@ class Bridge:
             if not isinstance(settings, ConversationAgentSettings):
                 self._agents[name] = _Talker(EchoAgent(name, settings), settings.record, embedded=False)
                 continue
-            stt, llm, tts = await self._providers(settings)
-            agent = ConversationAgent(name, settings, stt=stt, llm=llm, tts=tts)
             progress(f"preparing agent {name!r}: its greeting and fixed phrases")
             try:
-                await agent.start()
-            except ProviderUnavailableError as error:
+                agent = await self._conversation(name, settings)
+            except ProviderError as error:
                 raise StartError(f"agent {name!r}: {error}") from error
-            self._agents[name] = _Talker(agent, settings.record, embedded=settings.embedded)
+            self._agents[name] = _Talker(agent, settings.record, settings.embedded)
 
-    async def _providers(self, settings: ConversationAgentSettings) -> tuple[Stt, Llm, Tts]:
+    async def _conversation(self, name: str, settings: ConversationAgentSettings) -> ConversationAgent:
+        """An agent with its engines, everything it says by rote synthesised. Raises ProviderError."""
         engines = self._engines
         assert engines is not None
         llm: Llm
         if settings.llm == "openai":
-            try:
-                llm = OpenAiLlm(self.config.openai)
-            except ProviderUnavailableError as error:
-                raise StartError(str(error)) from error
+            # Imported where it is used: the SDK takes a second to load.
+            from bridge.providers.openai import OpenAiLlm
+
+            llm = OpenAiLlm(self.config.openai)
+            self._stack.push_async_callback(llm.aclose)
+            await llm.start()
         else:
-            llm = LocalBrain(engines.embedder)
-        self._stack.push_async_callback(llm.aclose)
-        return engines.stt, llm, engines.tts
+            llm = brain = LocalBrain(engines.embedder)
+            self._stack.push_async_callback(llm.aclose)
+            await brain.prepare(settings.brief)
+        await engines.tts.prepare(
+            settings.fixed_phrases(), voice=settings.voice, sample_rate=8000, language=settings.language
+        )
+        return ConversationAgent(name, settings, stt=engines.stt, llm=llm, tts=engines.tts)
 
     # -- calls that come in ---------------------------------------------------------------------------------
 
@@ -425,8 +432,15 @@ class Bridge:
         self.metrics.register(sip_readings)
         self.metrics.register(self.clock.readings)
         self.metrics.register(self.media.readings)
-        self.metrics.register(self.voice.readings)
+        self.metrics.register(self._voice_readings)
         self.metrics.register(self._engine_readings)
+
+    def _voice_readings(self) -> Mapping[str, float]:
+        return {
+            "vad_windows_scored_total": float(self.voice.windows_scored),
+            "vad_windows_lost_total": float(self.voice.windows_lost),
+            "vad_batches_total": float(self.voice.batches),
+        }
 
     def _engine_readings(self) -> Mapping[str, float]:
         return {} if self._engines is None else self._engines.pool.readings()

@@ -1,5 +1,6 @@
 """Reading the configuration: a YAML file under `OFFHOOK_*` variables, every mistake with its file and line."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -9,7 +10,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from bridge.config import Config
+from bridge.config import ENV_PREFIX, Config
 
 DEFAULT_FILE = "offhook.yaml"
 """Read from the working directory when no file is named."""
@@ -108,9 +109,15 @@ def _describe(error: ValidationError, root: yaml.Node | None, source: str) -> It
             message = "there is no such setting"
         elif item["type"] not in ("missing", "value_error") and isinstance(item["input"], str | int | float):
             message += f" (it is {item['input']!r})"
-        place = _place(root, loc, source)
+        place = _variable(loc) or _place(root, loc, source)
         for line in message.splitlines():
             yield f"{place}: {path}: {line}" if path else f"{place}: {line}"
+
+
+def _variable(loc: tuple[int | str, ...]) -> str | None:
+    """The environment variable that set the value at `loc`, if one did: it takes precedence over the file."""
+    name = ENV_PREFIX + "_".join(str(part) for part in loc).upper()
+    return name if name in os.environ else None
 
 
 def _place(root: yaml.Node | None, loc: tuple[int | str, ...], source: str) -> str:

@@ -14,7 +14,7 @@ from bridge.log import configure
 async def serve(loaded: Loaded) -> None:
     """Run a bridge in the foreground until SIGTERM or SIGINT, then drain it. Raises StartError."""
     config = loaded.config
-    logs = configure(level=config.log.level, fmt=config.log.format, mask_numbers=config.log.mask_numbers)
+    logs = configure(level=config.log.level, format=config.log.format, mask=config.log.mask_numbers)
     loop = asyncio.get_running_loop()
     this = asyncio.current_task()
     running: Bridge | None = None

@@ -163,7 +163,7 @@ class SipLeg:
         self._endpoint.agent.answer(self._key, self.offered.serialise(), self._now())
         self._flush()
         await self._confirmed.wait()
-        if self._state is not LegState.UP:
+        if self.state is not LegState.UP:
             raise LegStateError(f"the call ended while its offer was answered: {self._end_text()}")
 
     async def hangup(self, cause: Cause, detail: str = "") -> None:

@@ -223,7 +223,7 @@ class SipEndpoint:
 
 
 def inbound_info(request: Request, flow: Flow) -> LegInfo:
-    headers = {}
+    headers: dict[str, str] = {}
     for name, value in request.headers:
         lower = name.lower()
         if lower.startswith("x-") or lower in KEPT_HEADERS:

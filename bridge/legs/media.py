@@ -1,0 +1,237 @@
+"""The media of legs that speak RTP: a stream is a port pair, a session and a playout on the media clock."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from bridge.audio.clock import MediaClock
+from bridge.audio.codec import Codec as AudioCodec
+from bridge.audio.codec import find_codec
+from bridge.audio.frames import FrameSink, Unsubscribe
+from bridge.audio.playout import Playout
+from bridge.config import RtpSettings
+from bridge.events import DtmfReceived, LegEvent, MediaLost
+from bridge.legs.base import LegError, LegStateError, MediaQuality, NotCapableError
+from bridge.rtp.mux import RtpEndpoint, RtpMux
+from bridge.rtp.ports import PortPair, PortPool, PortsError
+from bridge.rtp.session import (
+    DigitReceived,
+    Direction,
+    MediaSilent,
+    MediaTimedOut,
+    RtpEvent,
+    RtpFormat,
+    RtpLimits,
+    RtpSession,
+)
+from bridge.sip.offer_answer import Codec, Negotiated
+
+
+class MediaUnavailableError(LegError):
+    """No RTP port is free."""
+
+
+@dataclass(frozen=True, slots=True)
+class MediaExpired:
+    """No RTP came for longer than the limit: the leg is to end."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class MediaCrashed:
+    """This stream's code failed and was taken off the clock: the leg is to end, the others go on."""
+
+    detail: str
+
+
+StreamEvent = LegEvent | MediaExpired | MediaCrashed
+
+
+class MediaPlane:
+    """The process's RTP: its ports, its sockets, its place on the clock."""
+
+    def __init__(self, clock: MediaClock, settings: RtpSettings, *, host: str = "0.0.0.0") -> None:
+        self.clock = clock
+        self.limits = RtpLimits(first_media_s=settings.first_media_timeout_s, media_s=settings.media_timeout_s)
+        self.mux = RtpMux()
+        self.ports = PortPool(host, settings.port_min, settings.port_max)
+        self._unsubscribe = clock.before_tick(self.mux.poll)
+
+    def open(self) -> "MediaStream":
+        """A stream with ports of its own, not yet running. Raises MediaUnavailableError."""
+        try:
+            pair = self.ports.allocate(self.clock.time())
+        except PortsError as error:
+            raise MediaUnavailableError(str(error)) from error
+        return MediaStream(self, pair)
+
+    def readings(self) -> Mapping[str, float]:
+        """For the metrics: ports and streams now."""
+        return {
+            "rtp_streams": float(len(self.mux)),
+            "rtp_ports_in_use": float(self.ports.in_use),
+            "rtp_ports_capacity": float(self.ports.capacity),
+            "rtp_receive_errors_total": float(self.mux.receive_errors),
+        }
+
+    def close(self) -> None:
+        self._unsubscribe()
+        self.mux.close()
+
+
+class MediaStream:
+    """One leg's media. `on_event` is set by its owner before `start`."""
+
+    def __init__(self, plane: MediaPlane, pair: PortPair) -> None:
+        self.on_event: Callable[[StreamEvent], None] = _ignore
+        self._plane = plane
+        self._pair = pair
+        self._sinks: list[FrameSink] = []
+        self._playout = Playout(8000)
+        self._session: RtpSession | None = None
+        self._endpoint: RtpEndpoint | None = None
+        self._quality = MediaQuality()
+        self._closed = False
+
+    @property
+    def port(self) -> int:
+        return self._pair.port
+
+    @property
+    def sample_rate(self) -> int:
+        return self._playout.sample_rate
+
+    @property
+    def playout(self) -> Playout:
+        return self._playout
+
+    @property
+    def quality(self) -> MediaQuality:
+        return self._quality if self._session is None else _quality(self._session)
+
+    def prepare(self, codec: Codec) -> None:
+        """Take the rate of the codec that is agreed on, before anybody uses the playout."""
+        if self._session is None and codec.sample_rate != self._playout.sample_rate:
+            self._playout = Playout(codec.sample_rate)
+
+    def listen(self, sink: FrameSink) -> Unsubscribe:
+        self._sinks = [*self._sinks, sink]
+
+        def unsubscribe() -> None:
+            self._sinks = [s for s in self._sinks if s is not sink]
+
+        return unsubscribe
+
+    def start(self, agreed: Negotiated) -> None:
+        """Send and receive from the next tick on."""
+        if self._closed or self._session is not None:
+            raise LegStateError("the media is running already, or over")
+        self.prepare(agreed.codec)
+        now = self._plane.clock.time()
+        session = self._session = RtpSession(
+            _format(agreed),
+            self._playout,
+            remote=_remote(agreed),
+            now=now,
+            on_event=self._on_rtp_event,
+            direction=Direction(agreed.direction),
+            limits=self._plane.limits,
+        )
+        session.listen(self._hear)
+        self._endpoint = self._plane.mux.open(self._pair, session, self._crashed)
+        self._plane.clock.add(self._endpoint, self._crashed)
+
+    def update(self, agreed: Negotiated) -> None:
+        """Go on as a re-INVITE has it. The rate stays (the leg offers and takes no other)."""
+        if self._session is None:
+            return
+        remote = None if agreed.held else _remote(agreed)
+        self._session.update(
+            self._plane.clock.time(),
+            format=_format(agreed),
+            remote=remote,
+            direction=Direction(agreed.direction),
+        )
+
+    def send_dtmf(self, digits: str, *, tone_ms: int, gap_ms: int) -> None:
+        if self._session is None:
+            raise LegStateError("the media does not run")
+        if not self._session.can_send_dtmf:
+            raise NotCapableError("the far side takes no telephone-events")
+        self._session.send_dtmf(digits, tone_ms=tone_ms, gap_ms=gap_ms)
+
+    def close(self) -> None:
+        """Off the clock, sockets closed, ports back in the pool. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._session is not None:
+            self._quality = _quality(self._session)
+        if self._endpoint is not None:
+            self._plane.clock.remove(self._endpoint)
+            self._endpoint.close()
+        self._session = self._endpoint = None
+        self._sinks = []
+        self._plane.ports.release(self._pair, self._plane.clock.time())
+
+    # -- inside ---------------------------------------------------------------------------------------------
+
+    def _hear(self, pcm: bytes, now: float) -> None:
+        for sink in self._sinks:
+            sink(pcm, now)
+
+    def _on_rtp_event(self, event: RtpEvent) -> None:
+        match event:
+            case DigitReceived(digit=digit, duration_ms=duration_ms):
+                self.on_event(DtmfReceived(digit, int(duration_ms)))
+            case MediaSilent(silent_ms=silent_ms):
+                self.on_event(MediaLost(int(silent_ms)))
+            case MediaTimedOut(silent_ms=silent_ms, ever_received=ever_received):
+                what = f"no RTP for {silent_ms / 1000:.0f} s" if ever_received else "no RTP ever came"
+                self.on_event(MediaExpired(what))
+            case _:
+                pass
+
+    def _crashed(self, error: Exception) -> None:
+        self.on_event(MediaCrashed(f"{type(error).__name__}: {error}"))
+
+
+def _format(agreed: Negotiated) -> RtpFormat:
+    dtmf_receive = min(agreed.dtmf_receive) if agreed.dtmf_receive else None
+    return RtpFormat(
+        _audio_codec(agreed.codec),
+        agreed.payload_type,
+        receive={number: _audio_codec(codec) for number, codec in agreed.receive.items()},
+        dtmf_payload_type=agreed.dtmf_payload_type,
+        dtmf_receive_payload_type=dtmf_receive,
+    )
+
+
+def _audio_codec(codec: Codec) -> AudioCodec:
+    found = find_codec(codec.name, codec.clock_rate)
+    if found is None:
+        raise LegError(f"there is no codec for {codec.rtpmap}")
+    return found
+
+
+def _remote(agreed: Negotiated) -> tuple[str, int] | None:
+    """Where RTP goes; nowhere yet for a null address (a hold in the old way)."""
+    return None if agreed.remote[0] in ("0.0.0.0", "::") else agreed.remote
+
+
+def _quality(session: RtpSession) -> MediaQuality:
+    quality = session.quality
+    return MediaQuality(
+        packets_received=quality.packets_received,
+        packets_sent=quality.packets_sent,
+        packets_lost=quality.packets_lost,
+        packets_late=quality.packets_late,
+        packets_rejected=quality.packets_rejected,
+        concealed_ms=quality.concealed_ms,
+        jitter_ms=quality.jitter_ms,
+        buffer_ms=quality.buffer_ms,
+    )
+
+
+def _ignore(event: StreamEvent) -> None:
+    """Until an owner listens."""
