@@ -150,6 +150,9 @@ _ENDS_BYE = re.compile(r"(?:\A| )(?:bye|goodbye|good bye|bye bye)(?: now| then)?
 _TRAILING_CANCEL = re.compile(
     r"(?:\A| )(?:never mind|forget it|forget about it|i changed my mind|ive changed my mind)\Z"
 )
+_WRONG_NUMBER = re.compile(
+    r"(?:\A| )(?:wrong number|misdialed|misdialled|dialed wrong|dialled wrong|wrong person)(?: |\Z)"
+)
 _OPENERS = (
     "and|but|so|oh|wait|um|uh|okay|ok|well|actually|sorry|by the way|before that|one question|first|also|hi|hello"
 )
@@ -181,6 +184,7 @@ class Acts:
     cancel: bool
     wait: bool
     hello: bool
+    wrong_number: bool
     question: bool
     """It reads like a question."""
 
@@ -228,6 +232,7 @@ def acts(text: str) -> Acts:
         cancel=cancel,
         wait=does("wait"),
         hello=does("hello"),
+        wrong_number=bool(_WRONG_NUMBER.search(words)),
         question=bool(_QUESTION.match(words)) or text.rstrip().endswith("?"),
     )
 

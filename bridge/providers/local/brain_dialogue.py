@@ -12,8 +12,9 @@ from bridge.providers.brief import Brief, Form, abilities
 from bridge.providers.local.brain_acts import Acts, acts
 from bridge.providers.local.brain_floor import ANYTHING_ELSE, NOTHING, Asked, Floor, Plan
 from bridge.providers.local.brain_form import MISSES_TO_OFFER, Exit, FormTalk, facts_of
-from bridge.providers.local.brain_match import ACCEPT, Match
+from bridge.providers.local.brain_match import ACCEPT, SURE, Match
 from bridge.providers.local.slots import extract
+from bridge.providers.local.slots_names import name_in
 from bridge.providers.local.text_replies import wants_more, without_question
 from bridge.providers.local.text_words import words
 from bridge.providers.tools import HANG_UP, TRANSFER
@@ -33,6 +34,8 @@ class Dialogue:
         """Confirmed, and its tool called."""
         self._failed: FormTalk | None = None
         """Its tool failed, and the caller has not heard of it yet."""
+        self._name = ""
+        """The caller's, if it was said outside of a form."""
 
     # -- what happened ------------------------------------------------------------------------------------------
 
@@ -132,7 +135,7 @@ class Dialogue:
 
     def _open(self, form: Form, text: str = "") -> Plan:
         self._form = FormTalk(form, self._brief, self._now, self._floor)
-        return self._form.open(text)
+        return self._form.open(text, self._name)
 
     def _leave(self, leaving: Exit, text: str) -> Plan:
         """Out of the form, or beside it."""
@@ -156,7 +159,13 @@ class Dialogue:
         by_words = self._by_words(act, asked)
         if by_words is not None:
             return by_words
+        introduced = name_in(words(text), expected=False)
+        self._name = introduced.name if introduced is not None else self._name
         best = match.best
+        form = None if act.question or (best is not None and best.score >= SURE) else self._form_by_values(text)
+        if form is not None:
+            self._floor.misses = 0
+            return self._open(form, text)
         if best is not None and best.score >= ACCEPT:
             if best.kind == "beyond":
                 return self._missed(understood=True)
@@ -167,10 +176,8 @@ class Dialogue:
             if best.kind == "handover":
                 return self._hand_over()
             return self._chat(best.id) if best.kind == "chat" else self._tell(match)
-        form = self._form_by_values(text)
-        if form is not None:
-            self._floor.misses = 0
-            return self._open(form, text)
+        if introduced is not None:
+            return self._floor.reply(self._phrases.hello)
         return self._missed(understood=act.question or len(words(text)) > 3)
 
     def _by_words(self, act: Acts, asked: Asked) -> Plan | None:
@@ -179,6 +186,8 @@ class Dialogue:
         declined = act.no and (closing or "thank" in act.plain)
         if act.bye or act.done or declined or (closing and (act.thanks or act.okay) and not act.leading_yes):
             return self._hang_up()
+        if act.wrong_number:
+            return self._hang_up(self._phrases.wrong_number)
         if act.thanks:
             return self._hang_up() if closing else self._anything_else(self._phrases.thanks)
         if act.hello:
@@ -209,14 +218,13 @@ class Dialogue:
         return self._floor.reply(*(without_question(fact.say) if fact.offer else fact.say for fact in facts))
 
     def _chat(self, about: str) -> Plan:
-        if about == "wrong_number":
-            return self._hang_up(self._phrases.wrong_number)
         return self._floor.reply(abilities(self._brief) if about == "abilities" else getattr(self._phrases, about))
 
     def _form_by_values(self, text: str) -> Form | None:
-        """A form whose slots the sentence fills without saying what it wants: "four people, Friday at eight"."""
+        """A form that a sentence fills without saying what it wants: "four people, Friday at eight"."""
         for form in self._brief.forms:
             found = extract(text, form, expected="", filled=(), today=self._now.date())
-            if len(found.readings) >= 2 and found.used_words * 2 >= found.total_words:
+            dated = any(form.slot(slot).type in ("date", "time", "number") for slot in found.readings)
+            if dated and found.used_words * 2 >= found.total_words:
                 return form
         return None

@@ -7,7 +7,7 @@ from typing import Literal
 from bridge.providers.brief import Brief, Fact, Form, Slot, abilities
 from bridge.providers.local.brain_acts import Acts
 from bridge.providers.local.brain_floor import Asked, Floor, Plan
-from bridge.providers.local.brain_match import CLEAR, SURE, Match
+from bridge.providers.local.brain_match import ACCEPT, CLEAR, SURE, Match
 from bridge.providers.local.forms import Choice, FilledForm, Taken
 from bridge.providers.local.slots import MIN_PHONE_DIGITS, Extraction, extract, slots_named
 from bridge.providers.local.slots_phones import spoken_digits
@@ -46,14 +46,18 @@ class FormTalk:
         self._now = now
         self._floor = floor
 
-    def open(self, text: str) -> Plan:
-        """Begin, with what the caller's first sentence said already (empty: it was offered)."""
+    def open(self, text: str, name: str) -> Plan:
+        """Begin, with what the caller's first sentence said already (empty: it was offered), and the caller's name
+        if it is known."""
         taken = Taken()
         if text:
             taken = self._filled.take(self._extract(text, ""))
             message, slot = reported(text), next((slot for slot in self.form.slots if slot.type == "text"), None)
             if message and slot is not None:
                 self._filled.put(slot.id, message, taken)
+        names = [slot.id for slot in self.form.slots if slot.type == "name" and not slot.optional]
+        if name and len(names) == 1 and names[0] not in self._filled.values:
+            self._filled.put(names[0], name, taken)
         return self._go_on(taken, self.form.opening)
 
     def answer(self, text: str, act: Acts, match: Match) -> Plan | Exit:
@@ -109,6 +113,9 @@ class FormTalk:
                 return aside
         if slot.type == "phone" and found.partial_phone:
             return self._more_digits(slot, found.partial_phone, restart=act.leading_no)
+        reading = found.readings.get(slot.id)
+        if slot.type == "phone" and self._filled.partial_phone and reading is not None:
+            return self._more_digits(slot, str(reading.options[0]), restart=act.leading_no)
         taken = self._filled.take(found)
         if taken.anything:
             return self._go_on(taken)
@@ -258,13 +265,13 @@ class FormTalk:
         """A question or wish beside the form, answered; then the form's question comes again."""
         if act.any or match.best is None:
             return None
-        if match.about("fact", CLEAR):
+        if match.about("fact", ACCEPT if act.question else CLEAR):
             self._floor.misses = 0
             return self._ask_same(*(without_question(fact.say) for fact in facts_of(self._brief, match)))
         if match.about("handover", CLEAR):
             return Exit("handover")
         chat = match.about("chat", CLEAR)
-        if chat and chat != "wrong_number":
+        if chat:
             said = abilities(self._brief) if chat == "abilities" else getattr(self._phrases, chat)
             return self._ask_same(without_question(said))
         other = match.about("form", SURE)

@@ -49,7 +49,6 @@ _CHATS: dict[str, tuple[str, ...]] = {
         *("what can you do", "how can you help me", "what are my options", "what can I ask you", "what do you do"),
         "how does this work",
     ),
-    "wrong_number": ("I dialed the wrong number", "sorry, I have the wrong number", "wrong number"),
 }
 _CLAUSE_BREAK = re.compile(
     r"[.?!;]+\s+|,?\s+\band\s+(?:also\s+)?|,\s+(?=(?:do|does|is|are|can|could|what|where|when|how|may)\b)", re.I

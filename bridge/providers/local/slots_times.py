@@ -1,7 +1,7 @@
 """Times of day as callers say them: "half past seven", "seven thirty", "7:30 p.m.", "at eight in the evening"."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import time
 
 from bridge.providers.local.slots_dates import Daypart
@@ -34,7 +34,8 @@ def times(found: Sequence[Word], *, loose: bool) -> list[TimeHit]:
     while at < len(found):
         led = at > 0 and found[at - 1].text in _LEADING
         # "from seven to eight", "at seven or eight"
-        led = led or bool(hits and hits[-1].behind == at - 1 and found[at - 1].text in ("to", "or", "and"))
+        joined = bool(hits and hits[-1].behind == at - 1 and found[at - 1].text in ("to", "or", "and"))
+        led = led or joined
         core = _core(found, at, led=led, loose=loose)
         if core is None:
             at += 1
@@ -48,6 +49,8 @@ def times(found: Sequence[Word], *, loose: bool) -> list[TimeHit]:
             continue
         if hour > 12 or (hour == 0 and meridiem != "am"):
             meridiem = "am" if hour < 12 else "pm"
+        if joined:
+            hits[-1] = replace(hits[-1], certain=True)
         floor = hits[-1].behind if hits else 0
         first = at
         while first > floor and found[first - 1].text in _LEADING:
@@ -175,7 +178,7 @@ def clock_options(hit: TimeHit, hint: Daypart, opens: time | None, closes: time 
     fitting = tuple(option for option in (morning, evening) if first <= option <= last)
     if fitting:
         return fitting
-    return (min((morning, evening), key=lambda option: min(_apart(option, first), _apart(option, last))),)
+    return (min((evening, morning), key=lambda option: min(_apart(option, first), _apart(option, last))),)
 
 
 def _apart(one: time, other: time) -> int:
