@@ -147,6 +147,7 @@ class Handover(Strict):
             "can I speak to a real person",
             "put me through to somebody",
             "let me talk to the manager",
+            "I'd like to speak with the owner",
             "I don't want to talk to a machine",
             "is there someone I can talk to",
             "transfer me to an operator",

@@ -105,9 +105,10 @@ class Dialogue:
         return self._nobody_there()
 
     def _nobody_there(self) -> Plan:
-        self._form = None
         form = self._brief.form(self._brief.handover.message_form)
         say = self._brief.handover.unavailable
+        if self._form is not None and (form is None or self._form.form.id == form.id):
+            return self._form.ask(without_question(say))
         if form is None:
             return self._anything_else(without_question(say))
         return self._floor.reply(say, asked=Asked("offer", offer=form.id))
@@ -133,9 +134,9 @@ class Dialogue:
             return self._form.ask()
         return self._floor.reply(*say, abilities(self._brief))
 
-    def _open(self, form: Form, text: str = "") -> Plan:
+    def _open(self, form: Form, text: str = "", *, first: Sequence[str] = ()) -> Plan:
         self._form = FormTalk(form, self._brief, self._now, self._floor)
-        return self._form.open(text, self._name)
+        return self._form.open(text, name=self._name, first=first)
 
     def _leave(self, leaving: Exit, text: str) -> Plan:
         """Out of the form, or beside it."""
@@ -170,9 +171,10 @@ class Dialogue:
             if best.kind == "beyond":
                 return self._missed(understood=True)
             self._floor.misses = 0
-            form = self._brief.form(best.id)
+            form = self._brief.form(best.id) or self._brief.form(match.also.id if match.also is not None else "")
             if form is not None:
-                return self._open(form, text)
+                # "A table for two, and do you have parking?"
+                return self._open(form, text, first=[without_question(f.say) for f in facts_of(self._brief, match)])
             if best.kind == "handover":
                 return self._hand_over()
             return self._chat(best.id) if best.kind == "chat" else self._tell(match)

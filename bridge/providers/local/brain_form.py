@@ -1,5 +1,6 @@
 """The conversation inside a form: asking, taking answers and corrections, asides, the read-back and its yes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, time
 from typing import Literal
@@ -46,9 +47,9 @@ class FormTalk:
         self._now = now
         self._floor = floor
 
-    def open(self, text: str, name: str) -> Plan:
+    def open(self, text: str, *, name: str, first: Sequence[str] = ()) -> Plan:
         """Begin, with what the caller's first sentence said already (empty: it was offered), and the caller's name
-        if it is known."""
+        if it is known. `first` is said before anything else."""
         taken = Taken()
         if text:
             taken = self._filled.take(self._extract(text, ""))
@@ -58,7 +59,7 @@ class FormTalk:
         names = [slot.id for slot in self.form.slots if slot.type == "name" and not slot.optional]
         if name and len(names) == 1 and names[0] not in self._filled.values:
             self._filled.put(names[0], name, taken)
-        return self._go_on(taken, self.form.opening)
+        return self._go_on(taken, *(first or (self.form.opening,)))
 
     def answer(self, text: str, act: Acts, match: Match) -> Plan | Exit:
         """The caller said something."""
@@ -82,9 +83,9 @@ class FormTalk:
         aside = None if taken.anything else self._aside(act, match)
         return aside if aside is not None else self._go_on(taken)
 
-    def ask(self) -> Plan:
+    def ask(self, *say: str) -> Plan:
         """Ask (again) for what comes next."""
-        return self._ask_next()
+        return self._ask_next(*say)
 
     def finish(self, template: str) -> str:
         """`done` or `failed` with the values."""
@@ -317,6 +318,5 @@ class FormTalk:
 
 def facts_of(brief: Brief, match: Match) -> list[Fact]:
     """The facts a match is about, the best first."""
-    wanted = [match.best.id] if match.best is not None else []
-    wanted += [match.also] if match.also else []
+    wanted = [score.id for score in (match.best, match.also) if score is not None and score.kind == "fact"]
     return [fact for name in wanted for fact in brief.facts if fact.id == name]

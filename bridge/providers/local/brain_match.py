@@ -73,8 +73,8 @@ class Score:
 class Match:
     ranked: tuple[Score, ...] = ()
     """The best few, best first, each target once."""
-    also: str = ""
-    """Id of a second fact, asked for in another clause of the sentence."""
+    also: Score | None = None
+    """A second fact or form, in another clause of the sentence."""
 
     @property
     def best(self) -> Score | None:
@@ -156,7 +156,7 @@ class Matcher:
         best = scores.max(axis=0)
         order = np.argsort(-best)[:5]
         ranked = tuple(Score(self._targets[i][0], self._targets[i][1], float(best[i])) for i in order)
-        return Match(ranked, self._second_fact(ranked[0], scores))
+        return Match(ranked, self._second(ranked[0], scores))
 
     def _scores(self, texts: Sequence[str], vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """`[texts, targets]`."""
@@ -185,16 +185,15 @@ class Matcher:
             shared[owners] += weight
         return shared / total if total else shared
 
-    def _second_fact(self, first: Score, scores: NDArray[np.float32]) -> str:
-        if first.kind != "fact":
-            return ""
-        found: dict[str, float] = {}
+    def _second(self, first: Score, scores: NDArray[np.float32]) -> Score | None:
+        found: dict[str, Score] = {}
         for row in scores[1:]:
             target = int(np.argmax(row))
             kind, name = self._targets[target]
-            if kind == "fact" and row[target] >= CLEAR:
-                found[name] = max(found.get(name, 0.0), float(row[target]))
+            score = float(row[target])
+            if kind in ("fact", "form") and score >= CLEAR and (name not in found or found[name].score < score):
+                found[name] = Score(kind, name, score)
         if first.id not in found:
-            return ""
-        others = {name: score for name, score in found.items() if name != first.id}
-        return max(others, key=others.__getitem__) if others else ""
+            return None
+        del found[first.id]
+        return max(found.values(), key=lambda score: score.score, default=None)

@@ -75,7 +75,10 @@ def name_in(found: Sequence[Word], *, expected: bool) -> NameHit | None:
                 if hit is not None:
                     return hit
     if not expected:
-        return None
+        # Nothing but letters, one by one: what else would be spelled?
+        spelled = _spelled(found, 0)
+        whole = spelled is not None and spelled[1] == len(found)
+        return NameHit(0, len(found), _with_spelling([], spelled[0])) if spelled is not None and whole else None
     begin = 0
     while begin < len(found) and found[begin].text in _LEAD_INS:
         # "It is" may be all of it, but "Will" behind it is a name; a spelled "I" is no lead-in.

@@ -16,6 +16,7 @@ _LEADING_PAIRS = (
     ("will", "be"),
     ("its",),
 )
+_CORRECTING = word_set("actually no sorry mean rather wait")
 _SUMMED = word_set("and plus with")
 _JUST_ONE = (("just", "me"), ("only", "me"), ("by", "myself"), ("for", "myself"), ("on", "my", "own"), ("alone",))
 _COMPANION = word_set("wife husband partner friend girlfriend boyfriend mother father mom mum dad son daughter boss")
@@ -41,7 +42,7 @@ def numbers(found: Sequence[Word], units: Collection[str], *, expected: bool, on
     if not hits and "people" in units:
         hits = _company(found)
     if hits:
-        return hits
+        return hits + _corrected(found, hits[-1].behind)
     if only or expected:
         hits = _led(found)
     if not hits and expected:
@@ -87,6 +88,16 @@ def _with_units(found: Sequence[Word], units: Collection[str]) -> list[NumberHit
         last_unit = unit
         at = skip + 1
     return hits
+
+
+def _corrected(found: Sequence[Word], at: int) -> list[NumberHit]:
+    """ "four of us, actually five": the number behind such a word."""
+    while at + 1 < len(found):
+        number = cardinal(found, at + 1) if found[at].text in _CORRECTING else None
+        if number is not None:
+            return [NumberHit(at, number[1], (number[0],))]
+        at += 1
+    return []
 
 
 def _number_ending(found: Sequence[Word], behind: int) -> tuple[int, int] | None:
