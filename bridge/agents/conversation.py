@@ -335,8 +335,8 @@ class Conversation:
                     self._ear.commit(speaking=self._turns.open)
                     self._record.caller_forgotten()
                     self._go_on()
-        if self._turns.open:
-            self._record.caller_started()
+        if self._turns.started_at is not None:
+            self._record.caller_started(self._turns.started_at)
 
     def _caller_done(self, turn: TurnComplete) -> None:
         self._ear.commit(speaking=self._turns.open)

@@ -52,7 +52,10 @@ class Ear:
         self._failed = failed
         self._open_s = open_s
         self._stream: SttStream | None = None
+        self._opening = asyncio.Lock()
         self._streams = 0
+        self._heeded = 0
+        """Number of the stream that is listened to; 0 when it broke."""
         self._pauses = 0
         self._stream_pauses = 0
         """Pauses told before the present stream: its numbers begin after them."""
@@ -65,6 +68,10 @@ class Ear:
 
     async def open(self) -> None:
         """Open the stream, and give it what was said meanwhile. Raises EngineError."""
+        async with self._opening:
+            await self._open()
+
+    async def _open(self) -> None:
         error: ProviderError | None = None
         for _ in range(OPEN_ATTEMPTS):
             try:
@@ -79,13 +86,14 @@ class Ear:
 
     async def reopen(self) -> None:
         """Replace a stream that broke. Raises EngineError."""
-        await self._close_stream()
-        if self._streams > MAX_REOPENS:
-            raise EngineError("stt", ProviderError(self._stt.name, f"broke {self._streams} times in one call"))
-        await self.open()
+        async with self._opening:
+            await self._close_stream()
+            if self._streams > MAX_REOPENS:
+                raise EngineError("stt", ProviderError(self._stt.name, f"broke {self._streams} times in one call"))
+            await self._open()
 
     async def _open_once(self) -> None:
-        number = self._streams = self._streams + 1
+        number = self._heeded = self._streams = self._streams + 1
 
         def emit(event: SttEvent) -> None:
             self._told(number, event)
@@ -109,13 +117,15 @@ class Ear:
         self._stream = stream
 
     def _told(self, number: int, event: SttEvent) -> None:
-        if self._closed or number != self._streams:
+        if self._closed or number != self._heeded:
             return
         match event:
             case Heard():
                 pause = event.pause + self._stream_pauses if event.pause else 0
                 self._emit(Heard(event.text, event.settled, pause, event.took_ms))
             case SttFailed():
+                if event.fatal:
+                    self._heeded = 0
                 self._emit(event)
 
     def push(self, pcm: bytes, now: float) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 class TurnSlot:
     """A turn under way, at its place in the order of starts."""
 
+    started_at: float
     ended: TurnEnded | None = None
     void: bool = False
 
@@ -32,10 +33,11 @@ class TurnLedger:
         self._slots: deque[TurnSlot] = deque()
         self._next = 0
 
-    def open(self) -> TurnSlot:
-        """A turn starts."""
-        slot = TurnSlot()
-        self._slots.append(slot)
+    def open(self, started_at: float) -> TurnSlot:
+        """A turn started; that of the caller is told later than it was, and may go before one opened already."""
+        slot = TurnSlot(started_at)
+        later = sum(other.started_at > started_at for other in self._slots)
+        self._slots.insert(len(self._slots) - later, slot)
         return slot
 
     def end(self, slot: TurnSlot, turn: TurnEnded) -> None:
@@ -64,13 +66,13 @@ class Record:
         self._ledger = TurnLedger(session.emit)
         self._caller: TurnSlot | None = None
 
-    def caller_started(self) -> None:
+    def caller_started(self, at: float) -> None:
         """The caller is in a turn, of which nothing is known yet. Calling it again changes nothing."""
         if self._caller is None:
-            self._caller = self._ledger.open()
+            self._caller = self._ledger.open(at)
 
     def caller_ended(self, text: str, started_at: float, ended_at: float) -> None:
-        slot, self._caller = self._caller or self._ledger.open(), None
+        slot, self._caller = self._caller or self._ledger.open(started_at), None
         started_ms, ended_ms = self._session.at_ms(started_at), self._session.at_ms(ended_at)
         heard_ms = ended_ms - started_ms
         self._ledger.end(slot, TurnEnded(0, "caller", text, started_ms, ended_ms, heard_text=text, heard_ms=heard_ms))
@@ -84,7 +86,7 @@ class Record:
     def agent_started(self, turn: "AgentTurn", at: float) -> None:
         """The turn's first audio went out."""
         turn.started_at = at
-        turn.slot = self._ledger.open()
+        turn.slot = self._ledger.open(at)
 
     def agent_ended(self, turn: "AgentTurn", at: float, heard_ms: float | None) -> None:
         """It was played out, or cut off after `heard_ms`. A turn of which nothing was played is none."""
