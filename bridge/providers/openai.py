@@ -220,6 +220,10 @@ class OpenAiLlm:
 
     def _scrubbed(self, error: openai.APIError) -> str:
         """The error's message, short and without anything that looks like a key."""
+        said = error.body.get("message") if isinstance(error.body, dict) else None
+        if isinstance(said, str):
+            # Without "Error code: 503 - ", which ours says already.
+            return self._hidden(said)
         cause = error.__cause__
         message = (
             f"{error.message} {cause}" if isinstance(error, openai.APIConnectionError) and cause else error.message
