@@ -220,16 +220,17 @@ class OpenAiLlm:
 
     def _scrubbed(self, error: openai.APIError) -> str:
         """The error's message, short and without anything that looks like a key."""
-        said = error.body.get("message") if isinstance(error.body, dict) else None
+        said: object = error.body.get("message") if isinstance(error.body, dict) else None
         if isinstance(said, str):
             # Without "Error code: 503 - ", which ours says already.
             return self._hidden(said)
         cause = error.__cause__
-        message = (
-            f"{error.message} {cause}" if isinstance(error, openai.APIConnectionError) and cause else error.message
-        )
+        broken = isinstance(error, openai.APIConnectionError) and cause is not None
+        return self._hidden(f"{error.message} {cause}" if broken else error.message)
+
+    def _hidden(self, message: str) -> str:
         message = " ".join(message.split())
-        if len(self._key) >= len("none_"):
+        if len(self._key) > len("none"):
             message = message.replace(self._key, "***")
         return _KEY_LIKE.sub("***", message)[:_LONGEST_MESSAGE]
 
