@@ -92,10 +92,13 @@ class SipLeg:
         self._handlers: list[Callable[[LegEvent], None]] = []
         self._ended: LegEnded | None = None
         self._confirmed = asyncio.Event()
+        """The ACK has come (or the call has ended): only then may the session be changed."""
         self._held = False
         self._holding = False
         self._reoffer: asyncio.Future[None] | None = None
         self._referral: asyncio.Future[None] | None = None
+        self._transferring = False
+        """The far side took our REFER and has not told its outcome."""
         self._ending: tuple[Cause, str] | None = None
         stream.on_event = self._on_media_event
 
@@ -209,6 +212,8 @@ class SipLeg:
 
     async def hold(self, on: bool) -> None:
         self._must_be_up()
+        await self._confirmed.wait()
+        self._must_be_up()
         if on == self._holding:
             return
         if self._reoffer is not None and not self._reoffer.done():
@@ -264,11 +269,13 @@ class SipLeg:
                 self._fail(self._reoffer, f"the far side refused the change: {status} {reason}")
                 self.offered = None
             case sip.ReferAccepted():
+                self._transferring = True
                 if self._referral is not None and not self._referral.done():
                     self._referral.set_result(None)
             case sip.ReferRejected(status=status, reason=reason):
                 self._fail(self._referral, f"the far side refused the transfer: {status} {reason}")
             case sip.ReferResult(status=status, reason=reason, final=True):
+                self._transferring = False
                 self._tell(TransferResult(status, reason))
             case sip.Referred():
                 self._endpoint.agent.reject_refer(self._key, 603, self._now())
@@ -276,6 +283,10 @@ class SipLeg:
                 self._end(Cause.CANCELLED, reason)
             case sip.Rejected(status=status, reason=reason):
                 self._end(_cause_of_status(status), f"{status} {reason}")
+            case sip.ByeReceived() if self._transferring:
+                # Many a PBX hangs up once it has taken the REFER, and never says how it went.
+                self._tell(TransferResult(200, "the far side took the transfer and hung up"))
+                self._end(Cause.TRANSFERRED, "the far side took the transfer and hung up")
             case sip.ByeReceived(reason=reason):
                 self._end(Cause.CALLER_HUNG_UP, reason)
             case sip.Lost(detail=detail):
@@ -286,6 +297,7 @@ class SipLeg:
 
     def _on_confirmed(self, sdp: bytes | None) -> None:
         if self.offered is None:
+            self._confirmed.set()
             return
         if sdp is None:
             self._break_off("the ACK to our offer has no answer")
@@ -297,6 +309,7 @@ class SipLeg:
         if sdp is None:
             self._break_off("the answer has no session description")
         elif self._accept(sdp) and self._agreed is not None:
+            self._confirmed.set()
             self._go_up(self._agreed)
 
     def _on_reoffered(self, sdp: bytes | None) -> None:
