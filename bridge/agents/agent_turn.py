@@ -59,6 +59,8 @@ class AgentTurn:
     interruptible: bool = True
     ends: AgentDone | None = None
     """The call ends with this once the turn was played out."""
+    continues: str | None = None
+    """It takes up a turn that noise cut off: the clauses of that one which were wholly heard."""
     timing: Timing = field(default_factory=Timing)
     confirmed: asyncio.Event = field(default_factory=asyncio.Event)
     """The caller's turn is over for certain: tools may be carried out."""
@@ -78,6 +80,8 @@ class AgentTurn:
         for part in self.parts:
             said = self.speech.said(part.number)
             heard = said if heard_ms is None else self.speech.heard(heard_ms, part.number)
+            if self.continues and not part.number:
+                said, heard = f"{self.continues} {said}", f"{self.continues} {heard}".rstrip()
             if heard or part.calls:
                 messages.append(Message("assistant", heard, part.calls, interrupted=heard != said))
             for call in part.calls:

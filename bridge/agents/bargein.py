@@ -80,6 +80,7 @@ class BargeInDetector:
         self._backchannels = Phrases(settings.backchannels)
         self._stop_words = Phrases(settings.stop_words)
         self._min_words = settings.min_words
+        self._needed_words = settings.min_words
         self._confirm_s = settings.confirm_speech_ms / 1000
         match settings.sensitivity:
             case "high":
@@ -110,16 +111,18 @@ class BargeInDetector:
     # -- inputs ---------------------------------------------------------------------------------------------
 
     def voice_started(
-        self, now: float, at: float, *, interruptible: bool, remaining_ms: float
+        self, now: float, at: float, *, interruptible: bool, remaining_ms: float, audible: bool = True
     ) -> list[BargeInOutput]:
         """The caller's voice set in at `at` while the agent has the floor. `remaining_ms`: what the agent has left to
-        say, infinite while that is unknown."""
+        say, infinite while that is unknown. Not `audible`: it still thinks, and one word continues the caller's turn.
+        """
         self._voice = True
         if self._phase is _Phase.PAUSED:
             return self._evaluate(now, [])
         self._may_stop = interruptible and self._settings.enabled
         self._answering = remaining_ms <= self._settings.answer_window_ms
         self._onset = min(at, now)
+        self._needed_words = self._min_words if audible else 1
         self._kind = _Kind.NOTHING
         self._partial_at = max(now, self._onset + self._settings.partial_after_ms / 1000)
         out: list[BargeInOutput] = []
@@ -238,7 +241,7 @@ class BargeInDetector:
         content = self._backchannels.without(said)
         if not content:
             return _Kind.BACKCHANNEL
-        return _Kind.ENOUGH if len(content) >= self._min_words else _Kind.FEW
+        return _Kind.ENOUGH if len(content) >= self._needed_words else _Kind.FEW
 
     def _pause(self, now: float, out: list[BargeInOutput]) -> None:
         self._phase = _Phase.PAUSED

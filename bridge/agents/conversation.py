@@ -16,7 +16,6 @@ import structlog
 from bridge.agents.agent_turn import Thinker, Timing
 from bridge.agents.bargein import BargeInDetector, BargeInOutput, Confirmed, ForgetWords, Pause, Rejected, WantPartial
 from bridge.agents.base import AgentDone, CallSession
-from bridge.agents.clauses import split
 from bridge.agents.ear import Ear
 from bridge.agents.errors import EngineError
 from bridge.agents.floor import CutOff, EngineFailed, Floor, Tasks
@@ -154,7 +153,7 @@ class Conversation:
                 self._wire()
                 if self._settings.greeting:
                     self._speak([self._settings.greeting], interruptible=self._settings.greeting_interruptible)
-                self._tasks.start(self._ear.open())
+                self._tasks.start(self._ear.open)
                 done = await self._serve()
                 self._tasks.cancel()
         finally:
@@ -173,9 +172,8 @@ class Conversation:
             self._leg.listen(self._ear.push),
             self._leg.subscribe(self._post),
             self._leg.playout.subscribe(self._post),
+            self._leg.playout.listen(detector.reference),
         ]
-        if reference := getattr(detector, "reference", None):
-            self._unsubscribes.append(self._leg.playout.listen(reference))
 
     def _post(self, event: _Event) -> None:
         self._inbox.append(event)
@@ -266,7 +264,13 @@ class Conversation:
         if turn is not None:
             remaining_ms = turn.speech.remaining_ms
             self._apply_bargein(
-                self._bargein.voice_started(now, at, interruptible=turn.interruptible, remaining_ms=remaining_ms)
+                self._bargein.voice_started(
+                    now,
+                    at,
+                    interruptible=turn.interruptible,
+                    audible=turn.started_at is not None,
+                    remaining_ms=remaining_ms,
+                )
             )
         self._apply_turns(self._turns.voice_started(now, at))
 
@@ -294,6 +298,9 @@ class Conversation:
         if not self._held:
             self._held = True
             self._apply_bargein(self._bargein.abandon(now))
+            if self._turns.text and self._floor.turn is None:
+                # What the caller said is answered when the line is back.
+                self._cut_off = CutOff()
             self._abandon_caller(now, "the line went on hold")
             self._floor.pause("hold")
 
@@ -313,7 +320,7 @@ class Conversation:
         if self._stt_failures >= MAX_STT_FAILURES:
             self._engine_failed(EngineFailed(EngineError("stt", error), None))
         elif event.fatal:
-            self._tasks.start(self._ear.reopen())
+            self._tasks.start(self._ear.reopen)
         elif self._listening:
             self._apply_turns(self._turns.stt_failed(now))
 
@@ -427,8 +434,9 @@ class Conversation:
         self._cut_off = None
         if self._memory.awaits_reply:
             self._reply()
-        elif cut_off.text:
-            self._speak(split(cut_off.text), ends=cut_off.ends)
+        elif cut_off.rest:
+            self._floor.take_up(cut_off)
+            self._apply_turns(self._turns.floor(self._clock(), True))
         else:
             self._speak([self._settings.brief.not_understood])
 

@@ -38,11 +38,9 @@ class _Echo:
         self._dropped = 0
         self._generation = self._playout.begin()
         detector = session.open_voice(session.leg.sample_rate, self._voice)
-        unsubscribes = [session.leg.listen(detector.push), session.leg.listen(self._send_back)]
-        if reference := getattr(detector, "reference", None):
-            unsubscribes.append(self._playout.listen(reference))
+        # No reference for the detector: all that goes out is the caller's own voice.
+        self._unsubscribes = [session.leg.listen(detector.push), session.leg.listen(self._send_back)]
         self._detector = detector
-        self._unsubscribes = unsubscribes
 
     def _voice(self, event: VoiceEvent) -> None:
         self._bursts += isinstance(event, SpeechStarted)

@@ -1,12 +1,13 @@
 """The agent's side of a conversation: its present turn, the one prepared in advance, and the playout under both."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from bridge.agents.agent_turn import AgentTurn, Thinker, Timing
 from bridge.agents.base import AgentDone
+from bridge.agents.clauses import split
 from bridge.agents.errors import EngineError
 from bridge.agents.memory import Memory
 from bridge.agents.record import Record
@@ -16,6 +17,7 @@ from bridge.audio.playout import Playout
 from bridge.providers.base import Message, ProviderError, Tts
 
 PauseReason = Literal["barge-in", "hold"]
+Work = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +30,13 @@ class EngineFailed:
 
 @dataclass(frozen=True, slots=True)
 class CutOff:
-    """What an interruption kept from being said, from the clause on that it fell into."""
+    """What an interruption kept from being said, should it turn out to have been noise."""
 
-    text: str
-    ends: AgentDone | None
+    heard: str = ""
+    """The clauses wholly heard."""
+    rest: str = ""
+    """The rest, from the clause on that the interruption fell into."""
+    ends: AgentDone | None = None
 
 
 class Tasks:
@@ -42,7 +47,7 @@ class Tasks:
         self._failed = failed
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def start(self, work: Coroutine[None, None, None], turn: AgentTurn | None = None) -> None:
+    def start(self, work: Work, turn: AgentTurn | None = None) -> None:
         """Do `work`, for `turn` if given: it ends with it (`AgentTurn.cancel`)."""
         task = self._group.create_task(self._guard(work, turn))
         self._tasks.add(task)
@@ -50,9 +55,9 @@ class Tasks:
         if turn is not None:
             turn.tasks.append(task)
 
-    async def _guard(self, work: Awaitable[None], turn: AgentTurn | None) -> None:
+    async def _guard(self, work: Work, turn: AgentTurn | None) -> None:
         try:
-            await work
+            await work()
         except EngineError as error:
             self._failed(EngineFailed(error, turn))
 
@@ -97,14 +102,19 @@ class Floor:
         interruptible: bool = True,
         ends: AgentDone | None = None,
         timing: Timing | None = None,
+        continues: str | None = None,
     ) -> None:
         """Take the floor with fixed words, each text spoken in one piece."""
         turn = self._new_turn()
-        turn.interruptible, turn.ends = interruptible, ends
+        turn.interruptible, turn.ends, turn.continues = interruptible, ends, continues
         for text in texts:
             turn.speech.say(text)
         turn.speech.finish()
         self._take(turn, timing)
+
+    def take_up(self, cut_off: CutOff) -> None:
+        """Say what noise cut off, as if it had not."""
+        self.speak(split(cut_off.rest), ends=cut_off.ends, continues=cut_off.heard)
 
     def prepare(self, text: str) -> None:
         """Begin a reply to `text`, unheard."""
@@ -126,7 +136,7 @@ class Floor:
         """The turn was played out: it is remembered and on record, the floor is free."""
         turn, self.turn = self.turn, None
         if turn is not None:
-            self._memory.add(turn.messages(None))
+            self._remember(turn, None)
             self._record.agent_ended(turn, at, None)
 
     def cut(self, at: float) -> CutOff | None:
@@ -137,10 +147,11 @@ class Floor:
         heard_ms = turn.speech.heard_ms
         turn.speech.drop()
         turn.cancel()
-        self._memory.add(turn.messages(heard_ms))
+        self._remember(turn, heard_ms)
         self._record.agent_ended(turn, at, heard_ms)
         self.unpause("barge-in")
-        return CutOff(turn.speech.unheard(heard_ms), turn.ends)
+        heard, rest = turn.speech.divide(heard_ms)
+        return CutOff(f"{turn.continues or ''} {heard}".strip(), rest, turn.ends)
 
     def sound_tone(self) -> int:
         """The last resort of an agent that lost its voice; returns the playout's generation of it."""
@@ -166,17 +177,22 @@ class Floor:
         self._playout.drop()
         self._playout.resume()
 
+    def _remember(self, turn: AgentTurn, heard_ms: float | None) -> None:
+        if turn.continues is not None:
+            self._memory.take_back()
+        self._memory.add(turn.messages(heard_ms))
+
     def _new_turn(self) -> AgentTurn:
         def failed(error: ProviderError) -> None:
             self._record.provider_failed("tts", error)
 
         turn = AgentTurn(Speech(self._playout, self._tts, self._options, clock=self._clock, failed=failed))
-        self._tasks.start(turn.speech.run(), turn)
+        self._tasks.start(turn.speech.run, turn)
         return turn
 
     def _think(self, messages: Sequence[Message]) -> AgentTurn:
         turn = self._new_turn()
-        self._tasks.start(self._thinker.think(turn, messages), turn)
+        self._tasks.start(lambda: self._thinker.think(turn, messages), turn)
         return turn
 
     def _take(self, turn: AgentTurn, timing: Timing | None) -> None:

@@ -34,6 +34,12 @@ class Memory:
         self._messages = list(self.with_user(text))
         self._trim()
 
+    def take_back(self) -> None:
+        """Forget the agent's last message if it was cut off: it is said again."""
+        last = self._messages[-1] if self._messages else None
+        if last is not None and last.role == "assistant" and last.interrupted and not last.tool_calls:
+            self._messages.pop()
+
     def add(self, messages: Sequence[Message]) -> None:
         self._messages += messages
         self._trim()

@@ -294,11 +294,8 @@ class Speech:
         spans = [span for clause in self._clauses[: self._next] for span in clause.spans()]
         return " ".join(text for text, start, end in spans if end > from_ms and start < to_ms)
 
-    def unheard(self, heard_ms: float) -> str:
-        """The text from the first clause on that was not wholly heard."""
-        rest = [
-            clause.text
-            for clause in self._clauses
-            if not (clause.spoken and heard_ms >= clause.start_ms + clause.audio_ms)
-        ]
-        return " ".join(rest)
+    def divide(self, heard_ms: float) -> tuple[str, str]:
+        """The clauses that were wholly heard, and the rest from the one on in which `heard_ms` lies."""
+        texts = [clause.text for clause in self._clauses]
+        whole = sum(clause.spoken and heard_ms >= clause.start_ms + clause.audio_ms for clause in self._clauses)
+        return " ".join(texts[:whole]), " ".join(texts[whole:])

@@ -49,7 +49,7 @@ class TurnComplete:
     stt_ms: float
     """From then to the text; 0 when it was there before."""
     held: bool
-    """The agent had the floor for a part of it: the delays tell nothing about us."""
+    """It had to wait for the agent, which had the floor when it was due: the delays tell nothing about us."""
     why: str
 
 
@@ -84,7 +84,6 @@ class _Turn:
     eager: bool = False
     cut_at: float | None = None
     """Found too long then: it ends with the next settled text, voice or not."""
-    held: bool = False
     failed: bool = False
     """The recogniser said that the asked text will not come."""
     keys: str = ""
@@ -116,6 +115,7 @@ class TurnDetector:
         self._endings = Endings(settings)
         self._turn: _Turn | None = None
         self._floor = False
+        self._free_since = float("-inf")
 
     @property
     def open(self) -> bool:
@@ -202,6 +202,8 @@ class TurnDetector:
 
     def floor(self, now: float, taken: bool) -> list[TurnOutput]:
         """The agent has the floor (thinks or speaks), or not: while it has, no turn of the caller ends."""
+        if self._floor and not taken:
+            self._free_since = now
         self._floor = taken
         out: list[TurnOutput] = []
         if taken and self._turn is not None:
@@ -246,7 +248,6 @@ class TurnDetector:
         if turn is None:
             return out
         if self._floor:
-            turn.held = True
             return out
         if turn.spoken and not turn.cutting and now >= self._too_long_at(turn):
             turn.cut_at = now
@@ -260,7 +261,7 @@ class TurnDetector:
             return out
         due, why = self._due(turn)
         if now >= due:
-            self._complete(turn, now, why, out)
+            self._complete(turn, now, due, why, out)
         elif self._may_start_eagerly(turn) and now >= self._eager_at(turn, due):
             turn.eager = True
             self._say(now, EagerStart(turn.words), out)
@@ -328,7 +329,7 @@ class TurnDetector:
             turn.eager = False
             self._say(now, EagerCancel(), out)
 
-    def _complete(self, turn: _Turn, now: float, why: str, out: list[TurnOutput]) -> None:
+    def _complete(self, turn: _Turn, now: float, due: float, why: str, out: list[TurnOutput]) -> None:
         silence_over = now
         stt_ms = 0.0
         if turn.spoken and not turn.keys:
@@ -339,12 +340,10 @@ class TurnDetector:
             if stt_ms == 0:
                 silence_over = now
         endpoint_ms = max(0.0, silence_over - turn.ended_at) * 1000
+        held = due < self._free_since
         self._reopen(turn, now)
-        self._say(
-            now,
-            TurnComplete(turn.words, turn.started_at, turn.ended_at, endpoint_ms, stt_ms, turn.held, why),
-            out,
-        )
+        complete = TurnComplete(turn.words, turn.started_at, turn.ended_at, endpoint_ms, stt_ms, held, why)
+        self._say(now, complete, out)
 
     def _forget(self, turn: _Turn, now: float, why: str, out: list[TurnOutput]) -> None:
         self._unsettle_eager(turn, now, out)

@@ -105,7 +105,7 @@ class Call:
 
     async def agent_silent(self) -> None:
         """Wait until the agent has spoken and finished."""
-        await self.until(lambda: self.leg.playout.speaking)
+        await self.until(lambda: self.leg.playout.speaking and self.leg.playout.sent_ms > 0)
         await self.until(lambda: not self.leg.playout.speaking)
 
     async def agent_speaks(self, words: int = 1) -> None:

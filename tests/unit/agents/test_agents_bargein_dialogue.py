@@ -215,6 +215,38 @@ async def test_noise_that_stopped_the_agent_lets_it_take_up_the_cut_sentence() -
         assert [b.confirmed for b in call.of(BargeIn)] == [True]
         assert call.said("agent")[-1] == LONG
         assert call.said("caller") == ["when are you open"]
+        await call.say("thank you so much")
+        await call.until(lambda: len(call.llm.requests) == 2)
+        assert [(m.content, m.interrupted) for m in call.llm.requests[-1].messages[2:-1]] == [(LONG, False)]
+
+
+@conversing
+async def test_noise_in_a_later_sentence_repeats_only_that_one_and_memory_has_it_once() -> None:
+    async with Call(long_answer) as call:
+        await call.agent_silent()
+        await call.say("when are you open")
+        await call.agent_speaks(words=9)
+        await call.make_noise(900)
+        await call.agent_silent()
+        await call.say("thank you so much")
+        await call.until(lambda: len(call.llm.requests) == 2)
+        assert call.said("agent")[-1] == "On Sundays we close at ten. Mondays we are closed all day."
+        assert [(m.content, m.interrupted) for m in call.llm.requests[-1].messages[2:-1]] == [(LONG, False)]
+
+
+@conversing
+async def test_one_word_more_while_the_agent_thinks_is_part_of_the_turn() -> None:
+    async with Call(lambda r: [1.5, f"You said {r.messages[-1].content}."]) as call:
+        call.stt.latency_s = 0.1
+        await call.agent_silent()
+        await call.say("a table please")
+        await call.wait(0.7)
+        await call.say("Sunday")
+        await call.agent_silent()
+        assert call.heard() == "Hello there. You said a table please Sunday."
+        await call.wait(0.1)
+        delays = call.of(TurnEnded)[-1].delays
+        assert delays.reply_ms is not None and delays.endpoint_ms is not None
 
 
 @conversing

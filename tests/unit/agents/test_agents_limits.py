@@ -121,6 +121,20 @@ async def test_caller_who_talks_when_the_line_resumes_is_heard() -> None:
         assert call.heard().endswith("again now.")
 
 
+@conversing
+async def test_words_before_a_hold_are_answered_after_it() -> None:
+    async with Call() as call:
+        await call.agent_silent()
+        await call.say("when are you open")
+        await call.wait(0.48)
+        call.leg.far_hold(True)
+        await call.wait(20)
+        assert call.heard() == "Hello there."
+        call.leg.far_hold(False)
+        await call.agent_silent()
+        assert call.heard() == "Hello there. You said when are you open."
+
+
 # -- engines that fail -----------------------------------------------------------------------------------------
 
 

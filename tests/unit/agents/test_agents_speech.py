@@ -136,8 +136,8 @@ def test_words_heard_follow_the_alignment_or_the_characters() -> None:
                 "aaaa bbbb cccc. dddd eeee.",
             ]
             assert spoken.speech.heard(2.8 * WORD_MS) == "aaaa bbbb cccc."
-            assert spoken.speech.unheard(4 * WORD_MS) == "dddd eeee."
-            assert spoken.speech.unheard(5 * WORD_MS) == ""
+            assert spoken.speech.divide(4 * WORD_MS) == ("aaaa bbbb cccc.", "dddd eeee.")
+            assert spoken.speech.divide(5 * WORD_MS) == ("aaaa bbbb cccc. dddd eeee.", "")
             assert spoken.speech.between(1.5 * WORD_MS, 2.5 * WORD_MS) == "bbbb cccc."
 
     in_fake_time(main)
