@@ -88,6 +88,8 @@ class EnginePool:
         self._slots: list[_Slot] = []
         self._idle: deque[_Slot] = deque()
         self._tasks: list[asyncio.Task[None]] = []
+        self._closing: set[asyncio.Task[None]] = set()
+        """Workers on their way out."""
         self._ids = itertools.count()
         self._progress: Progress = lambda line: None
         self._last_loss = ""
@@ -121,8 +123,9 @@ class EnginePool:
         """End the workers and fail what waits. May be called at any time, more than once."""
         for task in self._tasks:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        for tasks in (self._tasks, self._closing):
+            if tasks:
+                await asyncio.wait(tasks)
         self._tasks = []
         for slot in self._slots:
             if not slot.started.cancel() and not slot.started.cancelled():
@@ -282,8 +285,11 @@ class EnginePool:
             raise
         finally:
             slot.worker = None
-            # On the way out of a cancelled task the process must still be waited for.
-            await asyncio.shield(asyncio.ensure_future(worker.aclose(grace_s)))
+            # The process must be waited for even if this task is cancelled in the midst of it.
+            closing = asyncio.ensure_future(worker.aclose(grace_s))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+            await asyncio.shield(closing)
 
     async def _load(self, slot: _Slot, worker: WorkerProcess) -> None:
         try:

@@ -34,6 +34,9 @@ STUTTER = 3
 
 LONGEST_LOOP_WORDS = 12
 
+_MERIDIEM = re.compile(r"\b([ap])\.\s?(m)\b\.*", re.IGNORECASE)
+"""Written "p. m.." as often as "pm"."""
+
 _NOT_WORDS = re.compile(r"[^\w\s']+")
 
 
@@ -59,6 +62,7 @@ def loudest_dbfs(pcm: bytes, sample_rate: int) -> float:
 def clean(text: str, *, seconds: float) -> str:
     """The text that is worth believing, empty if it is an invention. `seconds` of audio it was heard in."""
     text = " ".join(text.replace("♪", " ").replace("\ufffd", "").split())
+    text = _MERIDIEM.sub(r"\1\2", text)
     words = _NOT_WORDS.sub(" ", text).lower().split()
     plain = " ".join(words)
     if not words or plain in PHANTOMS or any(credit in plain for credit in CREDITS):

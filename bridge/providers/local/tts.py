@@ -24,8 +24,8 @@ LONG_SENTENCE_CHARS = 60
 FIRST_CLAUSE_CHARS = 20
 """A clause shorter than this is not cut off: the voice needs context for its melody."""
 
-MAX_PIECE_CHARS = 240
-"""15 s of speech, 1.2 s of work."""
+MAX_PIECE_CHARS = 160
+"""10 s of speech, 0.8 s of work; the memory of a worker grows with the longest piece."""
 
 SENTENCE_PAUSE_MS = 220
 CLAUSE_PAUSE_MS = 90
@@ -33,6 +33,7 @@ CLAUSE_PAUSE_MS = 90
 
 _SENTENCE = re.compile(r"(?<=[.!?…])[\"')\]]*\s+|\n+")
 _CLAUSE = re.compile(r"[,;:](?=\s)|\s[–—-](?=\s)")
+_CONJUNCTION = re.compile(r"\s(?=(?:and|or|but|because|which|that|so|when|if)\s)")
 _SOUND = re.compile(r"[^\W_]")
 
 
@@ -124,9 +125,17 @@ def pieces(text: str) -> list[str]:
                 found.append(rest[: clause.end()].strip())
                 rest = rest[clause.end() :]
         while len(rest) > MAX_PIECE_CHARS:
-            clauses = [match.end() for match in _CLAUSE.finditer(rest, MAX_PIECE_CHARS // 2, MAX_PIECE_CHARS)]
-            cut = clauses[-1] if clauses else rest.rfind(" ", 0, MAX_PIECE_CHARS) + 1 or MAX_PIECE_CHARS
+            cut = _breath(rest)
             found.append(rest[:cut].strip())
             rest = rest[cut:]
         found.append(rest.strip())
     return [piece for piece in found if _SOUND.search(piece)]
+
+
+def _breath(text: str) -> int:
+    """Where a speaker would take breath in the second half of the first `MAX_PIECE_CHARS`."""
+    for place in (_CLAUSE, _CONJUNCTION):
+        ends = [match.end() for match in place.finditer(text, MAX_PIECE_CHARS // 2, MAX_PIECE_CHARS)]
+        if ends:
+            return ends[-1]
+    return text.rfind(" ", 0, MAX_PIECE_CHARS) + 1 or MAX_PIECE_CHARS

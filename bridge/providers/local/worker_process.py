@@ -22,11 +22,6 @@ ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
-    # A model's buffers come and go with each job: keep them instead of mapping them anew, which costs a fifth of
-    # the voice's time; onnxruntime's own arena would keep 120 MB more (docs/decisions.md).
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(64 << 20),
-    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
 }
 
 
@@ -61,6 +56,7 @@ class WorkerProcess(asyncio.SubprocessProtocol):
         _, worker = await asyncio.get_running_loop().subprocess_exec(
             cls,
             sys.executable,
+            "-P",  # nothing in the working directory is taken for a module
             "-m",
             "bridge.providers.local.worker",
             env={**os.environ, **ENVIRONMENT},

@@ -218,9 +218,10 @@ async def test_closing_fails_what_is_under_way_and_leaves_no_process() -> None:
 async def test_a_broken_model_is_told_at_the_start_and_nothing_is_left(tmp_path: Path) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"not a model")
-    pool = EnginePool(EngineSettings(workers=2, embed_model=broken), ["embed"])
+    pool = EnginePool(EngineSettings(workers=4, embed_model=broken), ["embed"])
     with pytest.raises(ProviderUnavailableError, match=r"broken\.onnx"):
         await pool.start()
+    assert children() == []
     assert pool.workers == []
     assert pool.overloaded() is not None
 

@@ -176,7 +176,7 @@ async def test_a_language_that_the_engine_does_not_know_is_refused(engines: Loca
 
 @pytest.mark.parametrize("rate", [8000, 16000])
 async def test_what_the_voice_says_is_understood(engines: LocalEngines, rate: int) -> None:
-    text = "Your table for four people is booked for Friday at half past seven. Is there anything else?"
+    text = "Your table is booked for Friday evening. Is there anything else I can do for you?"
     chunks = await say(engines, text, rate)
     assert len(chunks) == 2
     listener = Listener()
@@ -185,7 +185,7 @@ async def test_what_the_voice_says_is_understood(engines: LocalEngines, rate: in
     speak(stream, b"".join(chunks))
     stream.speech_paused()
     heard = (await listener.settled()).text
-    assert {"table", "people", "booked", "friday", "past", "anything", "else"} <= set(words(heard)), heard
+    assert wrong_words(heard, text) <= 3, heard
     await stream.aclose()
 
 

@@ -73,3 +73,11 @@ def test_a_short_first_sentence_stays_whole() -> None:
 
 def test_signs_alone_are_nothing_to_say() -> None:
     assert pieces("... !") == []
+
+
+def test_a_sentence_too_long_for_one_breath_is_cut_where_one_would_breathe() -> None:
+    start = "No problem. "
+    before = "we have many kinds of " + "very " * 18 + "good pasta"
+    after = "we have even more kinds of pizza than anyone in this long street could ever eat"
+    assert pieces(f"{start}{before}, {after}.") == ["No problem.", f"{before},", f"{after}."]
+    assert pieces(f"{start}{before} because {after}.") == ["No problem.", before, f"because {after}."]

@@ -52,6 +52,11 @@ def test_a_stutter_is_shortened() -> None:
     assert clean("Oh, oh, oh, oh, oh, oh, oh, what?", seconds=4.0) == "Oh, oh, oh, what?"
 
 
+def test_half_days_are_written_in_one_way() -> None:
+    assert clean("We are open until ten p. m..", seconds=2.0) == "We are open until ten pm"
+    assert clean("At 7 a.m. or 8 P.M. please", seconds=3.0) == "At 7 am or 8 PM please"
+
+
 def tone(level: float, ms: int) -> bytes:
     times = np.arange(8 * ms) / 8000
     return (level * 32767 * np.sin(2 * np.pi * 400 * times)).astype("<i2").tobytes()
