@@ -96,13 +96,13 @@ class RawCaller:
         self._speech.extend(encoded[i : i + 160].ljust(160, b"\xff") for i in range(0, len(encoded), 160))
 
     async def spoken(self) -> None:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             while self._speech:
                 await self._change()
 
     async def agent_speaks(self, after: int) -> int:
         """The index of the first loud packet from index `after` on."""
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             while True:
                 for index in range(after, len(self.packets)):
                     if self.packets[index].loud:
@@ -118,7 +118,7 @@ class RawCaller:
 
     async def packets_come(self, count: int) -> None:
         wanted = len(self.packets) + count
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             while len(self.packets) < wanted:
                 await self._change()
 
