@@ -88,8 +88,8 @@ class FormTalk:
         return self._ask_next(*say)
 
     def finish(self, template: str) -> str:
-        """`done` or `failed` with the values."""
-        return self._filled.say(template)
+        """`done` or `failed` with the values; empty rather than with a hole in it, if another model filled the form."""
+        return self._filled.say(template) if self._filled.missing is None else ""
 
     def _extract(self, text: str, expected: str) -> Extraction:
         filled = self._filled

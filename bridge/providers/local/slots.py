@@ -169,7 +169,7 @@ class _Reader:
         # What was asked for comes first, then what is missing, then what would be corrected.
         slots.sort(key=lambda slot: (slot.id != self.expected, slot.id in self.filled))
         hits = find(self.left(), slots[0])
-        kept = [hit for hit in hits if not self._negated(hit)]
+        kept = [hit for hit in hits if not self._negated(hit) and not (len(slots) == 1 and self._replaced(hit))]
         for hit in hits:
             self.used[hit.first : hit.behind] = [True] * (hit.behind - hit.first)
         if hits and not kept:
@@ -199,12 +199,12 @@ class _Reader:
         at = hit.first - 1
         while at >= 0 and self.found[at].text in _BEFORE_NEGATED:
             at -= 1
-        if at >= 0 and self.found[at].text in _NEGATIONS:
-            return True
-        # "from seven to eight" while something is being changed: the first is the old one.
-        begin = self.found[hit.first].text
-        follows_to = hit.behind < len(self.found) and self.found[hit.behind].text == "to"
-        return (begin == "from" or (at >= 0 and self.found[at].text == "from")) and follows_to
+        return at >= 0 and self.found[at].text in _NEGATIONS
+
+    def _replaced(self, hit: _Hit) -> bool:
+        """ "from seven to eight" while one thing is being changed: the first is the old value."""
+        led = "from" in (self.found[hit.first].text, self.found[hit.first - 1].text if hit.first else "")
+        return led and hit.behind < len(self.found) and self.found[hit.behind].text == "to"
 
     def may_be_time(
         self, hit: NumberHit, slot: Slot, named: Collection[str], either: list[tuple[str, SlotValue]]

@@ -196,6 +196,11 @@ def _vague(found: Sequence[Word], at: int, today: date) -> DateHit | None:
         if text == "next":
             saturday += timedelta(days=7)
         return DateHit(at, at + 2, (saturday, saturday + timedelta(days=1)))
+    if text in ("next", "this") and following == "week":
+        name_at = at + 3 if _text(found, at + 2) == "on" else at + 2
+        if _text(found, name_at) in WEEKDAYS:
+            monday = today - timedelta(days=today.weekday()) + timedelta(days=7 if text == "next" else 0)
+            return DateHit(at, name_at + 1, (monday + timedelta(days=WEEKDAYS.index(found[name_at].text)),))
     if text in ("next", "this") and following in ("week", "month"):
         return DateHit(at, at + 2, ())
     return None
