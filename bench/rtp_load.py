@@ -8,7 +8,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +39,8 @@ class Stream:
     expected: int = 0
     last_sequence: int = -1
     last_at: float = 0.0
+    shift: int = 0
+    """Where in the payloads this call begins, so that callers don't talk in chorus."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +62,14 @@ class LoadResult:
 class RtpLoad:
     """Any number of calls. `run` paces them; gaps are those between kernel arrival times of a call's packets."""
 
-    def __init__(self, host: str = "127.0.0.1") -> None:
+    def __init__(self, host: str = "127.0.0.1", payloads: Sequence[bytes] = ()) -> None:
+        """`payloads`: 20 ms of G.711 mu-law each, sent over and over by every call, each from a place of its own."""
         self._host = host
         self._epoll = select.epoll()
         self._streams: dict[int, Stream] = {}
         self._slots: list[list[Stream]] = [[] for _ in range(SLOTS)]
-        self._payload = _speechlike()
+        self._payload = payloads or _speechlike()
+        self._spread = bool(payloads)
         self._bins = [0] * GAP_BINS
         self._late_sends = 0
         self._measuring = False
@@ -80,7 +84,8 @@ class RtpLoad:
 
     def add(self, sock: socket.socket, destination: tuple[str, int]) -> None:
         """The call is up: send to `destination` from now on."""
-        stream = Stream(sock, destination)
+        shift = len(self._streams) * 997 % len(self._payload) if self._spread else 0
+        stream = Stream(sock, destination, shift=shift)
         self._streams[sock.fileno()] = stream
         self._slots[len(self._streams) % SLOTS].append(stream)
         self._epoll.register(sock.fileno(), select.EPOLLIN)
@@ -90,8 +95,10 @@ class RtpLoad:
             stream.sock.close()
         self._epoll.close()
 
-    def run(self, seconds: float, *, measure: bool, poll: Callable[[], None] | None = None) -> LoadResult:
-        """Send and receive for `seconds`; with `measure`, count from zero."""
+    def run(
+        self, seconds: float, *, measure: bool, poll: Callable[[], None] | None = None, poll_slots: int = 1000
+    ) -> LoadResult:
+        """Send and receive for `seconds`; with `measure`, count from zero. `poll` is called each `poll_slots` ms."""
         if measure:
             self._bins = [0] * GAP_BINS
             self._late_sends = 0
@@ -112,7 +119,7 @@ class RtpLoad:
                 self._late_sends += len(self._slots[slot % SLOTS])
             self._send(self._slots[slot % SLOTS])
             slot += 1
-            if poll and slot % 1000 == 0:
+            if poll and slot % poll_slots == 0:
                 poll()
         self._receive(0.0)
         streams = self._streams.values()
@@ -135,7 +142,7 @@ class RtpLoad:
             sequence = stream.sequence
             stream.sequence = sequence + 1
             head = _header.pack(0x80, 0, sequence & 0xFFFF, (sequence * 160) & 0xFFFFFFFF, 0x1000)
-            stream.sock.sendto(head + payloads[sequence % len(payloads)], stream.destination)
+            stream.sock.sendto(head + payloads[(sequence + stream.shift) % len(payloads)], stream.destination)
             stream.sent += 1
 
     def _receive(self, timeout: float) -> None:

@@ -1,0 +1,37 @@
+"""`make bench`: every measurement of this box, one after the other, or the one that is named."""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+MEASUREMENTS = {
+    "bridging": (["-m", "bench.bridging"], ["--calls=1,50,200", "--seconds=6"]),
+    "conversation": (["-m", "bench.conversation"], ["--phones=1,2"]),
+    "vad": (["bench/vad.py"], ["--only=cost"]),
+    "media": (["-m", "bench.media"], ["--calls=1,50,200", "--seconds=6"]),
+}
+"""Name to how it is started, and what makes it quick. Each runs in a process of its own: none warms up another."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("what", nargs="*", metavar="WHAT", help=f"of {', '.join(MEASUREMENTS)} (default: all)")
+    parser.add_argument("--quick", action="store_true", help="fewer calls, for less long: a first look, no result")
+    options = parser.parse_args()
+    if unknown := set(options.what) - set(MEASUREMENTS):
+        parser.error(f"there is no measurement {', '.join(sorted(unknown))}; known: {', '.join(MEASUREMENTS)}")
+    failed = []
+    for name in options.what or MEASUREMENTS:
+        command, quick = MEASUREMENTS[name]
+        print(f"\n== {name} ==", flush=True)
+        arguments = [sys.executable, *command, *(quick if options.quick else [])]
+        if subprocess.run(arguments, cwd=Path(__file__).parent.parent, check=False).returncode:
+            failed.append(name)
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
