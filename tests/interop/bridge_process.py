@@ -1,0 +1,235 @@
+"""A real `offhook serve` in a process of its own, with an echo agent: what the interoperability tests call."""
+
+import os
+import queue
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+START_S = 30.0
+STOP_S = 20.0
+"""Only a limit: an idle bridge stops at once."""
+
+CONFIG = """\
+data_dir: data
+sip: {{listen: 127.0.0.1, port: {sip}, t1_ms: {t1_ms}}}
+rtp: {{port_min: {rtp_min}, port_max: {rtp_max}}}
+http: {{listen: 127.0.0.1, port: {http}}}
+limits: {{clock_lateness_ms: 1000, drain_s: 30}}
+agents:
+  echo: {{kind: echo}}
+routes:
+  - {{to: echo, agent: echo}}
+"""
+"""The lateness limit is out of the way: these tests are about signalling, on machines that may be busy."""
+
+
+class BridgeProcess:
+    """A bridge on 127.0.0.1 with its own data directory and free ports. Made ready by the constructor."""
+
+    def __init__(self, folder: Path, *, t1_ms: int = 500, rtp_ports: int = 600) -> None:
+        self.folder = folder
+        self.sip_port = free_port(socket.SOCK_DGRAM)
+        self.http_port = free_port(socket.SOCK_STREAM)
+        # Below the ports that the system gives out by itself. The pool passes over single ones that are taken.
+        self.rtp_min = 2 * random.randrange(5000, 15000 - rtp_ports // 2)
+        self.rtp_max = self.rtp_min + rtp_ports - 1
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "conf.yaml").write_text(
+            CONFIG.format(
+                sip=self.sip_port, http=self.http_port, rtp_min=self.rtp_min, rtp_max=self.rtp_max, t1_ms=t1_ms
+            )
+        )
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("OFFHOOK_")}
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        self.said: list[str] = []
+        """Every line of its output and its log."""
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "bridge.cli", "serve", "-c", "conf.yaml"],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        try:
+            self._wait_for_line("ready for calls", START_S)
+        except AssertionError:
+            self.kill()
+            raise
+        key = (folder / "data" / "api-key").read_text().strip()
+        self._http = httpx.Client(
+            base_url=f"http://127.0.0.1:{self.http_port}", headers={"X-API-Key": key}, timeout=10, trust_env=False
+        )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    # -- the API --------------------------------------------------------------------------------------------
+
+    def calls(self, *, leg_id: str | None = None, live: bool | None = None) -> list[dict[str, Any]]:
+        """Calls, newest first, all pages."""
+        query: dict[str, Any] = {"limit": 200}
+        if leg_id is not None:
+            query["leg_id"] = leg_id
+        if live is not None:
+            query["live"] = live
+        found: list[dict[str, Any]] = []
+        while True:
+            page = self._http.get("/api/calls", params=query).raise_for_status().json()
+            found += page["calls"]
+            if not page.get("next_cursor"):
+                return found
+            query["cursor"] = page["next_cursor"]
+
+    def call(self, call_id: str) -> dict[str, Any]:
+        """One call with its events."""
+        found: dict[str, Any] = self._http.get(f"/api/calls/{call_id}").raise_for_status().json()
+        return found
+
+    def dial(self, to: str, *, timeout_s: float = 30) -> str:
+        """The id of a call that the bridge makes."""
+        response = self._http.post("/api/calls", json={"to": to, "agent": "echo", "timeout_s": timeout_s})
+        assert response.status_code == 202, response.text
+        call_id: str = response.json()["id"]
+        return call_id
+
+    def hang_up(self, call_id: str) -> None:
+        response = self._http.delete(f"/api/calls/{call_id}")
+        assert response.status_code == 204, response.text
+
+    def metrics(self) -> Mapping[str, float]:
+        """The samples without labels."""
+        text = self._http.get("/metrics").raise_for_status().text
+        return {name: float(value) for name, value in re.findall(r"^(\w+) (\S+)$", text, re.MULTILINE)}
+
+    # -- waiting --------------------------------------------------------------------------------------------
+
+    def wait_until_ended(self, call_id: str, limit_s: float = 15) -> dict[str, Any]:
+        """The call's record when it has ended."""
+        return self.wait_for(
+            lambda: (call := self.call(call_id))["state"] == "ended" and call, limit_s, "an ended call"
+        )
+
+    def wait_for_live(self, leg_id: str, limit_s: float = 10) -> str:
+        """The id of the call with this SIP Call-ID, when it is up."""
+
+        def up() -> str | None:
+            return next(
+                (c["id"] for c in self.calls(live=True) if c["leg_id"] == leg_id and c["state"] == "up"), None
+            )
+
+        return self.wait_for(up, limit_s, f"a live call {leg_id}")
+
+    def wait_for(self, probe: Callable[[], Any], limit_s: float, what: str) -> Any:
+        """What `probe` gives as soon as it is true."""
+        until = time.monotonic() + limit_s
+        while not (found := probe()):
+            assert time.monotonic() < until, f"no {what} within {limit_s} s; the bridge said:\n{self.tail()}"
+            assert self._process.poll() is None, f"the bridge is gone, waiting for {what}:\n{self.tail()}"
+            time.sleep(0.02)
+        return found
+
+    def wait_until_idle(self, limit_s: float = 10) -> None:
+        """No call, no RTP stream, no port left in use."""
+        empty = {"offhook_calls_live": 0.0, "offhook_rtp_streams": 0.0, "offhook_rtp_ports_in_use": 0.0}
+
+        def idle() -> bool:
+            metrics = self.metrics()
+            return {name: metrics[name] for name in empty} == empty and not self.calls(live=True)
+
+        self.wait_for(idle, limit_s, f"return to {empty}")
+
+    # -- its process ----------------------------------------------------------------------------------------
+
+    def open_files(self) -> int:
+        return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
+
+    def threads(self) -> int:
+        return len(list(Path(f"/proc/{self.pid}/task").iterdir()))
+
+    def terminate(self) -> None:
+        """SIGTERM: drain and stop."""
+        self._process.send_signal(signal.SIGTERM)
+
+    def wait_for_exit(self, limit_s: float = STOP_S) -> int:
+        """The exit code."""
+        try:
+            code = self._process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"the bridge did not stop within {limit_s} s:\n{self.tail()}") from None
+        self._reader.join(5)
+        return code
+
+    def stop(self) -> None:
+        """SIGTERM; it must end with 0 and without a traceback."""
+        if self._process.poll() is None:
+            self.terminate()
+        self.expect_exit()
+
+    def expect_exit(self) -> None:
+        """Wait for the end that SIGTERM has begun: with 0 and without a traceback."""
+        code = self.wait_for_exit()
+        self._http.close()
+        assert code == 0, f"exit code {code}:\n{self.tail()}"
+        self.assert_no_crash()
+
+    def assert_no_crash(self) -> None:
+        crashed = [line for line in self.said if "Traceback" in line or "crashed" in line]
+        assert not crashed, f"the bridge logged a crash:\n{self.tail(200)}"
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def tail(self, lines: int = 40) -> str:
+        return "".join(self.said[-lines:])
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.said.append(line)
+            self._lines.put(line)
+        self._lines.put(None)
+
+    def _wait_for_line(self, wanted: str, limit_s: float) -> None:
+        until = time.monotonic() + limit_s
+        while True:
+            try:
+                line = self._lines.get(timeout=max(0.0, until - time.monotonic()))
+            except queue.Empty:
+                raise AssertionError(f"no {wanted!r} within {limit_s} s:\n{self.tail()}") from None
+            assert line is not None, f"the bridge ended before {wanted!r}:\n{self.tail()}"
+            if wanted in line:
+                return
+
+
+def free_port(kind: socket.SocketKind) -> int:
+    """A port of 127.0.0.1 that was free a moment ago."""
+    with socket.socket(socket.AF_INET, kind) as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def send_garbage(ports: Sequence[int], datagrams: Sequence[bytes]) -> None:
+    """Every datagram to every one of these ports of 127.0.0.1."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        for port in ports:
+            for data in datagrams:
+                sock.sendto(data, ("127.0.0.1", port))
