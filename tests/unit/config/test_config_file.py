@@ -20,9 +20,7 @@ def info(to: str, from_: str = "1001") -> LegInfo:
     return LegInfo("sip", "inbound", from_, to, "", "id", "127.0.0.1:5060")
 
 
-def test_the_built_in_default_has_the_receptionist_and_the_echo(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_built_in_default_has_both_agents(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     config = load(None).config
     assert pick_agent(config.routes, info("agent")) == "receptionist"
