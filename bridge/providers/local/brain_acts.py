@@ -5,8 +5,9 @@ By words, not by meaning: these must be certain and cost nothing. A phrase list 
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
-from bridge.providers.local.text_words import plain
+from bridge.providers.local.text_words import CACHED_TEXTS, plain
 
 
 def _phrases(listed: str) -> str:
@@ -207,6 +208,7 @@ class Acts:
         )
 
 
+@lru_cache(maxsize=CACHED_TEXTS)
 def acts(text: str) -> Acts:
     """What `text` does."""
     words = plain(text)

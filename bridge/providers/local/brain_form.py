@@ -88,7 +88,7 @@ class FormTalk:
         return self._ask_next(*say)
 
     def finish(self, template: str) -> str:
-        """`done` or `failed` with the values; empty rather than with a hole in it, if another model filled the form."""
+        """`done` or `failed` with the values; empty, not with a hole in it, if another model filled the form."""
         return self._filled.say(template) if self._filled.missing is None else ""
 
     def _extract(self, text: str, expected: str) -> Extraction:

@@ -31,6 +31,7 @@ _NAMED_DAYS = {
     ("valentines",): (2, 14),
     ("halloween",): (10, 31),
 }
+_NAMING = frozenset(name[0] for name in _NAMED_DAYS)
 _LEADING = frozenset({"on", "the", "for", "at", "by", "coming", "around", "about"})
 _NOT_A_DAY = frozenset({"time", "one", "question", "floor", "person", "name", "thing", "option", "of", "please"})
 _RECENTLY_PAST = timedelta(days=60)
@@ -130,6 +131,8 @@ def _distance(found: Sequence[Word], at: int, today: date) -> DateHit | None:
 
 
 def _named(found: Sequence[Word], at: int, today: date) -> DateHit | None:
+    if found[at].text not in _NAMING:
+        return None
     for name, (month, day) in _NAMED_DAYS.items():
         if tuple(word.text for word in found[at : at + len(name)]) == name:
             return DateHit(at, at + len(name), (_on(today, month, day),))

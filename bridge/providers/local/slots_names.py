@@ -19,6 +19,7 @@ _INTRODUCTIONS = tuple(
 )
 _WEAK_INTRODUCTIONS = (("this", "is"), ("i", "am"), ("im",), ("under",), ("call", "me"))
 """Introduce a name only where the recogniser wrote the next word with a capital."""
+_INTRODUCING = frozenset(phrase[0] for phrase in (*_INTRODUCTIONS, *_WEAK_INTRODUCTIONS))
 _LEAD_INS = word_set("""
     its it is would be that thats thatd for under i am im this just the yes yeah yep sure ok okay well uh um er erm hm
     ah oh so please mr mrs ms miss mister doctor dr of course and put on by name no
@@ -62,6 +63,8 @@ class NameHit:
 def name_in(found: Sequence[Word], *, expected: bool) -> NameHit | None:
     """The name said in `found`: behind an introduction anywhere, or, if `expected`, the words alone."""
     for at in range(len(found)):
+        if found[at].text not in _INTRODUCING:
+            continue
         for introduction in _INTRODUCTIONS:
             if _starts(found, at, introduction):
                 hit = _name_at(found, at, at + len(introduction), lenient=True)

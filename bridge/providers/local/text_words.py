@@ -3,6 +3,10 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+
+CACHED_TEXTS = 1024
+"""A conversation is replayed for each reply: its sentences are read again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +28,8 @@ _WORD = re.compile(
 _BREAK = re.compile(r"[,.;:?!]|\s[-–—]\s")
 
 
-def words(text: str) -> list[Word]:
+@lru_cache(maxsize=CACHED_TEXTS)
+def words(text: str) -> tuple[Word, ...]:
     """Split `text` into words."""
     found: list[Word] = []
     last_end = 0
@@ -39,7 +44,7 @@ def words(text: str) -> list[Word]:
         after_break = bool(_BREAK.search(text, last_end, match.start()))
         found.append(Word(normal, raw, match.start(), match.end(), after_break))
         last_end = match.end()
-    return found
+    return tuple(found)
 
 
 def plain(text: str) -> str:
