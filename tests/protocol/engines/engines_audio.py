@@ -112,5 +112,5 @@ async def hear(stt: LocalStt, pcm: bytes, onset: int = 0, end: int | None = None
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for something that other processes bring about."""
     async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - there is no event of it
+        while not condition():
             await asyncio.sleep(0.01)

@@ -15,7 +15,7 @@ async def main() -> None:
     work = asyncio.create_task(
         pool.run("tts", {"text": text, "sample_rate": 8000}, priority=Priority.REPLY, deadline_s=60)
     )
-    while not pool.load.running:  # noqa: ASYNC110 - there is no event of it
+    while not pool.load.running:
         await asyncio.sleep(0)
     print(*(pid for pid, _, _ in pool.workers), flush=True)
     await asyncio.to_thread(sys.stdin.read)
