@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -44,11 +45,13 @@ STAGES = ("endpoint_ms", "stt_ms", "llm_ms", "tts_ms", "reply_ms")
 
 CONFIG = """
 rtp: {port_min: 20000, port_max: 24999}
+limits: {conversations: 16, clock_lateness_ms: 10000}
 log: {level: warning}
 agents:
   receptionist: {kind: conversation, brief_file: receptionist, record: true}
 routes: [{to: agent, agent: receptionist}]
 """
+"""Neither limit refuses a call here: how it goes beyond them is to be measured."""
 
 HEADER = (
     f"{'phones':>7}{'reply p50':>10}{'p95':>6}{'n':>5}{'barge-in p50':>13}{'p95':>6}{'n':>4}"
@@ -81,21 +84,26 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     with (
         tempfile.TemporaryDirectory(prefix="offhook-bench-") as folder,
-        serve(CONFIG, Path(folder), {"OFFHOOK_LIMITS_CONVERSATIONS": "16"}) as bridge,
+        serve(CONFIG, Path(folder)) as bridge,
     ):
         print("Conversation: the receptionist on embedded engines, phones with the sample conversation", flush=True)
         print(HEADER)
-        first: float | None = None
-        doubled: int | None = None
+        medians: dict[int, float] = {}
         for phones in (int(number) for number in options.phones.split(",")):
             # Few phones give few replies: they talk more than once.
-            median = measure(bridge, phones, rounds=2 if phones == 1 else 1)
-            first = median if first is None else first
-            if doubled is None and median > 2 * first:
-                doubled = phones
+            medians[phones] = measure(bridge, phones, rounds=2 if phones == 1 else 1)
     print(FOOTNOTE)
-    print(f"the median reply delay has doubled at {doubled} phones" if doubled else "the reply delay never doubled")
-    return 0
+    print(verdict(medians))
+    return 1 if any(math.isnan(median) for median in medians.values()) else 0
+
+
+def verdict(medians: dict[int, float]) -> str:
+    """From what number of phones on the median reply delay is twice that of the first."""
+    first = next(iter(medians.values()))
+    if any(math.isnan(median) for median in medians.values()):
+        return "no verdict: at some number of phones there was no reply at all"
+    doubled = [phones for phones, median in medians.items() if median > 2 * first]
+    return f"the median reply delay has doubled at {doubled[0]} phones" if doubled else "the delay did not double"
 
 
 def measure(bridge: Served, phones: int, rounds: int) -> float:

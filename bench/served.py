@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ class Served:
 
 
 @contextlib.contextmanager
-def serve(config: str, folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[Served]:
+def serve(config: str, folder: Path) -> Iterator[Served]:
     """Run a bridge with this YAML in `folder` until the context is left. Ports are chosen here. Raises RuntimeError
     with the end of its log where it does not come up."""
     sip_port, http_port = _free_port(socket.SOCK_DGRAM), _free_port(socket.SOCK_STREAM)
@@ -94,7 +94,7 @@ def serve(config: str, folder: Path, environment: Mapping[str, str] | None = Non
         "OFFHOOK_HTTP_PORT": str(http_port),
         "OFFHOOK_DATA_DIR": str(folder / "data"),
         "PYTHONPATH": str(Path(__file__).parent.parent),
-    } | dict(environment or {})
+    }
     command = [sys.executable, "-W", "ignore", "-m", "bridge.cli", "serve", "-c", "bench.yaml"]
     log = folder / "bridge.log"
     with log.open("wb") as output:
