@@ -61,6 +61,9 @@ def _with_units(found: Sequence[Word], units: Collection[str]) -> list[NumberHit
     at = 0
     while at < len(found):
         number = (1, at + 1) if found[at].text in ("a", "an") else cardinal(found, at)
+        if found[at].text == "before" and _text(found, at + 1) in units:
+            # What a recogniser makes of "for four people".
+            number = (4, at + 1)
         if number is None:
             at += 1
             continue

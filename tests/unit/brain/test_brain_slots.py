@@ -164,6 +164,7 @@ def test_a_spoken_time_is_understood(moment: time) -> None:
     ("text", "count"),
     [
         ("four people", 4),
+        ("a table before people", 4),
         ("a party of six", 6),
         ("table for two", 2),
         ("there are five of us", 5),
