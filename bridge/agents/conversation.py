@@ -88,6 +88,8 @@ class Conversation:
     def __init__(self, agent: ConversationAgent, session: CallSession) -> None:
         settings = agent.settings
         limits = settings.limits
+        # One time for the whole call: the brain replays what was said, and "tomorrow" must stay the same day.
+        began_at = agent.wall_clock()
         self._settings = settings
         self._limits = limits
         self._session = session
@@ -113,7 +115,7 @@ class Conversation:
                 self._toolbox,
                 settings,
                 clock=session.clock,
-                wall_clock=agent.wall_clock,
+                wall_clock=lambda: began_at,
                 failed=lambda error: self._record.provider_failed("llm", error),
             ),
             memory=self._memory,

@@ -23,6 +23,9 @@ MAX_CATCH_UP_S = 0.5
 LATE_S = 0.01
 """A step that starts this late counts as late: half a frame, which a far end's jitter buffer notices."""
 
+WINDOW_S = 10.0
+"""How far back lateness is looked at."""
+
 WINDOW_STEPS = 2048
 """Steps over which percentiles are taken: 10 s with all phases in use."""
 
@@ -96,6 +99,7 @@ class MediaClock:
         self._steps = self._late = self._skipped = self._crashes = self._hook_failures = 0
         self._lateness = array("d", bytes(8 * WINDOW_STEPS))
         self._busy = array("d", bytes(8 * WINDOW_STEPS))
+        self._stepped_at = array("d", bytes(8 * WINDOW_STEPS))
         self._latest = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -171,6 +175,7 @@ class MediaClock:
         self._latest = max(0.0, began - due)
         self._lateness[index] = self._latest
         self._busy[index] = self._now() - began
+        self._stepped_at[index] = began
         self._steps += 1
         self._late += self._latest >= LATE_S
 
@@ -244,12 +249,17 @@ class MediaClock:
         return self._now()
 
     def lateness_p99_ms(self) -> float:
-        """Of the last 10 s or so: what admission control looks at."""
+        """Of the last 10 s: what admission control looks at. 0 where nothing was stepped in that time: what was
+        late an hour ago must not keep calls away for good."""
         return self._lateness_at(0.99)
 
     def _lateness_at(self, part: float) -> float:
         count = min(self._steps, WINDOW_STEPS)
-        return sorted(self._lateness[:count])[min(int(count * part), count - 1)] * 1000 if count else 0.0
+        since = self._now() - WINDOW_S
+        recent = sorted(
+            late for late, at in zip(self._lateness[:count], self._stepped_at[:count], strict=True) if at >= since
+        )
+        return recent[min(int(len(recent) * part), len(recent) - 1)] * 1000 if recent else 0.0
 
     @property
     def stats(self) -> ClockStats:

@@ -225,3 +225,19 @@ async def test_clock_runs_on_the_event_loop_and_stops() -> None:
     count = len(leg.ticks)
     await asyncio.sleep(0.05)
     assert len(leg.ticks) == count
+
+
+def test_lateness_is_forgotten_after_ten_seconds_with_and_without_legs() -> None:
+    time = FakeTime()
+    clock = MediaClock(time_now=time)
+    leg = Leg().put_on(clock)
+    for _ in range(20):
+        time.now += 0.25
+        clock.run(time.now)
+    assert clock.lateness_p99_ms() > 100
+    clock.remove(leg)
+    time.now += 10.1
+    assert clock.lateness_p99_ms() == 0.0
+    Leg().put_on(clock)
+    run(clock, time, 1.0)
+    assert clock.lateness_p99_ms() < 1.0
