@@ -45,7 +45,7 @@ STAGES = ("endpoint_ms", "stt_ms", "llm_ms", "tts_ms", "reply_ms")
 
 CONFIG = """
 rtp: {port_min: 20000, port_max: 24999}
-limits: {conversations: 16, clock_lateness_ms: 10000}
+limits: {conversations: 200, clock_lateness_ms: 10000}
 log: {level: warning}
 agents:
   receptionist: {kind: conversation, brief_file: receptionist, record: true}

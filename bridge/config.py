@@ -81,7 +81,7 @@ class HttpSettings(Section):
 class LimitSettings(Section):
     calls: Annotated[int, Field(ge=1)] = 500
     """Live calls on this box; the next one gets 503."""
-    conversations: Annotated[int, Field(ge=1)] = 8
+    conversations: Annotated[int, Field(ge=1)] = 12
     """Live calls on embedded engines; docs/performance.md says how many a box holds."""
     clock_lateness_ms: Annotated[float, Field(gt=0)] = 40
     """New calls get 503 while the media clock's recent 99th percentile of lateness is above this."""
