@@ -26,15 +26,14 @@ from bridge.audio.clock import MediaClock
 from bridge.audio.vad import VoiceActivity
 from bridge.events import Cause
 from bridge.legs.base import LegError
-from bridge.legs.media import MediaPlane
-from bridge.legs.sip_endpoint import SipEndpoint, SipEndpointSettings
+from bridge.legs.sip_endpoint import SipEndpoint
 from bridge.phone import (
-    PHONE_PORTS,
     PhoneError,
     PhoneOptions,
     PhoneReport,
+    Talk,
     Utterance,
-    _Talk,
+    open_phone,
     sample_conversation,
 )
 
@@ -166,17 +165,7 @@ def stage_delays(bridge: Served, results: list[PhoneResult]) -> dict[str, list[f
 async def call(target: str, count: int) -> list[PhoneResult]:
     """The phones' process: `count` calls at once on one clock."""
     async with contextlib.AsyncExitStack() as stack:
-        clock = MediaClock()
-        stack.push_async_callback(clock.aclose)
-        voice = VoiceActivity()
-        stack.push_async_callback(voice.aclose)
-        media = MediaPlane(clock, PHONE_PORTS)
-        stack.callback(media.close)
-        endpoint = SipEndpoint(SipEndpointSettings(port=0, user_agent="Offhook bench"), media)
-        await endpoint.start()
-        stack.push_async_callback(endpoint.aclose)
-        clock.after_tick(voice.after_tick)
-        clock.start()
+        clock, voice, endpoint = await open_phone(stack, "Offhook bench")
         return await asyncio.gather(*(_phone(number, target, endpoint, clock, voice) for number in range(count)))
 
 
@@ -201,7 +190,7 @@ async def _phone(
         result.failure = str(error)
         return result
     result.call_id = leg.info.id
-    talk = _Talk(leg, clock, options, report, lambda line: None)
+    talk = Talk(leg, clock, options, report, lambda line: None)
     try:
         await talk.reach_answer(begun)
         talk.attend(voice)

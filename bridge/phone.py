@@ -124,6 +124,25 @@ def read_speech(path: Path, sample_rate: int) -> bytes:
     return resampler.process(samples.tobytes()) + resampler.flush()
 
 
+async def open_phone(
+    stack: contextlib.AsyncExitStack, user_agent: str
+) -> tuple[MediaClock, VoiceActivity, SipEndpoint]:
+    """What calls are made with: a running clock, voice activity on it, a SIP endpoint on a free port. `stack` closes
+    them."""
+    clock = MediaClock()
+    stack.push_async_callback(clock.aclose)
+    voice = VoiceActivity()
+    stack.push_async_callback(voice.aclose)
+    media = MediaPlane(clock, PHONE_PORTS)
+    stack.callback(media.close)
+    endpoint = SipEndpoint(SipEndpointSettings(port=0, user_agent=user_agent), media)
+    await endpoint.start()
+    stack.push_async_callback(endpoint.aclose)
+    clock.after_tick(voice.after_tick)
+    clock.start()
+    return clock, voice, endpoint
+
+
 async def place_call(options: PhoneOptions, say: Say) -> int:
     """Make the call, tell `say` what happens. Returns 0; raises PhoneError if the agent did not do its part."""
     for utterance in options.script:
@@ -131,24 +150,14 @@ async def place_call(options: PhoneOptions, say: Say) -> int:
         read_speech(utterance.path, 8000)
     report = PhoneReport()
     async with contextlib.AsyncExitStack() as stack:
-        clock = MediaClock()
-        stack.push_async_callback(clock.aclose)
-        voice = VoiceActivity()
-        stack.push_async_callback(voice.aclose)
-        media = MediaPlane(clock, PHONE_PORTS)
-        stack.callback(media.close)
-        endpoint = SipEndpoint(SipEndpointSettings(port=0, user_agent="Offhook phone"), media)
-        await endpoint.start()
-        stack.push_async_callback(endpoint.aclose)
-        clock.after_tick(voice.after_tick)
-        clock.start()
+        clock, voice, endpoint = await open_phone(stack, "Offhook phone")
         say(f"calling {options.target} ...")
         begun = clock.time()
         try:
             leg = await endpoint.dial(options.target, from_user=options.from_user, timeout_s=options.wait_s)
         except LegError as error:
             raise PhoneError(str(error)) from error
-        talk = _Talk(leg, clock, options, report, say)
+        talk = Talk(leg, clock, options, report, say)
         try:
             answered_at = await talk.reach_answer(begun)
             recorder = _record(stack, options, leg, answered_at)
@@ -230,7 +239,7 @@ def summary(report: PhoneReport) -> list[str]:
     return lines
 
 
-class _Talk:
+class Talk:
     """The course of the call: what the agent does, and what is said to it when."""
 
     def __init__(self, leg: SipLeg, clock: MediaClock, options: PhoneOptions, report: PhoneReport, say: Say) -> None:
