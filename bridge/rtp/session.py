@@ -120,6 +120,38 @@ class RtpQuality:
     """`packets_rejected` by reason: malformed, payload-type, stranger, rtcp (not counted as rejected)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reception:
+    """What a report block says of the source that is heard now (RFC 3550 6.4.1); counters begin anew with it."""
+
+    ssrc: int
+    highest_sequence: int
+    """Extended by the number of wraps in its upper 16 bits."""
+    expected: int
+    """Packets, by sequence number."""
+    received: int
+    """Packets, duplicates not counted."""
+    jitter: float
+    """Interarrival jitter, in units of the RTP clock."""
+    clock_rate: int
+    """Hz of the RTP clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class SenderInfo:
+    """What a sender report says of our stream (RFC 3550 6.4.1)."""
+
+    ssrc: int
+    packets: int
+    octets: int
+    """Of payload."""
+    timestamp: int
+    """RTP timestamp of the tick at `at`, sent or not; it goes on by `clock_rate` a second."""
+    at: float
+    """Clock time (s, monotonic)."""
+    clock_rate: int
+
+
 class RtpSession:
     """Not thread-safe. Nothing that comes from the network raises."""
 
@@ -164,6 +196,8 @@ class RtpSession:
         self._timestamp = secrets.randbits(32)
         self._mark = MARKER
         self._sent = 0
+        self._octets = 0
+        self._ticked_at = now
         self._last_pcm = b""
         self._last_payload = b""
         """What was encoded last: silence is the same object each tick."""
@@ -285,6 +319,33 @@ class RtpSession:
             rejected=rejected,
         )
 
+    @property
+    def reception(self) -> Reception | None:
+        """For RTCP: what came of the present source; None before the first packet."""
+        timeline = self._jitter.timeline
+        if not timeline.started:
+            return None
+        return Reception(
+            ssrc=timeline.heard_ssrc,
+            highest_sequence=timeline.highest,
+            expected=timeline.expected,
+            received=timeline.received_now,
+            jitter=timeline.jitter,
+            clock_rate=timeline.clock_rate,
+        )
+
+    @property
+    def sender(self) -> SenderInfo:
+        """For RTCP: what we sent so far."""
+        return SenderInfo(
+            ssrc=self.ssrc,
+            packets=self._sent,
+            octets=self._octets,
+            timestamp=self._timestamp,
+            at=self._ticked_at,
+            clock_rate=self.format.codec.clock_rate,
+        )
+
     # -- the network's side ---------------------------------------------------------------------------------
 
     def receive(self, data: bytes, address: Address, arrival: float) -> None:
@@ -353,6 +414,7 @@ class RtpSession:
         if self._receiver.pressed:
             self._tell_digits(self._receiver.poll(now))
         self._timestamp = timestamp = (self._timestamp + self._step) & MASK_32
+        self._ticked_at = now
         if self._withhold or self._sender.busy:
             return self._tick_without_playout(now, timestamp)
         pcm = self.playout.take(now)
@@ -383,6 +445,7 @@ class RtpSession:
             return None
         self._sequence = sequence = (self._sequence + 1) & MASK_16
         self._sent += 1
+        self._octets += len(payload)
         return pack_header(0x80, second, sequence, timestamp, self.ssrc) + payload
 
     def _tell_silence(self, now: float) -> None:

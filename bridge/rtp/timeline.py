@@ -26,6 +26,9 @@ DUPLICATE = -1
 MISFIT = -2
 """What `accept` returns instead of a timestamp."""
 
+FIRST_CYCLE = 0x10000
+"""Added to sequence numbers, so that one from before the first packet is not negative."""
+
 SEEN_BITS = (1 << 128) - 1
 """Duplicates are known among the last 128 packets."""
 
@@ -47,11 +50,13 @@ class Timeline:
         "_max_delay",
         "_min_delay",
         "_peak",
+        "_received_before",
         "_seen",
         "_top",
         "base",
         "clock_rate",
         "frame",
+        "heard_ssrc",
         "high",
         "low",
         "newest",
@@ -77,7 +82,9 @@ class Timeline:
         self._max_delay = clock_rate * max_delay_ms / 1000
         self._jump = clock_rate * JUMP_S
         self._jitter = 0.0
-        self._expected_before = 0
+        self.heard_ssrc = -1
+        """The stream's SSRC, which stays known when `ssrc` is forgotten so that the next packet starts anew."""
+        self._expected_before = self._received_before = 0
         self._first = self._top = 0
         self._seen = 0
         self._last_transit = 0.0
@@ -89,23 +96,41 @@ class Timeline:
     @property
     def lost(self) -> int:
         """Packets expected by sequence number and never received, restarts included."""
-        return max(0, self._expected_before + self._expected() - self.received)
+        return max(0, self._expected_before + self.expected - self.received)
+
+    @property
+    def expected(self) -> int:
+        """Packets by sequence number since the stream began (anew)."""
+        return self._top - self._first + 1 if self.started else 0
+
+    @property
+    def received_now(self) -> int:
+        """Packets, duplicates not counted, since the stream began (anew)."""
+        return self.received - self._received_before
+
+    @property
+    def highest(self) -> int:
+        """Extended highest sequence number of the stream (RFC 3550 A.1)."""
+        return self._top - FIRST_CYCLE
+
+    @property
+    def jitter(self) -> float:
+        """Interarrival jitter (RFC 3550 6.4.1) in units of the RTP clock."""
+        return self._jitter
 
     @property
     def jitter_ms(self) -> float:
         """Interarrival jitter (RFC 3550 6.4.1)."""
         return self._jitter * 1000 / self.clock_rate
 
-    def _expected(self) -> int:
-        return self._top - self._first + 1 if self.started else 0
-
     def start(self, sequence: int, timestamp: int, ssrc: int, arrival: float) -> int:
         """Begin (again) with this packet; returns its unwrapped timestamp."""
-        self._expected_before += self._expected()
+        self._expected_before += self.expected
+        self._received_before = self.received
         self.started = True
-        self.ssrc = ssrc
+        self.ssrc = self.heard_ssrc = ssrc
         self.received += 1
-        self._first = self._top = sequence + 0x10000
+        self._first = self._top = sequence + FIRST_CYCLE
         self._seen = 1
         stamp = self.newest = timestamp + (1 << 32)
         self._last_transit = arrival * self.clock_rate - stamp

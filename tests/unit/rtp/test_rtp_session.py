@@ -380,3 +380,49 @@ def test_strangers_and_garbage_do_not_keep_a_call_alive() -> None:
         call.session.receive(b"garbage", NAMED, call.now)
         call.tick()
     assert [type(event) for event in call.events] == [MediaSilent, MediaTimedOut]
+
+
+# -- for RTCP -----------------------------------------------------------------------------------------------
+
+
+def test_reception_counts_the_present_source() -> None:
+    call = Call()
+    assert call.session.reception is None
+    call.talk(10)
+    call.sequence += 2
+    call.talk(10)
+    seen = call.session.reception
+    assert seen is not None and (seen.ssrc, seen.clock_rate) == (77, 8000)
+    assert (seen.expected, seen.received) == (22, 20)
+    assert seen.highest_sequence == call.sequence
+
+
+def test_reception_begins_anew_with_another_ssrc() -> None:
+    call = Call()
+    call.talk(10)
+    for _ in range(5):
+        call.hear(ssrc=78)
+        call.tick()
+    seen = call.session.reception
+    assert seen is not None and (seen.ssrc, seen.expected, seen.received) == (78, 5, 5)
+    assert call.session.quality.packets_received == 15
+
+
+def test_extended_sequence_counts_the_wraps() -> None:
+    call = Call()
+    call.sequence = 65530
+    call.talk(10)
+    seen = call.session.reception
+    assert seen is not None and seen.highest_sequence == 65540
+
+
+def test_sender_counts_what_left_and_ties_the_timestamp_to_the_clock() -> None:
+    call = Call()
+    call.wait(0.2)
+    sender = call.session.sender
+    assert (sender.packets, sender.octets, sender.at) == (10, 1600, call.now)
+    assert call.sent[-1] is not None and sender.timestamp == call.sent[-1].timestamp
+    call.session.update(call.now, direction=Direction.INACTIVE)
+    call.wait(0.2)
+    after = call.session.sender
+    assert (after.packets, after.timestamp) == (10, (sender.timestamp + 1600) & 0xFFFFFFFF)
