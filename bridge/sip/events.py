@@ -21,6 +21,8 @@ class LostReason(StrEnum):
     """The peer does not know the call any more (481)."""
     UNUSABLE = "unusable"
     """The answer could not be used (no way to address the peer)."""
+    SESSION_EXPIRED = "session-expired"
+    """Nobody refreshed the session in time (RFC 4028); we sent BYE."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +34,18 @@ class InviteReceived:
     sdp: bytes | None
     """The offer; None when we are to make one (late offer)."""
     flow: Flow
+    replaces: CallKey | None = None
+    """The call that this one takes the place of (RFC 3891): answer this one, then hang that one up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """Terminal: an inbound call ended before we answered. The INVITE was answered 487, or 480 on `expired`."""
+    """Terminal: an inbound call ended before we answered. The INVITE was answered 487, or 480 on `expired`, or 504
+    on `no-prack`: the caller did not acknowledge a reliable provisional response (RFC 3262 3)."""
 
     key: CallKey
     reason: str
-    """`cancel`, `bye` or `expired`, with the Reason header if there was one after a colon."""
+    """`cancel`, `bye`, `expired` or `no-prack`, with the Reason header if there was one after a colon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,14 @@ class Confirmed:
     key: CallKey
     sdp: bytes | None
     """The answer to our late offer; None when the ACK had no body."""
+
+
+@dataclass(frozen=True, slots=True)
+class EarlyAnswer:
+    """The PRACK of our reliable provisional response brought the answer to the offer in it (late offer)."""
+
+    key: CallKey
+    sdp: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +99,8 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Reoffered:
-    """A re-INVITE: the owner calls `answer_reinvite` or `reject_reinvite`."""
+    """A re-INVITE, or an UPDATE or PRACK with an offer: the owner calls `answer_reinvite` or `reject_reinvite`.
+    UPDATE and PRACK come before the call is answered, too (RFC 3311)."""
 
     key: CallKey
     sdp: bytes | None
@@ -102,7 +116,8 @@ class ReofferCancelled:
 
 @dataclass(frozen=True, slots=True)
 class ReofferConfirmed:
-    """The ACK of our answer to a re-INVITE came, with the peer's answer if the offer was ours."""
+    """The ACK of our answer to a re-INVITE came, with the peer's answer if the offer was ours. After an UPDATE or
+    PRACK, which have no ACK, it follows our answer at once."""
 
     key: CallKey
     sdp: bytes | None
@@ -110,7 +125,7 @@ class ReofferConfirmed:
 
 @dataclass(frozen=True, slots=True)
 class ReofferAnswered:
-    """Our re-INVITE was accepted; the ACK was sent, unless `late_offer`: then call `acknowledge`."""
+    """Our re-INVITE or UPDATE was accepted; the ACK was sent, unless `late_offer`: then call `acknowledge`."""
 
     key: CallKey
     sdp: bytes | None
@@ -119,11 +134,20 @@ class ReofferAnswered:
 
 @dataclass(frozen=True, slots=True)
 class ReofferRejected:
-    """Our re-INVITE was refused: the session stays as it was."""
+    """Our re-INVITE or UPDATE was refused: the session stays as it was."""
 
     key: CallKey
     status: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """A session refresh of our own (a re-INVITE with our last description, unchanged) was answered with another
+    description than the peer's last: its media moved."""
+
+    key: CallKey
+    sdp: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +184,8 @@ class Referred:
     target: str
     """URI of Refer-To, with its headers (Replaces, ...) as written."""
     request: Request
+    referred_by: str = ""
+    """Referred-By (RFC 3892) as written, "" if there was none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +194,8 @@ class ReferAccepted:
 
     key: CallKey
     status: int
+    subscribed: bool = True
+    """False: no `ReferResult` will come, as agreed with `Refer-Sub: false` (RFC 4488)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +211,7 @@ class ReferResult:
 
     key: CallKey
     status: int
+    """The last that was heard, when the reports end without a final one: under 200 then."""
     reason: str
     final: bool
     """Nothing more will come: a final status, or the peer ended the subscription."""
@@ -209,6 +238,7 @@ Event = (
     InviteReceived
     | Cancelled
     | Confirmed
+    | EarlyAnswer
     | Progress
     | Answered
     | Rejected
@@ -217,6 +247,7 @@ Event = (
     | ReofferConfirmed
     | ReofferAnswered
     | ReofferRejected
+    | Refreshed
     | ByeReceived
     | ByeAnswered
     | Lost

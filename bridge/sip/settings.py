@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Literal
 
 from bridge.sip.dialog import Resolve
 from bridge.sip.flow import Address, Flow
@@ -50,6 +51,13 @@ class UserAgentConfig:
     allow: tuple[str, ...] = DEFAULT_ALLOW
     supported: tuple[str, ...] = ()
     """Option tags that we understand in Require."""
+    reliable: Literal["off", "supported", "required"] = "supported"
+    """Reliable provisional responses (RFC 3262). `required`: a caller without them is refused (421), and a peer
+    that we call has to send them."""
+    session_expires_s: int = 1800
+    """The session interval that we ask for (RFC 4028); 0: we ask for none, and follow the peer's."""
+    min_se_s: int = 90
+    """The shortest session interval that we take; shorter ones get 422. At least 90 (RFC 4028 5)."""
     info_types: tuple[str, ...] = INFO_TYPES
     """Bodies of INFO that are taken; others get 415."""
     timers: TimerValues = field(default_factory=TimerValues)
