@@ -73,6 +73,7 @@ class Call:
         self._services = services
         self._record_audio = record
         self._ending: AgentDone | None = None
+        self._leg_ended: LegEnded | None = None
         self._ended = asyncio.Event()
         self._answered = asyncio.Event()
         self._agent_task: asyncio.Task[AgentDone] | None = None
@@ -204,7 +205,7 @@ class Call:
             elif result.failure and not self._recording_complained:
                 self._recording_failed(result.failure)
         quality = {name: float(value) for name, value in asdict(self.leg.quality).items()}
-        self._emit(CallEnded(cause=cause, detail=detail, ended_at=time.time(), recording=recording, quality=quality))
+        self._emit(ended_event(cause, detail, self._leg_ended, recording, quality))
         log.info("call ended", cause=cause.value, detail=detail, seconds=round(time.time() - self.started_at, 1))
 
     # -- what comes in --------------------------------------------------------------------------------------
@@ -212,6 +213,7 @@ class Call:
     def _on_leg_event(self, event: LegEvent) -> None:
         self._emit(event)
         if isinstance(event, LegEnded):
+            self._leg_ended = event
             self.end(event.cause, event.detail)
         elif isinstance(event, Answered):
             self._answered.set()
@@ -243,10 +245,20 @@ def started_event(leg: Leg, agent: str, started_at: float) -> CallStarted:
     )
 
 
+def ended_event(
+    cause: Cause, detail: str, leg: LegEnded | None, recording: str | None, quality: dict[str, float]
+) -> CallEnded:
+    """The last event of a call, whose leg ended as `leg` says."""
+    how = leg or LegEnded(cause)
+    return CallEnded(cause, detail, time.time(), recording, quality, how.by, how.status, how.q850)
+
+
 async def refuse(leg: Leg, cause: Cause, detail: str, record: Callable[[str, CallEvent], None]) -> None:
     """Turn a call away before an agent has it; it is on record all the same."""
     call_id = new_call_id()
     record(call_id, started_event(leg, "", time.time()))
+    ended: list[LegEnded] = []
     await leg.hangup(cause, detail)
-    record(call_id, CallEnded(cause=cause, detail=detail, ended_at=time.time(), recording=None, quality={}))
+    leg.subscribe(lambda event: ended.append(event) if isinstance(event, LegEnded) else None)
+    record(call_id, ended_event(cause, detail, ended[0] if ended else None, None, {}))
     log.info("call refused", call=call_id, cause=cause.value, detail=detail, from_=leg.info.from_, to=leg.info.to)

@@ -55,7 +55,10 @@ class DtmfReceived:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The far party put us on hold; we send silence or nothing as its SDP asks."""
+    """The far party put us on hold: it takes no audio of ours."""
+
+    music: bool = False
+    """It goes on sending (its own music); else nothing comes from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,8 @@ class Progress:
     """An outbound leg's provisional answer, e.g. 180 or 183."""
 
     status: int
+    early_media: bool = False
+    """Frames come from now on: a ringback tone, an announcement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +96,111 @@ class TransferResult:
 
 
 @dataclass(frozen=True, slots=True)
+class TransferAsked:
+    """The far party asks us to call somebody else in its place. `Leg.follow_transfer` or `refuse_transfer` answers;
+    unanswered it is refused after a while."""
+
+    target: str
+    """SIP URI, without headers."""
+    referred_by: str = ""
+    """Who asks, as the far party says."""
+    headers: tuple[tuple[str, str], ...] = ()
+    """To be sent with the call (Replaces, Referred-By)."""
+
+
+@dataclass(frozen=True, slots=True)
+class FarPartyChanged:
+    """Another party took the far party's place on this leg (Replaces, or a transfer that it asked for). The leg goes
+    on: same listeners, same playout."""
+
+    id: str
+    """The new party's id of the leg (SIP Call-ID)."""
+    peer: str
+    from_: str
+    why: str
+
+
+EndedBy = Literal["us", "far", "network"]
+"""Who ended a leg: we did, its far party, or nobody (it broke)."""
+
+
+@dataclass(frozen=True, slots=True)
 class LegEnded:
     cause: Cause
     detail: str = ""
     """For people: the status line, the Reason header, the exception's message."""
+    by: EndedBy = "us"
+    status: int | None = None
+    """SIP's final status, sent or received; None for a call that was up."""
+    q850: int | None = None
+    """The Q.850 cause, sent or received; None where nobody told one."""
 
 
-LegEvent = DtmfReceived | Held | Resumed | Answered | Progress | MediaLost | TransferResult | LegEnded
+LegEvent = (
+    DtmfReceived
+    | Held
+    | Resumed
+    | Answered
+    | Progress
+    | MediaLost
+    | TransferResult
+    | TransferAsked
+    | FarPartyChanged
+    | LegEnded
+)
+
+
+# -- what a call tells of its second leg ------------------------------------------------------------------
+
+AgentPart = Literal["left", "muted", "mixed"]
+"""The agent in a bridged call: gone; there but neither heard nor hearing; or the third in the conversation."""
+
+
+@dataclass(frozen=True, slots=True)
+class SecondDialled:
+    """The call dials somebody else while its caller waits."""
+
+    target: str
+    at_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class SecondAnswered:
+    target: str
+    leg_id: str
+    at_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class SecondEnded:
+    """The second leg is over: it was refused, it hung up, or we let it go."""
+
+    target: str
+    cause: Cause
+    detail: str
+    by: EndedBy
+    status: int | None
+    q850: int | None
+    at_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bridged:
+    """Caller and second party talk with each other from now on."""
+
+    target: str
+    agent: AgentPart
+    at_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Unbridged:
+    """The caller is with the agent again."""
+
+    at_ms: float
+
+
+SecondEvent = SecondDialled | SecondAnswered | SecondEnded | Bridged | Unbridged
 
 
 # -- what a conversation tells ------------------------------------------------------------------------------
@@ -229,6 +332,10 @@ class CallEnded:
     if the agent's recording was on."""
     quality: dict[str, float]
     """Media counters of the leg at its end: packets, lost, jitter_ms, ..."""
+    by: EndedBy = "us"
+    status: int | None = None
+    """SIP's final status, for a call that was not answered."""
+    q850: int | None = None
 
 
-CallEvent = CallStarted | CallAnswered | CallEnded | LegEvent | AgentEvent
+CallEvent = CallStarted | CallAnswered | CallEnded | LegEvent | SecondEvent | AgentEvent

@@ -2,14 +2,15 @@
 
 import asyncio
 import ipaddress
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Protocol
 
 import structlog
 
 from bridge.audio.frames import FrameSink, Unsubscribe
 from bridge.audio.playout import Playout
-from bridge.events import Answered, Cause, Held, LegEnded, LegEvent, Progress, Resumed, TransferResult
+from bridge.causes import cause_of_bye, cause_of_rejection, clearing_of, q850_of, refusal_of
+from bridge.events import Answered, Cause, EndedBy, Held, LegEnded, LegEvent, Progress, Resumed, TransferResult
 from bridge.legs.base import (
     Capability,
     LegError,
@@ -29,26 +30,6 @@ from bridge.sip.sdp import Direction, SessionDescription, parse_sdp
 from bridge.sip.udp import UdpEndpoint
 
 log = structlog.get_logger(__name__)
-
-_REFUSALS: Mapping[Cause, int] = {
-    Cause.REFUSED_BUSY: 503,
-    Cause.REFUSED_DRAINING: 503,
-    Cause.REFUSED_FORBIDDEN: 403,
-    Cause.REFUSED_NO_ROUTE: 404,
-    Cause.REFUSED_MEDIA: 488,
-    Cause.INTERNAL_ERROR: 500,
-    Cause.ENGINE_FAILED: 503,
-    Cause.DRAINED: 503,
-    Cause.API_HUNG_UP: 603,
-}
-"""What a caller gets when its call ends before the answer; else 480."""
-
-_REASONS: Mapping[Cause, str] = {
-    Cause.MEDIA_TIMEOUT: 'Q.850;cause=41;text="No RTP"',
-    Cause.INTERNAL_ERROR: 'Q.850;cause=41;text="Internal error"',
-    Cause.ENGINE_FAILED: 'Q.850;cause=41;text="Engine failed"',
-}
-"""The Reason header of our BYE (RFC 3326); else normal clearing."""
 
 
 class SipSide(Protocol):
@@ -178,15 +159,16 @@ class SipLeg:
             return
         agent, now = self._endpoint.agent, self._now()
         if self._state is LegState.OFFERED and self._info.direction == "inbound" and self.offered is None:
-            status = _REFUSALS.get(cause, 480)
-            headers: tuple[tuple[str, str], ...] = ()
+            status, reason = refusal_of(cause)
+            headers = [("Reason", str(reason))]
             if status == 503:
-                headers = (("Retry-After", str(self._endpoint.retry_after_s)),)
+                headers.append(("Retry-After", str(self._endpoint.retry_after_s)))
             agent.reject(self._key, status, now, headers=headers)
+            self._end(cause, detail, status=status, q850=reason.cause)
         else:
-            reason = _REASONS.get(cause, 'Q.850;cause=16;text="Normal call clearing"')
-            agent.hangup(self._key, now, reason=reason)
-        self._end(cause, detail)
+            reason = clearing_of(cause)
+            agent.hangup(self._key, now, reason=str(reason))
+            self._end(cause, detail, q850=reason.cause)
         self._flush()
 
     async def transfer(self, target: str) -> None:
@@ -280,18 +262,20 @@ class SipLeg:
             case sip.Referred():
                 self._endpoint.agent.reject_refer(self._key, 603, self._now())
             case sip.Cancelled(reason=reason):
-                self._end(Cause.CANCELLED, reason)
-            case sip.Rejected(status=status, reason=reason):
-                self._end(_cause_of_status(status), f"{status} {reason}")
+                self._end(Cause.CANCELLED, reason, by="far", status=487, q850=q850_of(reason.partition(": ")[2]))
+            case sip.Rejected(status=status, reason=reason, response=response):
+                q850 = None if response is None else q850_of(response.headers.get("Reason") or "")
+                self._end(cause_of_rejection(status, q850), f"{status} {reason}", by="far", status=status, q850=q850)
             case sip.ByeReceived() if self._transferring:
                 # Many a PBX hangs up once it has taken the REFER, and never says how it went.
                 self._tell(TransferResult(200, "the far side took the transfer and hung up"))
-                self._end(Cause.TRANSFERRED, "the far side took the transfer and hung up")
+                self._end(Cause.TRANSFERRED, "the far side took the transfer and hung up", by="far")
             case sip.ByeReceived(reason=reason):
-                self._end(Cause.CALLER_HUNG_UP, reason)
+                q850 = q850_of(reason)
+                self._end(cause_of_bye(q850), reason, by="far", q850=q850)
             case sip.Lost(detail=detail):
                 unanswered = self._state is LegState.OFFERED and self._info.direction == "outbound"
-                self._end(Cause.NO_ANSWER if unanswered else Cause.SIGNALLING_LOST, detail)
+                self._end(Cause.NO_ANSWER if unanswered else Cause.SIGNALLING_LOST, detail, by="network")
             case _:
                 pass
 
@@ -388,13 +372,15 @@ class SipLeg:
 
     # -- inside ---------------------------------------------------------------------------------------------
 
-    def _end(self, cause: Cause, detail: str) -> None:
+    def _end(
+        self, cause: Cause, detail: str, *, by: EndedBy = "us", status: int | None = None, q850: int | None = None
+    ) -> None:
         if self._state is LegState.ENDED:
             return
         self._state = LegState.ENDED
         self._stream.close()
         self._endpoint.forget(self._key)
-        self._ended = LegEnded(cause, detail)
+        self._ended = LegEnded(cause, detail, by, status, q850)
         for waiting in (self._reoffer, self._referral):
             self._fail(waiting, f"the call ended: {cause.value}")
         self._confirmed.set()
@@ -439,18 +425,6 @@ class SipLeg:
 
     def _flush(self) -> None:
         self._endpoint.udp.flush()
-
-
-def _cause_of_status(status: int) -> Cause:
-    match status:
-        case 486 | 600:
-            return Cause.BUSY
-        case 408 | 480:
-            return Cause.NO_ANSWER
-        case 487:
-            return Cause.CANCELLED
-        case _:
-            return Cause.REJECTED
 
 
 def check_remote(remote: Address) -> None:

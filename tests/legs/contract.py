@@ -123,7 +123,7 @@ class LegContract(ABC):
             await near.hangup(Cause.AGENT_HUNG_UP, "done")
             await near.hangup(Cause.INTERNAL_ERROR, "again")
             ends = [event for event in listener.events if isinstance(event, LegEnded)]
-            assert ends == [LegEnded(Cause.AGENT_HUNG_UP, "done")]
+            assert [(end.cause, end.detail, end.by) for end in ends] == [(Cause.AGENT_HUNG_UP, "done", "us")]
             assert listener.events[-1] is ends[0]
 
     async def test_the_far_side_hangs_up(self) -> None:

@@ -93,7 +93,7 @@ async def test_an_offer_without_a_common_codec_can_only_be_refused() -> None:
         far_side = Listener(far)
         await near.hangup(Cause.REFUSED_MEDIA)
         ended = await far_side.event(LegEnded)
-        assert ended == LegEnded(Cause.REJECTED, "488 Not Acceptable Here")
+        assert ended == LegEnded(Cause.REJECTED, "488 Not Acceptable Here", "far", 488, 88)
 
 
 async def test_refusals_have_their_status() -> None:
@@ -129,7 +129,7 @@ async def test_nobody_answers_in_time() -> None:
     async with line() as made:
         near, far = await made.call(timeout_s=0.3)
         far_side, near_side = Listener(far), Listener(near)
-        assert (await far_side.event(LegEnded)) == LegEnded(Cause.NO_ANSWER, "nobody answered in time")
+        assert (await far_side.event(LegEnded)) == LegEnded(Cause.NO_ANSWER, "nobody answered in time", q850=19)
         await near_side.event(LegEnded)
 
 
@@ -153,7 +153,7 @@ async def test_a_call_that_never_sends_rtp_ends_with_media_timeout() -> None:
         near_side = Listener(near)
         await near.answer()
         ended = await near_side.event(LegEnded)
-        assert ended == LegEnded(Cause.MEDIA_TIMEOUT, "no RTP ever came")
+        assert ended == LegEnded(Cause.MEDIA_TIMEOUT, "no RTP ever came", q850=41)
 
 
 async def test_no_free_port_is_a_refusal_and_a_clear_error() -> None:
