@@ -5,6 +5,8 @@
   - `MalformedMessage`: a whole message can't be used; it says how to answer it, if it can be answered at all.
   - `CallGoneError`: the call of that key has ended, or never was.
   - `CallStateError`: the request does not fit the call's state, e.g. answering a call twice.
+  - `LocateError`: there is no way to a URI: its name can't be resolved, or no transport of ours leads there.
+  - `TlsError`: a certificate, key or list of authorities can't be used.
   - `SdpError`: a session description can't be read, or can't be agreed on.
     - `NoAudioError`: it has no audio stream that we could take (488).
     - `NoCommonCodecError`: it has audio, in no codec of ours (488).
@@ -45,6 +47,14 @@ class CallGoneError(SipError):
 
 class CallStateError(SipError):
     """The call is not in a state that allows this."""
+
+
+class LocateError(SipError):
+    """No way to a URI; the message says what was looked for and what came of it."""
+
+
+class TlsError(SipError):
+    """Files for TLS that can't be used; the message names the file."""
 
 
 class SdpError(SipError, ValueError):
