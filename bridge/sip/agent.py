@@ -13,15 +13,13 @@ from collections import Counter
 from collections.abc import Iterable
 
 from bridge.sip.call import Call
-from bridge.sip.dialog import Dialog
-from bridge.sip.errors import CallGoneError, MalformedMessage, SipSyntaxError
-from bridge.sip.events import CallKey, Event, InviteReceived
+from bridge.sip.errors import CallGoneError, SipSyntaxError
+from bridge.sip.events import CallKey, Event
 from bridge.sip.flow import Flow
+from bridge.sip.incoming import Incoming
 from bridge.sip.layer import TransactionLayer
-from bridge.sip.message import Request, Response, check, make_response, parse_message
-from bridge.sip.screening import screen_new
-from bridge.sip.settings import Refusal, UserAgentConfig, Verdict
-from bridge.sip.transaction import InviteServer, server_key
+from bridge.sip.message import Request
+from bridge.sip.settings import Refusal, UserAgentConfig
 from bridge.sip.uri import NameAddr, Uri
 
 HeaderFields = Iterable[tuple[str, str]]
@@ -33,35 +31,16 @@ class UserAgent:
 
     def __init__(self, config: UserAgentConfig) -> None:
         self.config = config
-        self.refusing: Refusal | None = None
-        """While set, new calls and OPTIONS get this (see `refuse_new`); calls that are up go on."""
         self._layer = TransactionLayer(config)
         self._calls: dict[CallKey, Call] = {}
         self._events: list[Event] = []
+        self._incoming = Incoming(config, self._layer, self._calls, self._tell, self._forget)
 
     # -- for the adapter ------------------------------------------------------------------------------------
 
     def receive(self, data: bytes, flow: Flow, now: float) -> None:
-        """Take one datagram that came over `flow`."""
-        counters = self._layer.counters
-        counters["received"] += 1
-        if len(data) > self.config.max_message_bytes:
-            counters["dropped: too large"] += 1
-            return
-        if not data.strip(b"\r\n\0 "):
-            counters["keep-alives"] += 1
-            return
-        try:
-            message = parse_message(data, max_headers=self.config.max_headers)
-            check(message)
-            if isinstance(message, Response):
-                self._layer.receive_response(message, now)
-                return
-            self._layer.stamp(message, flow)
-        except MalformedMessage as error:
-            self._malformed(error, flow)
-            return
-        self._receive_request(message, flow, now)
+        """Take one datagram, or one message of a stream, that came over `flow`."""
+        self._incoming.receive(data, flow, now)
 
     def timer(self) -> float | None:
         """When to call `handle_timer` next, None for never."""
@@ -91,15 +70,15 @@ class UserAgent:
     @property
     def accepting(self) -> bool:
         """Whether new calls are taken."""
-        return self.refusing is None
+        return self._incoming.refusing is None
 
     def refuse_new(self, reason: str, retry_after_s: int) -> None:
         """From now on answer new INVITEs and OPTIONS with 503 (draining, overload)."""
-        self.refusing = Refusal(503, reason, (("Retry-After", str(retry_after_s)),))
+        self._incoming.refusing = Refusal(503, reason, (("Retry-After", str(retry_after_s)),))
 
     def accept_new(self) -> None:
         """Take new calls again."""
-        self.refusing = None
+        self._incoming.refusing = None
 
     @property
     def call_count(self) -> int:
@@ -158,7 +137,7 @@ class UserAgent:
             add("Content-Type", "application/sdp")
             request.body = sdp
         layer.add_via(request, flow)
-        call = Call(key, layer, self._events_append, self._forget, inbound=False)
+        call = Call(key, layer, self._tell, self._forget, inbound=False)
         self._calls[key] = call
         call.start_outbound(request, flow, now)
         return key
@@ -229,147 +208,7 @@ class UserAgent:
         """Report the status that our call to the Refer-To got; 200 and more end the matter."""
         self._call(key).referrals.notify(status, reason, now)
 
-    # -- requests -------------------------------------------------------------------------------------------
-
-    def _receive_request(self, request: Request, flow: Flow, now: float) -> None:
-        """A checked, stamped request."""
-        layer = self._layer
-        transaction = layer.servers.get(server_key(request))
-        if transaction is not None and self._belongs(request, transaction):
-            layer.counters["repeated requests"] += request.method != "ACK"
-            transaction.receive(request, now)
-            return
-        if request.method == "CANCEL":
-            self._cancel(request, flow, now)
-            return
-        tag = request.to.tag
-        if tag is None:
-            if request.method == "ACK":
-                layer.counters["dropped: stray ACK"] += 1
-            else:
-                self._receive_new(request, flow, now)
-            return
-        call = self._calls.get(CallKey(tag))
-        if call is not None and self._in_dialog(call, request):
-            if len(layer) >= 2 * self.config.max_transactions and request.method != "ACK":
-                layer.counters["dropped: too many transactions"] += 1
-            else:
-                call.receive(request, flow, now)
-        elif request.method == "ACK":
-            expected = tag == layer.stateless_tag(request)
-            layer.counters["acknowledged refusals" if expected else "dropped: stray ACK"] += 1
-        elif self._admits(request, flow):
-            layer.refuse(request, flow, 481)
-
-    def _receive_new(self, request: Request, flow: Flow, now: float) -> None:
-        """A request outside any dialog."""
-        layer = self._layer
-        if not self._admits(request, flow):
-            return
-        refusal = screen_new(request, self.config) or self._overload(request)
-        if layer.is_merged(request):
-            refusal = Refusal(482)
-        if refusal is not None:
-            layer.refuse(request, flow, refusal.status, refusal.reason, refusal.headers)
-        elif request.method == "OPTIONS":
-            self._options(request, flow)
-        elif request.method == "INVITE":
-            self._invited(request, flow, now)
-        else:
-            layer.refuse(request, flow, 501)
-
-    def _invited(self, request: Request, flow: Flow, now: float) -> None:
-        layer = self._layer
-        key = CallKey(secrets.token_hex(8))
-        try:
-            dialog = Dialog.from_invite(request, key, flow)
-            dialog.next_flow(None)
-        except SipSyntaxError:
-            layer.refuse(request, flow, 400, "Unusable Contact Or Record-Route")
-            return
-        call = Call(key, layer, self._events_append, self._forget, inbound=True)
-        self._calls[key] = call
-        call.start_inbound(request, layer.serve_invite(request, flow), dialog, now)
-        self._events.append(InviteReceived(key, request, call.sdp_of(request), flow))
-
-    def _cancel(self, request: Request, flow: Flow, now: float) -> None:
-        layer = self._layer
-        invite = layer.servers.get(server_key(request, "INVITE"))
-        if not isinstance(invite, InviteServer):
-            if self._admits(request, flow):
-                layer.refuse(request, flow, 481)
-            return
-        response = make_response(request, 200, to_tag=invite.local_tag)
-        layer.reply(request, flow, response)
-        if invite.on_cancel is not None:
-            invite.on_cancel(request.headers.get("Reason") or "", now)
-
-    def _options(self, request: Request, flow: Flow) -> None:
-        layer = self._layer
-        response = make_response(request, 200, to_tag=layer.stateless_tag(request))
-        config = self.config
-        response.headers.add("Allow", ", ".join(config.allow))
-        response.headers.add("Accept", "application/sdp")
-        response.headers.add("Supported", ", ".join(config.supported))
-        response.headers.add("Contact", layer.contact(flow))
-        if config.user_agent:
-            response.headers.add("Server", config.user_agent)
-        layer.counters["answered OPTIONS"] += 1
-        layer.reply(request, flow, response)
-
-    def _malformed(self, error: MalformedMessage, flow: Flow) -> None:
-        """Answer it where there is enough of it to answer, and never an ACK."""
-        layer = self._layer
-        request = error.request
-        names = ("Via", "From", "To", "Call-ID", "CSeq")
-        if request is None or request.method == "ACK" or not all(request.headers.get(name) for name in names):
-            layer.counters["dropped: malformed"] += 1
-            return
-        try:
-            layer.stamp(request, flow)
-            if self._admits(request, flow):
-                layer.refuse(request, flow, error.status, error.reason)
-        except SipSyntaxError:
-            # Not even its way back makes sense.
-            layer.counters["dropped: malformed"] += 1
-
     # -- inside ---------------------------------------------------------------------------------------------
-
-    def _admits(self, request: Request, flow: Flow) -> bool:
-        """Ask the owner; answer for it where it says no."""
-        verdict = self.config.admit(request, flow) if self.config.admit else None
-        if verdict is None:
-            return True
-        if isinstance(verdict, Verdict):
-            self._layer.counters["dropped: not admitted"] += 1
-        elif isinstance(verdict, Refusal):
-            self._layer.refuse(request, flow, verdict.status, verdict.reason, verdict.headers)
-        else:
-            self._layer.refuse(request, flow, verdict)
-        return False
-
-    def _overload(self, request: Request) -> Refusal | None:
-        if self.refusing is not None:
-            return self.refusing
-        full = len(self._calls) >= self.config.max_calls or len(self._layer) >= self.config.max_transactions
-        if full and request.method == "INVITE":
-            return Refusal(503, "Too Many Calls", (("Retry-After", str(self.config.retry_after_s)),))
-        return None
-
-    @staticmethod
-    def _in_dialog(call: Call, request: Request) -> bool:
-        dialog = call.dialog
-        if dialog is None:
-            return call.sending is not None and call.sending.request.call_id == request.call_id
-        return dialog.call_id == request.call_id and dialog.remote_tag == (request.from_.tag or "")
-
-    @staticmethod
-    def _belongs(request: Request, transaction: object) -> bool:
-        """Whether a request with a transaction's name is its own: the ACK of a 2xx may bear the INVITE's branch
-        when it comes from an element of RFC 2543 (or a careless one)."""
-        if request.method != "ACK" or not isinstance(transaction, InviteServer):
-            return True
-        return not transaction.accepted
 
     def _call(self, key: CallKey) -> Call:
         call = self._calls.get(key)
@@ -377,7 +216,7 @@ class UserAgent:
             raise CallGoneError(f"no call {key}: it has ended")
         return call
 
-    def _events_append(self, event: Event) -> None:
+    def _tell(self, event: Event) -> None:
         self._events.append(event)
 
     def _forget(self, call: Call) -> None:
