@@ -37,6 +37,9 @@ class UtteranceFinished:
 
 PlayoutEvent = UtteranceStarted | UtteranceFinished
 
+Blend = Callable[[bytes, float], bytes]
+"""Takes the playout's own frame and the clock's time; returns the frame to be sent in its place, of the same size."""
+
 
 class Playout:
     """One leg's outgoing audio: int16 mono at `sample_rate` (Hz). Not thread-safe: the event loop's thread only."""
@@ -47,6 +50,9 @@ class Playout:
         """Audio sent but not yet played by the far side, where it buffers (media streams keep it up to date)."""
         self.overflow_ms: float = 0.0
         """Audio refused because the queue was full."""
+        self.blend: Blend | None = None
+        """Adds other parties' voices, or puts them in the place of ours (a bridged call). Called once a tick, also
+        when nothing is sent; listeners get what it returned, counts and events are of our own audio."""
         self.underruns = 0
         """Times an open utterance ran dry after it had started: the producer was slower than speech."""
         self._frame_bytes = frame_bytes(sample_rate)
@@ -184,6 +190,8 @@ class Playout:
                 self._tell(UtteranceStarted(self._generation, now))
         else:
             frame = self._take_edge(now)
+        if self.blend is not None:
+            frame = self.blend(frame, now)
         for sink in self._sinks:
             sink(frame, now)
         if self._live and not self._open and not self._queued and not self._paused:
@@ -197,6 +205,8 @@ class Playout:
         self._fade_in = self._started
         self._fade_out = False
         self._edge = b""
+        if self.blend is not None:
+            self.blend(self._silence, now)
         for sink in self._sinks:
             sink(self._silence, now)
         return self._silence

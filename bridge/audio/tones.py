@@ -11,6 +11,10 @@ BUSY = ((480.0, 620.0), 500, 500)
 REORDER = ((480.0, 620.0), 250, 250)
 """North American call progress tones (ITU-T E.180): frequencies in Hz, ms on, ms off."""
 
+HOLD = ((440.0,), 300, 5000)
+"""A short note now and then: the line is still there."""
+HOLD_LEVEL = 1500
+
 DTMF_ROWS = (697.0, 770.0, 852.0, 941.0)
 DTMF_COLUMNS = (1209.0, 1336.0, 1477.0, 1633.0)
 DTMF_KEYS = ("123A", "456B", "789C", "*0#D")
@@ -34,10 +38,12 @@ def tone(frequencies_hz: tuple[float, ...], duration_ms: int, sample_rate: int, 
     return _pcm(wave)
 
 
-def cadence(pattern: tuple[tuple[float, ...], int, int], duration_ms: int, sample_rate: int) -> bytes:
-    """`duration_ms` of a call progress tone (RINGBACK, BUSY, REORDER), from its beginning."""
+def cadence(
+    pattern: tuple[tuple[float, ...], int, int], duration_ms: int, sample_rate: int, *, level: int = LEVEL
+) -> bytes:
+    """`duration_ms` of a call progress tone (RINGBACK, BUSY, REORDER, HOLD), from its beginning."""
     frequencies, on_ms, off_ms = pattern
-    period = tone(frequencies, on_ms, sample_rate) + bytes(2 * (sample_rate * off_ms // 1000))
+    period = tone(frequencies, on_ms, sample_rate, level=level) + bytes(2 * (sample_rate * off_ms // 1000))
     size = 2 * (sample_rate * duration_ms // 1000)
     return (period * (size // len(period) + 1))[:size]
 

@@ -353,3 +353,29 @@ class AnyUse(RuleBasedStateMachine):
 
 TestAnyUse = AnyUse.TestCase
 TestAnyUse.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_a_blend_decides_what_is_sent_and_heard_while_counts_stay_our_own() -> None:
+    playout = Playout(RATE)
+    heard: list[bytes] = []
+    playout.listen(lambda pcm, now: heard.append(pcm))
+    given: list[bytes] = []
+    other = loud(20, 77)
+
+    def blend(own: bytes, now: float) -> bytes:
+        given.append(own)
+        return other
+
+    playout.blend = blend
+    started(playout, loud(20))
+    assert [playout.take(0.0), playout.take(0.02)] == [other, other] == heard
+    assert given[1] == SILENCE != given[0]
+    assert playout.sent_ms == 20
+
+
+def test_a_blend_is_stepped_while_nothing_is_sent() -> None:
+    playout = Playout(RATE)
+    given: list[bytes] = []
+    playout.blend = lambda own, now: given.append(own) or loud(20)
+    assert playout.withhold(0.0) == SILENCE
+    assert given == [SILENCE]
