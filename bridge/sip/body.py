@@ -8,6 +8,7 @@ from bridge.sip.message import Request, Response
 
 _SIPFRAG = re.compile(rb"\s*+SIP/2\.0 ([1-6][0-9][0-9])(?: ([^\r\n]*+))?")
 _BLANK_LINE = re.compile(rb"\r?\n[ \t]*\r?\n|\A\r?\n")
+_ORIGIN = re.compile(rb"^o=(\S+ \S+) ([0-9]{1,19}) ", re.M)
 _PART_TYPE = re.compile(rb"^(?:content-type|c)[ \t]*:[ \t]*([^;\r\n]+)", re.I | re.M)
 
 MAX_PARTS = 16
@@ -46,6 +47,20 @@ def _sdp_part(message: Request | Response) -> bytes | None:
             sdp = content[match.end() :]
             return sdp[:-1] if sdp.endswith(b"\r") else sdp
     return None
+
+
+def following(previous: bytes, new: bytes) -> bytes:
+    """`new` as the description that comes after `previous`: where it says something else, the version in its `o=`
+    line is made greater, if it is not (RFC 3264 8). Else a peer may take the change for none."""
+    before, origin = _ORIGIN.search(previous), _ORIGIN.search(new)
+    if before is None or origin is None or before[1] != origin[1] or new == previous:
+        return new
+    last, version = int(before[2]), int(origin[2])
+    if version > last:
+        return new
+    if previous[: before.start(2)] + previous[before.end(2) :] == new[: origin.start(2)] + new[origin.end(2) :]:
+        return previous
+    return b"%s%d%s" % (new[: origin.start(2)], last + 1, new[origin.end(2) :])
 
 
 def parse_sipfrag(body: bytes) -> tuple[int, str] | None:

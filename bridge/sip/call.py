@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable, Iterable
 from enum import Enum, auto
 
-from bridge.sip.body import sdp_of
+from bridge.sip.body import following, sdp_of
 from bridge.sip.dialog import Dialog
 from bridge.sip.errors import CallStateError
 from bridge.sip.events import (
@@ -20,6 +20,7 @@ from bridge.sip.events import (
     Lost,
     LostReason,
     Progress,
+    Refreshed,
     Rejected,
     ReofferAnswered,
     ReofferCancelled,
@@ -31,11 +32,14 @@ from bridge.sip.flow import Flow
 from bridge.sip.layer import TransactionLayer
 from bridge.sip.message import Request, Response, make_response
 from bridge.sip.refer import Referrals
+from bridge.sip.reliable import ReliableResponses
 from bridge.sip.screening import screen
+from bridge.sip.session_timer import SessionTimer
 from bridge.sip.timers import Timers
 from bridge.sip.transaction import InviteServer, ResponseUser, ServerTransaction, ignore_response
 from bridge.sip.uac import ClientInvite
 from bridge.sip.uas import ServerInvite
+from bridge.sip.update import Updates
 
 _GLARE_RETRIES = 4
 """Times that a re-INVITE is sent again after 491: a peer that still says so means something else."""
@@ -72,6 +76,11 @@ class Call:
         self.sending: ClientInvite | None = None
         """Our latest INVITE."""
         self.referrals = Referrals(self)
+        self.updates = Updates(self)
+        self.session = SessionTimer(self)
+        self.local_sdp: bytes | None = None
+        """Our side of the session as last agreed on."""
+        self.remote_sdp: bytes | None = None
         self.closing = False
         """We hang up, or the last event was told: from now on nothing is."""
         self._told = False
@@ -81,6 +90,8 @@ class Call:
         self._bye_reason = ""
         self._retry: bytes | None = None
         self._retries = 0
+        self._reliable: ReliableResponses | None = None
+        self._peer_methods: frozenset[str] | None = None
         self.timers = Timers(layer.queue, self._fire)
 
     # -- what the parts of a call need of it ----------------------------------------------------------------
@@ -118,7 +129,7 @@ class Call:
     def new_request(self, method: str) -> Request:
         """A request within the dialog, to be sent with `send_request`."""
         request = self._dialog.request(method)
-        if method in ("INVITE", "REFER", "NOTIFY"):
+        if method in ("INVITE", "REFER", "NOTIFY", "UPDATE"):
             request.headers.add("Contact", self.contact)
         if self.layer.config.user_agent:
             request.headers.add("User-Agent", self.layer.config.user_agent)
@@ -128,6 +139,68 @@ class Call:
         flow = self._dialog.next_flow(self.layer.config.resolve)
         self.layer.add_via(request, flow)
         self.layer.request(request, flow, user, now)
+
+    @property
+    def established(self) -> bool:
+        """Answered with 2xx: not about to be, and not over."""
+        return self.state is CallState.UP and not any(invite.held for invite in self.invites.values())
+
+    @property
+    def offering(self) -> bool:
+        """An offer of ours waits for its answer, or an INVITE of ours for its final response or its ACK."""
+        sending = self.sending
+        return (
+            (sending is not None and not sending.over)
+            or self.updates.offering
+            or any(invite.offering for invite in self.invites.values())
+        )
+
+    @property
+    def offered(self) -> bool:
+        """An offer of the peer's waits for our answer."""
+        return self.updates.offered or any(invite.offered for invite in self.invites.values())
+
+    @property
+    def changing(self) -> bool:
+        """The session is being changed, by whichever side, or about to be."""
+        return self.offering or bool(self.invites) or self.updates.offered or self.retrying
+
+    @property
+    def retrying(self) -> bool:
+        """An offer of ours met one of the peer's and is sent again soon."""
+        return self._retry is not None or self.updates.waiting
+
+    def peer_allows(self, method: str) -> bool:
+        """Whether the peer said that it takes this method."""
+        return self._peer_methods is not None and method in self._peer_methods
+
+    def note_peer(self, message: Request | Response) -> None:
+        """Take in what the peer says of its abilities."""
+        methods = message.headers.tokens_of("Allow")
+        if methods:
+            self._peer_methods = frozenset(method.upper() for method in methods)
+
+    def refresh_target(self, message: Request | Response) -> None:
+        self._dialog.refresh_target(message)
+        self.note_peer(message)
+
+    def following(self, sdp: bytes) -> bytes:
+        """`sdp`, with a version that follows our last description's."""
+        return sdp if self.local_sdp is None else following(self.local_sdp, sdp)
+
+    def described(self, local: bytes | None, remote: bytes | None) -> None:
+        """Note what was agreed on; None changes nothing."""
+        self.local_sdp = local or self.local_sdp
+        self.remote_sdp = remote or self.remote_sdp
+
+    def glare_delay_s(self) -> float:
+        """How long to wait after 491: the caller longer, so that the two don't meet again (RFC 3261 14.1)."""
+        return random.uniform(0.0, 2.0) if self.inbound else random.uniform(2.1, 4.0)
+
+    def release(self, now: float) -> None:
+        """Something that a 200 of ours may have waited for is over."""
+        for invite in list(self.invites.values()):
+            invite.release(now)
 
     def emit(self, event: Event) -> None:
         """Tell the owner, unless it has hung up or was told the end."""
@@ -145,6 +218,8 @@ class Call:
             invite.abandon(now)
         self.invites.clear()
         self.referrals.abandon(now)
+        self.updates.abandon(now)
+        self.session.stop()
         self.timers.stop_all()
         if forget and self.state is not CallState.ENDED:
             self.state = CallState.ENDED
@@ -171,14 +246,23 @@ class Call:
     def acknowledge(self, sdp: bytes, now: float) -> None:
         if self.sending is None or self.sending.answer is None or self.sending.over:
             raise CallStateError("no answered INVITE of ours waits for its ACK")
+        sdp = self.following(sdp)
         self.sending.acknowledge(sdp)
+        self.described(sdp, None)
 
     def bye(self, reason: str, now: float) -> None:
         if self.state is CallState.SETUP:
             raise CallStateError("a call that is not up is cancelled or rejected")
         if self.closing:
             return
+        held = next((invite for invite in self.invites.values() if invite.held), None)
+        if held is not None:
+            # Our 200 never went out, so that there is nothing to say BYE to.
+            held.reject(480, "", [("Reason", reason)] if reason else (), now)
+            self.finish(ByeAnswered(self.key, 480), now)
+            return
         self.closing = True
+        self.session.stop()
         self._bye_reason = reason
         if self.sending is not None and not self.sending.over:
             self.sending.acknowledge(None)
@@ -197,15 +281,28 @@ class Call:
     def reinvite(self, sdp: bytes | None, now: float) -> None:
         if self.state is not CallState.UP or self.closing:
             raise CallStateError("the call is not up")
-        if self._retry is not None or self.invites or (self.sending is not None and not self.sending.over):
+        if self.changing:
             raise CallStateError("another INVITE is under way")
         self._retries = 0
-        self._send_reinvite(sdp, now)
+        self.send_reinvite(sdp, now)
+
+    def update(self, sdp: bytes, now: float) -> None:
+        if self.closing or self.offering or self.offered or self.retrying:
+            raise CallStateError("the call is over, or another offer is under way")
+        if not self.established and not self._early_offer_fits:
+            raise CallStateError("the first offer is not yet answered by a reliable response")
+        self.updates.send(sdp, now)
 
     def answer_reinvite(self, sdp: bytes, now: float) -> None:
-        self._reinvite_to_answer().answer(sdp, (), now)
+        if self.updates.offered and not self.closing:
+            self.updates.answer(sdp, now)
+        else:
+            self._reinvite_to_answer().answer(self.following(sdp), (), now)
 
     def reject_reinvite(self, status: int, reason: str, now: float) -> None:
+        if self.updates.offered and not self.closing:
+            self.updates.reject(status, reason, now)
+            return
         invite = self._reinvite_to_answer()
         invite.reject(status, reason, (), now)
         del self.invites[invite.cseq]
@@ -227,12 +324,16 @@ class Call:
 
     def start_outbound(self, request: Request, flow: Flow, now: float) -> None:
         """Send the INVITE that makes this call; it has its Via."""
+        request.headers.extend(self.session.fields())
         self.sending = ClientInvite(self, request, flow, initial=True, now=now)
 
     def start_inbound(self, request: Request, transaction: InviteServer, dialog: Dialog, now: float) -> None:
         """The INVITE that makes this call."""
         self.dialog = dialog
-        self.invites[request.cseq.number] = ServerInvite(self, request, transaction, initial=True, now=now)
+        self.note_peer(request)
+        invite = ServerInvite(self, request, transaction, initial=True, now=now)
+        self.invites[request.cseq.number] = invite
+        self._reliable = invite.reliable
 
     def receive(self, request: Request, flow: Flow, now: float) -> None:
         """A new request of the peer within this dialog."""
@@ -264,6 +365,12 @@ class Call:
             self.referrals.notified(request, transaction, now)
         elif request.method == "REFER":
             self.referrals.referred(request, transaction, now)
+        elif request.method == "UPDATE":
+            self.updates.receive(request, transaction, now)
+        elif request.method == "PRACK" and self._reliable is not None:
+            self._reliable.receive(request, transaction, now)
+        elif request.method == "PRACK":
+            transaction.respond(self.response(request, 481), now)
         else:
             transaction.respond(self.response(request, 501), now)
 
@@ -308,12 +415,12 @@ class Call:
     def _reinvited(self, request: Request, transaction: InviteServer, now: float) -> None:
         if self.closing:
             self._refuse(request, transaction, 481, now)
-        elif self.state is CallState.SETUP or any(invite.pending for invite in self.invites.values()):
+        elif not self.established or any(invite.pending for invite in self.invites.values()) or self.updates.offered:
             self._refuse(request, transaction, 500, now)
-        elif (self.sending is not None and not self.sending.over) or any(i.late_offer for i in self.invites.values()):
+        elif self.offering:
             self._refuse(request, transaction, 491, now)
         else:
-            self._dialog.refresh_target(request)
+            self.refresh_target(request)
             self.invites[request.cseq.number] = ServerInvite(self, request, transaction, initial=False, now=now)
             self.emit(Reoffered(self.key, sdp_of(request)))
 
@@ -324,6 +431,7 @@ class Call:
             return
         del self.invites[invite.cseq]
         invite.acknowledged()
+        self.described(None, sdp_of(request))
         if not invite.initial:
             self.emit(ReofferConfirmed(self.key, sdp_of(request)))
         elif self.closing:
@@ -351,6 +459,10 @@ class Call:
         else:
             self._break_off(LostReason.NO_ACK, "no ACK came for our 200", now)
 
+    def never_pracked(self, now: float) -> None:
+        self._first_invite().reject(504, "", (), now)
+        self.finish(Cancelled(self.key, "no-prack"), now)
+
     def never_answered(self, invite: ServerInvite, now: float) -> None:
         if invite.initial:
             invite.reject(480, "", (), now)
@@ -364,6 +476,16 @@ class Call:
         self.emit(Progress(self.key, response.status, response.reason, sdp))
 
     def invite_accepted(self, invite: ClientInvite, response: Response, sdp: bytes | None, now: float) -> None:
+        self.note_peer(response)
+        if not self.closing and not invite.cancelled:
+            self.session.accepted(response, now)
+        changed = sdp is not None and sdp != self.remote_sdp
+        self.described(invite.request.body, sdp)
+        if invite is self.session.invite:
+            self.session.invite = None
+            if sdp is not None and changed:
+                self.emit(Refreshed(self.key, sdp))
+            return
         if not invite.initial:
             self.emit(ReofferAnswered(self.key, sdp, invite.late_offer))
             return
@@ -381,6 +503,8 @@ class Call:
             self.finish(Rejected(self.key, status, response.reason, response), now)
         elif self.closing:
             return
+        elif invite is self.session.invite:
+            self.session.refused(response, now)
         elif status == 481:
             self.gone("INVITE", now)
         elif status == 408:
@@ -388,9 +512,9 @@ class Call:
         elif status == 491 and self._retries < _GLARE_RETRIES:
             self._retries += 1
             self._retry = invite.request.body
-            # The caller waits longer, so that the two don't meet again (RFC 3261 14.1).
-            delay = random.uniform(0.0, 2.0) if self.inbound else random.uniform(2.1, 4.0)
-            self.timers.set("retry", now + delay)
+            self.timers.set("retry", now + self.glare_delay_s())
+        elif status == 422 and self.session.too_small(response):
+            self.send_reinvite(invite.request.body, now)
         else:
             self.emit(ReofferRejected(self.key, status, response.reason))
 
@@ -407,6 +531,16 @@ class Call:
         """The peer said 481: it has no such call."""
         if not self.closing:
             self.finish(Lost(self.key, LostReason.GONE, f"the peer does not know the call ({method}: 481)"), now)
+
+    def unreachable(self, detail: str, now: float) -> None:
+        """A request within the dialog was never answered, which ends it (RFC 3261 12.2.1.2)."""
+        if not self.closing:
+            self._break_off(LostReason.TIMEOUT, detail, now)
+
+    def session_expired(self, interval_s: int, now: float) -> None:
+        """Nobody refreshed the session (RFC 4028 10)."""
+        self._bye_reason = 'SIP;cause=408;text="Session Expired"'
+        self._break_off(LostReason.SESSION_EXPIRED, f"nobody refreshed the session of {interval_s} s", now)
 
     def _break_off(self, reason: LostReason, detail: str, now: float) -> None:
         self.finish(Lost(self.key, reason, detail), now, forget=False)
@@ -433,15 +567,24 @@ class Call:
             raise CallStateError("no re-INVITE to answer")
         return invite
 
-    def _send_reinvite(self, sdp: bytes | None, now: float) -> None:
+    @property
+    def _early_offer_fits(self) -> bool:
+        """Whether the first offer is answered, so that UPDATE may bring the next before the call is up (RFC 3311)."""
+        reliable = self._reliable
+        return reliable is not None and reliable.agreed and not reliable.outstanding
+
+    def send_reinvite(self, sdp: bytes | None, now: float) -> ClientInvite:
+        """Send a re-INVITE, without looking whether it fits."""
         request = self.new_request("INVITE")
         request.headers.extend(self.capabilities)
+        request.headers.extend(self.session.fields())
         if sdp:
             request.headers.add("Content-Type", "application/sdp")
-            request.body = sdp
+            request.body = self.following(sdp)
         flow = self._dialog.next_flow(self.layer.config.resolve)
         self.layer.add_via(request, flow)
         self.sending = ClientInvite(self, request, flow, initial=False, now=now)
+        return self.sending
 
     def _send_bye(self, now: float) -> None:
         if self._bye_sent:
@@ -450,6 +593,8 @@ class Call:
         for invite in list(self.invites.values()):
             invite.abandon(now)
         self.invites.clear()
+        self.updates.abandon(now)
+        self.session.stop()
         self.timers.stop_all()
         request = self.new_request("BYE")
         if self._bye_reason:
@@ -470,9 +615,9 @@ class Call:
 
     def _fire(self, name: str, now: float) -> None:
         sdp, self._retry = self._retry, None
-        if self.invites:
+        if self.changing:
             # The peer was faster: its offer comes first, ours a little later.
             self._retry = sdp
             self.timers.set(name, now + 1.0)
         else:
-            self._send_reinvite(sdp, now)
+            self.send_reinvite(sdp, now)

@@ -3,8 +3,10 @@
 from bridge.sip.errors import SipSyntaxError
 from bridge.sip.grammar import get_param, parse_params
 from bridge.sip.message import Request
+from bridge.sip.session_timer import refusal_of
 from bridge.sip.settings import Refusal, UserAgentConfig
 
+_SDP_RANGES = {"application/sdp", "application/*", "*/*", "multipart/mixed", "multipart/*"}
 IN_DIALOG_ONLY = ("BYE", "INFO", "NOTIFY", "REFER", "UPDATE", "PRACK")
 
 
@@ -15,7 +17,7 @@ def screen(request: Request, config: UserAgentConfig) -> Refusal | None:
     unknown = [tag for tag in _required(request) if tag.lower() not in config.supported]
     if unknown:
         return Refusal(420, headers=(("Unsupported", ", ".join(unknown)),))
-    return _screen_body(request, config)
+    return _screen_accept(request) or _screen_body(request, config) or refusal_of(request, config)
 
 
 def screen_new(request: Request, config: UserAgentConfig) -> Refusal | None:
@@ -47,12 +49,20 @@ def _required(request: Request) -> list[str]:
         return request.headers.get_all("Require")
 
 
+def _screen_accept(request: Request) -> Refusal | None:
+    """An INVITE whose sender takes no session description can't be answered (RFC 3261 21.4.7, RFC 4475 3.3.15)."""
+    if request.method != "INVITE":
+        return None
+    accepted = {item.partition(";")[0].strip() for item in request.headers.tokens_of("Accept")}
+    return None if not accepted or accepted & _SDP_RANGES else Refusal(406)
+
+
 def _screen_body(request: Request, config: UserAgentConfig) -> Refusal | None:
     if not request.body:
         return None
     if request.headers.tokens_of("Content-Encoding") - {"identity"}:
         return Refusal(415, headers=(("Accept-Encoding", "identity"),))
-    if request.method == "INVITE":
+    if request.method in ("INVITE", "UPDATE", "PRACK"):
         accepted: tuple[str, ...] = ("application/sdp", "multipart/mixed", "multipart/alternative")
         shown = "application/sdp"
     elif request.method == "INFO":

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from bridge.sip.errors import CallStateError
 from bridge.sip.message import Request, Response
+from bridge.sip.reliable import ReliableResponses
 from bridge.sip.timers import Timers
 from bridge.sip.transaction import InviteServer
 
@@ -32,7 +33,11 @@ class ServerInvite:
         self._call = call
         self._request = request
         self._transaction = transaction
-        self._provisional: Response | None = None
+        self._provisional: tuple[int, str, Response | None] | None = None
+        """The last one: its status and reason, and itself unless it was sent reliably."""
+        self._reliable = ReliableResponses(call, request, transaction, self._response) if initial else None
+        self._held: tuple[bytes | None, tuple[tuple[str, str], ...]] | None = None
+        """SDP and headers of our 200, while it waits for a PRACK."""
         self.answered = False
         self.over = False
         """A final response was sent that needs no ACK of ours, or the ACK came."""
@@ -46,22 +51,66 @@ class ServerInvite:
         """No final response yet."""
         return not self.answered and not self.over
 
+    @property
+    def held(self) -> bool:
+        """The owner has answered, and the 200 waits for a PRACK."""
+        return self._held is not None
+
+    @property
+    def offered(self) -> bool:
+        """The peer's offer, or its wish for ours, waits for our answer."""
+        agreed = self._reliable is not None and (self._reliable.agreed or self._reliable.offering)
+        return self.pending and not agreed
+
+    @property
+    def offering(self) -> bool:
+        """Our offer waits for the peer's answer, in the ACK or a PRACK."""
+        if self.pending:
+            return self._reliable is not None and self._reliable.offering
+        return self.late_offer and not self.over and not (self._reliable is not None and self._reliable.agreed)
+
+    @property
+    def reliable(self) -> ReliableResponses | None:
+        """The reliable provisional responses; None for a re-INVITE."""
+        return self._reliable
+
     def ring(self, status: int, reason: str, sdp: bytes | None, now: float) -> None:
         """Send a provisional response of 101 to 199, with early media if there is SDP."""
-        if not self.pending:
+        if not self.pending or self.held:
             raise CallStateError(f"a provisional response ({status}) after the final one")
-        response = self._response(status, reason, sdp, ())
-        self._provisional = response
-        self._transaction.respond(response, now)
+        if self._reliable is not None and self._reliable.serves(sdp):
+            self._provisional = status, reason, None
+            self._reliable.send(status, reason, sdp, now)
+        else:
+            response = self._response(status, reason, sdp, ())
+            self._provisional = status, reason, response
+            self._transaction.respond(response, now)
         self.timers.set("refresh", now + _REFRESH_S)
 
     def answer(self, sdp: bytes | None, headers: Iterable[tuple[str, str]], now: float) -> None:
-        """Accept with 200."""
-        if not self.pending:
+        """Accept with 200, as soon as every reliable response with SDP is acknowledged. Where the session was agreed
+        on in such a response, the 200 has no SDP (RFC 6337 3.1.1)."""
+        if not self.pending or self.held:
             raise CallStateError("the INVITE was answered before")
+        self._held = sdp, tuple(headers)
+        self.release(now)
+
+    def release(self, now: float) -> None:
+        """Send the 200 that the owner gave, unless it still has to wait."""
+        if self._held is None or self._call.updates.offered or (self._reliable is not None and self._reliable.holds):
+            return
+        (sdp, headers), self._held = self._held, None
         self.answered = True
         self.timers.stop_all()
-        self._transaction.respond(self._response(200, "", sdp, headers), now)
+        if self._reliable is not None:
+            self._reliable.finish()
+            if self._reliable.agreed:
+                sdp = None
+        if sdp is not None:
+            self._call.described(sdp, self._call.sdp_of(self._request))
+        response = self._response(200, "", sdp, headers)
+        response.headers.extend(self._call.session.accept(self._request, now))
+        self._transaction.respond(response, now)
         # Over any transport: the ACK travels end to end, behind a proxy perhaps over UDP (RFC 3261 13.3.1.4).
         self.timers.set("repeat", now + self._interval)
         self.timers.set("no ACK", now + self._call.layer.config.timers.give_up)
@@ -71,7 +120,10 @@ class ServerInvite:
         if not self.pending:
             raise CallStateError("the INVITE was answered before")
         self.over = True
+        self._held = None
         self.timers.stop_all()
+        if self._reliable is not None:
+            self._reliable.finish()
         response = self._call.response(self._request, status, reason)
         response.headers.extend(headers)
         self._transaction.respond(response, now)
@@ -117,7 +169,11 @@ class ServerInvite:
 
     def _fire(self, name: str, now: float) -> None:
         if name == "refresh" and self._provisional is not None:
-            self._transaction.respond(self._provisional, now)
+            status, reason, response = self._provisional
+            if response is not None:
+                self._transaction.respond(response, now)
+            elif self._reliable is not None and not self._reliable.outstanding:
+                self._reliable.send(status, reason, None, now)
             self.timers.set("refresh", now + _REFRESH_S)
         elif name == "repeat":
             self._transaction.resend()

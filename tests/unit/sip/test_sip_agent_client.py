@@ -353,7 +353,7 @@ def test_glare_is_retried_after_the_callers_delay() -> None:
     assert caller.pass_time(2.0) == []
     again = caller.pass_time(2.1)
     assert again[0].method == "INVITE"
-    assert again[0].body == offer(5000)
+    assert again[0].body == invite.body
     assert again[0].cseq.number == 3
     caller.respond(again[0], 200)
     assert caller.agent.events() == [ReofferAnswered(caller.key, None, False)]
