@@ -8,7 +8,7 @@ from bridge.sip.errors import SipSyntaxError
 from bridge.sip.flow import Address, Flow
 from bridge.sip.message import Request, Response
 from bridge.sip.uri import NameAddr, Uri
-from bridge.sip.via import DEFAULT_PORT, DEFAULT_TLS_PORT
+from bridge.sip.via import BRANCH_COOKIE, DEFAULT_PORT, DEFAULT_TLS_PORT
 
 Resolve = Callable[[str, int | None], Address | None]
 """Finds the address of a host name and optional port, at once (from a cache); None when it can't."""
@@ -42,7 +42,10 @@ class Dialog:
         """The called side's dialog. Raises SipSyntaxError for a missing or malformed Contact or Record-Route."""
         contact = request.contact
         if contact is None:
-            raise SipSyntaxError("missing header", "Contact")
+            # RFC 2543 did without: then From says where (RFC 4475 3.4.1).
+            if request.via.branch.startswith(BRANCH_COOKIE):
+                raise SipSyntaxError("missing header", "Contact")
+            contact = request.from_
         if not contact.uri.is_sip:
             raise SipSyntaxError("Contact that is no SIP URI", str(contact.uri))
         return cls(

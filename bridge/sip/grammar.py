@@ -52,7 +52,8 @@ def parse_params(text: str) -> Params:
     while position < len(text):
         match = _PARAM.match(text, position)
         if match is None:
-            if not text[position:].strip(" \t;"):
+            # One separator too many at the end is common; empty ones between are not (RFC 4475 3.1.2.1).
+            if text[position:].strip(" \t") in ("", ";"):
                 break
             raise SipSyntaxError("malformed parameters", text)
         params.append((match[1].lower(), match[2]))

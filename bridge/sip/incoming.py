@@ -146,7 +146,8 @@ class Incoming:
         """Answer it where there is enough of it to answer, and never an ACK."""
         layer = self._layer
         request = error.request
-        names = ("Via", "From", "To", "Call-ID", "CSeq")
+        # An answer needs its way back and what it answers; it goes without what else is wanting (RFC 4475 3.3.1).
+        names = ("Via", "CSeq")
         if request is None or request.method == "ACK" or not all(request.headers.get(name) for name in names):
             layer.counters["dropped: malformed"] += 1
             return

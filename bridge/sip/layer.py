@@ -176,7 +176,7 @@ class TransactionLayer:
     def stateless_tag(self, request: Request) -> str:
         """A To tag that is the same for each copy of a request, and for the ACK of its refusal."""
         branch = request.via.branch or str(request.cseq.number)
-        seed = f"{branch}\n{request.call_id}".encode("utf-8", "replace")
+        seed = f"{branch}\n{request.headers.get('Call-ID')}".encode("utf-8", "replace")
         return hashlib.blake2s(seed, key=self._secret, digest_size=8).hexdigest()
 
     def _register(self, transaction: ServerTransaction) -> None:

@@ -49,7 +49,8 @@ for _name in _KNOWN_NAMES:
 for _short, _name in _COMPACT.items():
     _NAMES[_short] = _NAMES[_short.upper()] = (_name.lower(), _name)
 
-_FORBIDDEN = re.compile(r"[\r\n\x00]")
+# A NUL may stand in a quoted string, escaped (RFC 4475 3.1.1.2).
+_FORBIDDEN = re.compile(r"[\r\n]|(?<!\\)\x00")
 _CSEQ = re.compile(r"\s*+([0-9]{1,10})\s++(\S++)\s*+")
 _MAX_CSEQ = 2**31
 

@@ -14,6 +14,7 @@ _CACHED = 512
 _HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]++\]|[A-Za-z0-9._-]++)(?::([0-9]{1,5}))?")
 _USER = re.compile(r"[^\s<>@\"\x00-\x1f\x7f]++")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NAME_ADDR = re.compile(r'\s*+("(?:[^"\\]++|\\.)*+"|[^"<>;,:@]*+)\s*+<\s*+([^<>]*+)>\s*+(.*)', re.S)
 
 
@@ -61,8 +62,11 @@ class Uri:
 
     @property
     def user_text(self) -> str:
-        """The user part for people and routing: %-escapes decoded, parameters such as `;phone-context` cut off."""
-        return percent_decode(self.user.partition(";")[0])
+        """The user part for people and routing: %-escapes decoded, parameters such as `;phone-context` cut off.
+
+        Escaped control characters stay escaped: a NUL is no end, and `%00` and `%00%00` are two users."""
+        text = percent_decode(self.user.partition(";")[0])
+        return _CONTROL.sub(lambda match: f"%{ord(match[0]):02X}", text)
 
     @property
     def host_address(self) -> str:
@@ -126,7 +130,7 @@ class NameAddr:
 
     uri: Uri
     display_name: str = ""
-    """Without quotes and escapes."""
+    """Without quotes, escapes and control characters."""
     params: Params = ()
     """The header field's own parameters, e.g. `tag`."""
 
@@ -152,7 +156,8 @@ class NameAddr:
 def _parse_name_addr(text: str) -> NameAddr:
     match = _NAME_ADDR.fullmatch(text)
     if match is not None:
-        return NameAddr(Uri.parse(match[2].rstrip()), unquote(match[1].strip()), parse_params(match[3]))
+        name = _CONTROL.sub("", unquote(match[1].strip()))
+        return NameAddr(Uri.parse(match[2].rstrip()), name, parse_params(match[3]))
     # The bare form: everything after the first `;` belongs to the header field, and `?` may not be in it.
     address, semicolon, params = text.strip().partition(";")
     if "<" in address or "?" in address or "," in address:

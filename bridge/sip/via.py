@@ -15,8 +15,9 @@ BRANCH_COOKIE = "z9hG4bK"
 DEFAULT_PORT = 5060
 DEFAULT_TLS_PORT = 5061
 
+# Any version, so that even a message of another one can be refused with 505; SIP/2.0 is written in any case.
 _VIA = re.compile(
-    r"\s*+SIP\s*+/\s*+2\.0\s*+/\s*+([A-Za-z0-9\-.!%*_+`'~]++)\s++([^\s;:]++|\[[^\]]*+\])\s*+(?::\s*+([0-9]++))?\s*+(;.*)?",
+    r"\s*+SIP\s*+/\s*+[0-9]++\.[0-9]++\s*+/\s*+([A-Za-z0-9\-.!%*_+`'~]++)\s++([^\s;:]++|\[[^\]]*+\])\s*+(?::\s*+([0-9]++))?\s*+(;.*)?",
     re.I | re.S,
 )
 
@@ -80,4 +81,5 @@ def _parse_via(text: str) -> Via:
     if match is None:
         raise SipSyntaxError("malformed Via", text)
     host, port = parse_host_port(match[2] if match[3] is None else f"{match[2]}:{match[3]}")
-    return Via(match[1].upper(), host, port, parse_params(match[4] or ""))
+    # Stray separators are let pass here: a refusal of the message has to find its way back (RFC 4475 3.1.2.1).
+    return Via(match[1].upper(), host, port, parse_params((match[4] or "").rstrip("; \t")))

@@ -557,7 +557,7 @@ def test_copy_of_a_request_that_came_another_way_gets_482() -> None:
         request().replace(b"Via: ", b"X-Via: "),
         request().replace(b"SIP/2.0/UDP", b"nonsense"),
         request().replace(b"Via: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bK1", b"Via: ,"),
-        request().replace(b"Call-ID: ", b"X-ID: "),
+        request().replace(b"CSeq: ", b"X-CSeq: "),
         b"SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP 192.0.2.2;branch=z9hG4bKx\r\nFrom: <sip:a@b>;tag=1\r\n"
         b"To: <sip:a@b>;tag=2\r\nCall-ID: 1\r\nCSeq: 1 INVITE\r\n\r\n",
         b"SIP/2.0 200 OK\r\n\r\n",
