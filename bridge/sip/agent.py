@@ -160,10 +160,11 @@ class UserAgent:
         """Send the ACK with our answer, after `Answered` or `ReofferAnswered` with a late offer."""
         self._call(key).acknowledge(sdp, now)
 
-    def cancel(self, key: CallKey, now: float) -> None:
-        """Give up an outbound call that is not answered. `Rejected` follows (487), or `Lost`."""
+    def cancel(self, key: CallKey, now: float, *, reason: str = "") -> None:
+        """Give up an outbound call that is not answered; `reason` is a Reason header value. `Rejected` follows (487),
+        or `Lost`."""
         if key in self._calls:
-            self._calls[key].cancel(now)
+            self._calls[key].cancel(reason, now)
 
     def bye(self, key: CallKey, now: float, *, reason: str = "") -> None:
         """Hang up a call that is up; `reason` is a Reason header value. `ByeAnswered` follows."""
@@ -187,6 +188,16 @@ class UserAgent:
     def reject_reinvite(self, key: CallKey, status: int, now: float, *, reason: str = "") -> None:
         """Refuse the peer's re-INVITE (488 where nothing is in common); the call goes on as it was."""
         self._call(key).reject_reinvite(status, reason, now)
+
+    def update(self, key: CallKey, sdp: bytes, now: float) -> None:
+        """Offer a changed session by UPDATE, which needs no ACK and may come before the call is answered (RFC 3311),
+        once the first offer was answered reliably. `ReofferAnswered` or `ReofferRejected` follows; glare (491) as
+        with `reinvite`. CallStateError while another offer is under way, or too early."""
+        self._call(key).update(sdp, now)
+
+    def can_update(self, key: CallKey) -> bool:
+        """Whether the peer has said that it takes UPDATE. Raises CallGoneError."""
+        return self._call(key).peer_allows("UPDATE")
 
     def info(self, key: CallKey, content_type: str, body: bytes, now: float) -> None:
         """Send INFO. `InfoAnswered` follows."""

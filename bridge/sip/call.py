@@ -238,10 +238,10 @@ class Call:
         self._first_invite().reject(status, reason, headers, now)
         self.finish(None, now)
 
-    def cancel(self, now: float) -> None:
+    def cancel(self, reason: str, now: float) -> None:
         if self.sending is None or self.state is not CallState.SETUP:
             raise CallStateError("only an outbound call without an answer can be cancelled")
-        self.sending.cancel(now)
+        self.sending.cancel(now, reason)
 
     def acknowledge(self, sdp: bytes, now: float) -> None:
         if self.sending is None or self.sending.answer is None or self.sending.over:
@@ -274,7 +274,7 @@ class Call:
         if self.state is CallState.UP:
             self.bye(reason, now)
         elif self.sending is not None:
-            self.cancel(now)
+            self.cancel(reason, now)
         else:
             self.reject(status, "", [("Reason", reason)] if reason else (), now)
 
@@ -499,7 +499,9 @@ class Call:
 
     def invite_rejected(self, invite: ClientInvite, response: Response, now: float) -> None:
         status = response.status
-        if invite.initial:
+        if invite.initial and status == 422 and not invite.cancelled and self.session.too_small(response):
+            self._invite_again(invite, now)
+        elif invite.initial:
             self.finish(Rejected(self.key, status, response.reason, response), now)
         elif self.closing:
             return
@@ -517,6 +519,18 @@ class Call:
             self.send_reinvite(invite.request.body, now)
         else:
             self.emit(ReofferRejected(self.key, status, response.reason))
+
+    def _invite_again(self, invite: ClientInvite, now: float) -> None:
+        """Send the first INVITE anew, with the session interval that the peer asks for (RFC 4028 7.3)."""
+        old = invite.request
+        request = Request("INVITE", old.uri, body=old.body)
+        for name, value in old.headers:
+            if name not in ("Via", "CSeq", "Session-Expires", "Min-SE"):
+                request.headers.add(name, value)
+        request.headers.add("CSeq", f"{old.cseq.number + 1} INVITE")
+        self.dialog = None
+        self.layer.add_via(request, invite.flow)
+        self.start_outbound(request, invite.flow, now)
 
     def invite_timed_out(self, invite: ClientInvite, now: float) -> None:
         if invite.initial:

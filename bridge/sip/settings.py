@@ -10,8 +10,11 @@ from bridge.sip.flow import Address, Flow
 from bridge.sip.message import DEFAULT_MAX_HEADERS, Request
 from bridge.sip.timers import TimerValues
 
-DEFAULT_ALLOW = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "INFO", "NOTIFY")
+DEFAULT_ALLOW = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "INFO", "NOTIFY", "UPDATE", "PRACK")
 """REFER is not among them: an owner that acts on `Referred` adds it."""
+
+DEFAULT_SUPPORTED = ("timer",)
+"""Option tags of RFC 4028."""
 
 INFO_TYPES = ("application/dtmf-relay", "application/dtmf")
 
@@ -48,9 +51,13 @@ class UserAgentConfig:
     admit: Admit | None = None
     resolve: Resolve | None = None
     """Addresses of names in Contact and Record-Route. None: a name stands for where the peer's packets come from."""
+    stream_flow: Callable[[Flow], Flow | None] | None = None
+    """The TCP flow to the peer of a UDP one, for requests over `max_udp_bytes` (RFC 3261 18.1.1); None where there
+    is none. When it fails (see `UserAgent.transport_failed`) the request goes over UDP."""
+    max_udp_bytes: int = 1_300
     allow: tuple[str, ...] = DEFAULT_ALLOW
-    supported: tuple[str, ...] = ()
-    """Option tags that we understand in Require."""
+    supported: tuple[str, ...] = DEFAULT_SUPPORTED
+    """Option tags that we name in Supported and understand in Require."""
     reliable: Literal["off", "supported", "required"] = "supported"
     """Reliable provisional responses (RFC 3262). `required`: a caller without them is refused (421), and a peer
     that we call has to send them."""

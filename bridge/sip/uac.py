@@ -22,6 +22,7 @@ class ClientInvite:
         self.request = request
         self.flow = flow
         self.cancelled = False
+        self._cancel_reason = ""
         self.answer: Response | None = None
         """The 2xx, once there is one."""
         self.over = False
@@ -34,11 +35,12 @@ class ClientInvite:
         self.timers.set("ring limit", now + call.layer.config.max_ring_s)
         self._transaction: InviteClient = call.layer.invite(request, flow, self._receive, now)
 
-    def cancel(self, now: float) -> None:
-        """Give up; CANCEL waits for the first provisional response (RFC 3261 9.1)."""
+    def cancel(self, now: float, reason: str = "") -> None:
+        """Give up, with a Reason header if any; CANCEL waits for the first provisional response (RFC 3261 9.1)."""
         if self.cancelled or self.over or self.answer is not None:
             return
         self.cancelled = True
+        self._cancel_reason = reason
         if self._ringing:
             self._send_cancel(now)
 
@@ -137,6 +139,8 @@ class ClientInvite:
             if name in ("From", "To", "Call-ID", "Route", "Max-Forwards"):
                 cancel.headers.add(name, value)
         cancel.headers.add("CSeq", f"{self.request.cseq.number} CANCEL")
+        if self._cancel_reason:
+            cancel.headers.add("Reason", self._cancel_reason)
         self._call.layer.add_via(cancel, self.flow, self.request.via.branch)
         self._call.layer.request(cancel, self.flow, ignore_response, now)
         # A peer that never answers the INVITE after a CANCEL is gone (RFC 3261 9.1).
