@@ -5,7 +5,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.audio.codec import CODECS, L16, PCMA, PCMU, Codec, find_codec, static_codec
+from bridge.audio.codec import (
+    CODECS,
+    G722,
+    L16,
+    L16_8K,
+    OPUS,
+    PCMA,
+    PCMU,
+    Codec,
+    find_codec,
+    opus_codec,
+    static_codec,
+)
 from bridge.audio.tones import BUSY, DTMF_KEYS, cadence, detect_dtmf, dtmf, dtmf_pair, tone, tone_level
 
 
@@ -41,9 +53,14 @@ def test_codecs_are_found_as_sdp_names_them() -> None:
     assert find_codec("pcmu", 8000) is PCMU
     assert find_codec("L16", 16000) is L16
     assert find_codec("L16", 44100) is None
-    assert find_codec("opus", 48000) is None
+    assert find_codec("L16", 8000) is L16_8K
+    assert find_codec("G722", 8000) is G722
+    assert find_codec("opus", 48000) is OPUS
+    assert find_codec("opus", 48000, "useinbandfec=1") == opus_codec("useinbandfec=1") != OPUS
+    assert find_codec("G722", 16000) is None
     assert static_codec(8) is PCMA
-    assert static_codec(9) is None
+    assert static_codec(9) is G722
+    assert static_codec(18) is None
 
 
 @pytest.mark.parametrize("digit", [*"".join(DTMF_KEYS)])
