@@ -268,8 +268,8 @@ def test_reason_phrase_may_be_strange_or_empty() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "clerr", "ncl", "scalar02", "scalarlg", "quotbal", "ltgtruri", "lwsruri", "lwsstart", "trws", "baddn", "badvers",
-        "mismatch01", "mismatch02", "bigcode", "insuf", "multi01", "mcl01",
+        "clerr", "ncl", "scalar02", "scalarlg", "quotbal", "ltgtruri", "lwsruri", "lwsstart", "trws", "baddn",
+        "badvers", "mismatch01", "mismatch02", "bigcode", "insuf", "multi01", "mcl01",
     ],
 )  # fmt: skip
 def test_invalid_message_is_not_taken_for_a_valid_one(name: str) -> None:
