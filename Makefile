@@ -4,7 +4,7 @@ SHELL := /bin/sh
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: help run call check test unit lint bench lock whisper clean
+.PHONY: help run call check test unit lint bench bench-sip fuzz lock whisper clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -34,6 +34,10 @@ lint: ## style and types
 bench: ## measure this box against the budgets; docs/performance.md keeps the results
 	@deploy/setup dev
 	$(BIN)/python -m bench $(ARGS)
+
+bench-sip: ## calls a second, calls at once by codec, bad networks: what a trunk asks of this box
+	deploy/setup dev
+	$(BIN)/python -m bench.sip $(ARGS)
 
 lock: ## resolve the dependencies anew
 	@deploy/setup dev

@@ -10,6 +10,7 @@ MEASUREMENTS = {
     "conversation": (["-m", "bench.conversation"], ["--phones=1,2"]),
     "vad": (["bench/vad.py"], ["--only=cost"]),
     "media": (["-m", "bench.media"], ["--calls=1,50,200", "--seconds=6"]),
+    "sip": (["-m", "bench.sip"], ["--rates=25,50", "--calls=50", "--seconds=5"]),
 }
 """Name to how it is started, and what makes it quick. Each runs in a process of its own: none warms up another."""
 

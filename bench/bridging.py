@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.rtp_load import LoadResult, RtpLoad
+from bench.rtp_load import LoadResult, RtpLoad, Wire
 from bench.served import Served, quantile, serve
-from bench.sip_load import SipLoad
+from bench.sip_load import Offer, SipLoad
 from bench.vad_signals import RATE, level, read_wav
-from bridge.audio.codec import PCMU
+from bridge.audio.codec import PCMU, Codec
+from bridge.audio.resample import Resampler
 
 SETUP_RATE = 50.0
 SETTLE_S = 3.0
@@ -53,15 +54,15 @@ def main(arguments: list[str] | None = None) -> int:
             tempfile.TemporaryDirectory(prefix="offhook-bench-") as folder,
             serve(CONFIG, Path(folder)) as bridge,
         ):
-            print(measure(bridge, calls, options.seconds, payloads), flush=True)
+            print(measure(bridge, calls, options.seconds, Wire(payloads)), flush=True)
     print(FOOTNOTE)
     return 0
 
 
-def measure(bridge: Served, calls: int, seconds: float, payloads: list[bytes]) -> str:
+def measure(bridge: Served, calls: int, seconds: float, wire: Wire, offer: Offer = Offer()) -> str:  # noqa: B008
     """One row."""
-    media = RtpLoad(payloads=payloads)
-    sip = SipLoad(("127.0.0.1", bridge.sip_port), "echo", media, calls, SETUP_RATE)
+    media = RtpLoad(wire=wire)
+    sip = SipLoad(("127.0.0.1", bridge.sip_port), "echo", media, calls, SETUP_RATE, offer)
     try:
         memory = bridge.rss_mb()
         media.run(calls / SETUP_RATE + 1.0, measure=False, poll=sip.poll, poll_slots=1)
@@ -115,8 +116,8 @@ def _row(
     return line
 
 
-def talking(seconds: int) -> list[bytes]:
-    """A caller of the sample conversation who talks 40 % of the time, as 20 ms payloads of PCMU."""
+def talking(seconds: int, codec: Codec = PCMU) -> list[bytes]:
+    """A caller of the sample conversation who talks 40 % of the time, as 20 ms payloads."""
     sample = Path(__file__).parent.parent / "bridge/sample"
     speech = np.concatenate([read_wav(path) for path in sorted(sample.glob("*.wav"))])
     rng = np.random.default_rng(7)
@@ -127,9 +128,12 @@ def talking(seconds: int) -> list[bytes]:
         start = int(rng.integers(0, len(speech) - count))
         line[at : at + count] = speech[start : start + count]
         at += int(count / TALKING)
-    encode = PCMU.encoder()
+    encode = codec.encoder()
     pcm = np.clip(line, -32768, 32767).astype(np.int16).tobytes()
-    return [encode(pcm[i : i + 320]) for i in range(0, len(pcm), 320)]
+    if codec.sample_rate != RATE:
+        pcm = Resampler(RATE, codec.sample_rate).process(pcm)
+    size = codec.sample_rate // 50 * 2
+    return [encode(pcm[i : i + size]) for i in range(0, len(pcm) - size + 1, size)]
 
 
 if __name__ == "__main__":

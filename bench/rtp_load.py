@@ -1,9 +1,11 @@
-"""A load of RTP calls from one process: sends G.711 at an even pace, and measures what comes back, packet by packet.
+"""A load of RTP calls from one process: sends at an even pace, and measures what comes back, packet by packet.
 
-It serves any bridge whose media addresses are known, however its calls were set up.
+It serves any bridge whose media addresses are known, however its calls were set up. The network between can be made
+bad: packets left out, packets late.
 """
 
 import math
+import random
 import select
 import socket
 import struct
@@ -11,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from bridge.audio.codec import PCMU
 from bridge.audio.tones import tone
@@ -27,6 +30,29 @@ GAP_BINS = 20_000
 """Up to one second."""
 
 
+class Cipher(Protocol):
+    """One call's SRTP, as the generator needs it."""
+
+    def protect(self, packet: bytes) -> bytes: ...
+
+    def unprotect(self, packet: bytes) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """What is sent, and what the network does to it."""
+
+    payloads: Sequence[bytes] = ()
+    """20 ms each, sent over and over by every call, each from a place of its own; none: a tone of G.711 mu-law."""
+    payload_type: int = 0
+    step: int = 160
+    """Timestamp units in 20 ms."""
+    loss: float = 0.0
+    """Part of the packets that is never sent, at random."""
+    jitter_ms: int = 0
+    """Each packet is late by a random time up to this; some overtake others."""
+
+
 @dataclass(slots=True)
 class Stream:
     """One call's media as the generator sees it."""
@@ -41,6 +67,7 @@ class Stream:
     last_at: float = 0.0
     shift: int = 0
     """Where in the payloads this call begins, so that callers don't talk in chorus."""
+    cipher: Cipher | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +89,21 @@ class LoadResult:
 class RtpLoad:
     """Any number of calls. `run` paces them; gaps are those between kernel arrival times of a call's packets."""
 
-    def __init__(self, host: str = "127.0.0.1", payloads: Sequence[bytes] = ()) -> None:
-        """`payloads`: 20 ms of G.711 mu-law each, sent over and over by every call, each from a place of its own."""
+    def __init__(self, host: str = "127.0.0.1", wire: Wire = Wire()) -> None:
         self._host = host
+        self._wire = wire
+        self._random = random.Random(7)
+        self._late: dict[int, list[tuple[Stream, bytes]]] = {}
+        """Packets held back, by the slot in which they are sent."""
         self._epoll = select.epoll()
         self._streams: dict[int, Stream] = {}
         self._slots: list[list[Stream]] = [[] for _ in range(SLOTS)]
-        self._payload = payloads or _speechlike()
-        self._spread = bool(payloads)
+        self._payload = wire.payloads or _speechlike()
+        self._spread = bool(wire.payloads)
         self._bins = [0] * GAP_BINS
         self._late_sends = 0
         self._measuring = False
+        self._slot = 0
 
     def open(self) -> socket.socket:
         """A socket for one call; its address goes into the call's SDP."""
@@ -82,10 +113,10 @@ class RtpLoad:
         sock.bind((self._host, 0))
         return sock
 
-    def add(self, sock: socket.socket, destination: tuple[str, int]) -> None:
+    def add(self, sock: socket.socket, destination: tuple[str, int], cipher: Cipher | None = None) -> None:
         """The call is up: send to `destination` from now on."""
         shift = len(self._streams) * 997 % len(self._payload) if self._spread else 0
-        stream = Stream(sock, destination, shift=shift)
+        stream = Stream(sock, destination, shift=shift, cipher=cipher)
         self._streams[sock.fileno()] = stream
         self._slots[len(self._streams) % SLOTS].append(stream)
         self._epoll.register(sock.fileno(), select.EPOLLIN)
@@ -105,22 +136,27 @@ class RtpLoad:
             for stream in self._streams.values():
                 stream.sent = stream.received = stream.expected = 0
         self._measuring = measure
-        begun = time.monotonic()
-        slot = 0
+        slot = self._slot
+        # Held-back packets of the run before have their places in this one.
+        begun = time.monotonic() - slot * 0.02 / SLOTS
+        over = time.monotonic() + seconds
         while True:
             due = begun + slot * 0.02 / SLOTS
             now = time.monotonic()
-            if due - begun >= seconds:
+            if due >= over:
                 break
             if now < due:
                 self._receive(due - now)
                 continue
             if now - due > 0.005:
                 self._late_sends += len(self._slots[slot % SLOTS])
-            self._send(self._slots[slot % SLOTS])
+            self._send(self._slots[slot % SLOTS], slot)
+            for late, packet in self._late.pop(slot, ()):
+                late.sock.sendto(packet, late.destination)
             slot += 1
             if poll and slot % poll_slots == 0:
                 poll()
+        self._slot = slot
         self._receive(0.0)
         streams = self._streams.values()
         return LoadResult(
@@ -136,14 +172,24 @@ class RtpLoad:
             late_sends=self._late_sends,
         )
 
-    def _send(self, streams: list[Stream]) -> None:
-        payloads = self._payload
+    def _send(self, streams: list[Stream], slot: int) -> None:
+        payloads, wire = self._payload, self._wire
         for stream in streams:
             sequence = stream.sequence
             stream.sequence = sequence + 1
-            head = _header.pack(0x80, 0, sequence & 0xFFFF, (sequence * 160) & 0xFFFFFFFF, 0x1000)
-            stream.sock.sendto(head + payloads[(sequence + stream.shift) % len(payloads)], stream.destination)
             stream.sent += 1
+            if wire.loss and self._random.random() < wire.loss:
+                continue
+            head = _header.pack(
+                0x80, wire.payload_type, sequence & 0xFFFF, (sequence * wire.step) & 0xFFFFFFFF, 0x1000
+            )
+            packet = head + payloads[(sequence + stream.shift) % len(payloads)]
+            if stream.cipher is not None:
+                packet = stream.cipher.protect(packet)
+            if wire.jitter_ms and (late := self._random.randrange(wire.jitter_ms * SLOTS // 20)):
+                self._late.setdefault(slot + late, []).append((stream, packet))
+            else:
+                stream.sock.sendto(packet, stream.destination)
 
     def _receive(self, timeout: float) -> None:
         for fd, _ in self._epoll.poll(timeout):

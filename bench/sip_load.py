@@ -4,9 +4,10 @@ import contextlib
 import re
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from bench.rtp_load import RtpLoad
+from bench.rtp_load import Cipher, RtpLoad
 
 T1_S = 0.5
 """RFC 3261 17.1.1.2: an INVITE without any answer is sent again after T1, then after twice that."""
@@ -18,6 +19,19 @@ _tag = re.compile(rb"^To:[^\r]*;tag=([^\s;]+)", re.MULTILINE | re.IGNORECASE)
 _contact = re.compile(rb"^Contact:\s*<([^>]+)>", re.MULTILINE | re.IGNORECASE)
 _call_id = re.compile(rb"^Call-ID:\s*(\S+)", re.MULTILINE | re.IGNORECASE)
 _cseq = re.compile(rb"^CSeq:\s*\d+\s+(\w+)", re.MULTILINE | re.IGNORECASE)
+
+
+PCMU_FORMATS = "RTP/AVP 0 101\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:101 telephone-event/8000\r\na=fmtp:101 0-15"
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What the callers offer."""
+
+    formats: str = PCMU_FORMATS
+    """Of the m= line and after: transport, payload types, attributes."""
+    cipher: Callable[[str], Cipher] | None = None
+    """Makes a call's SRTP of the answer's session description."""
 
 
 @dataclass(slots=True)
@@ -50,8 +64,17 @@ class SipCounts:
 class SipLoad:
     """Sends `count` INVITEs at `rate` a second, acknowledges, and gives each call's media to `media`."""
 
-    def __init__(self, target: tuple[str, int], user: str, media: RtpLoad, count: int, rate: float) -> None:
+    def __init__(
+        self,
+        target: tuple[str, int],
+        user: str,
+        media: RtpLoad,
+        count: int,
+        rate: float,
+        offer: Offer = Offer(),
+    ) -> None:
         self.counts = SipCounts()
+        self._offer = offer
         self._target = target
         self._user = user
         self._media = media
@@ -146,15 +169,15 @@ class SipLoad:
         tag, contact = _found(_tag, data), _found(_contact, data)
         call.ack = self._message("ACK", call, contact, tag, branch="a").encode()
         call.bye = self._message("BYE", call, contact, tag, branch="b", sequence=2).encode()
-        self._media.add(call.sock, (self._target[0], int(_found(_port, data))))
+        cipher = self._offer.cipher(data.decode()) if self._offer.cipher else None
+        self._media.add(call.sock, (self._target[0], int(_found(_port, data))), cipher)
 
     def _call(self, number: int) -> SipCall:
         sock = self._media.open()
         port = sock.getsockname()[1]
         sdp = (
             "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
-            f"m=audio {port} RTP/AVP 0 101\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:101 telephone-event/8000\r\n"
-            "a=fmtp:101 0-15\r\na=ptime:20\r\na=sendrecv\r\n"
+            f"m=audio {port} {self._offer.formats}\r\na=ptime:20\r\na=sendrecv\r\n"
         )
         call = SipCall(number, sock, b"")
         call.invite = self._message("INVITE", call, self._uri, "", branch="i", body=sdp).encode()
