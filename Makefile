@@ -36,7 +36,7 @@ bench: ## measure this box against the budgets; docs/performance.md keeps the re
 	$(BIN)/python -m bench $(ARGS)
 
 bench-sip: ## calls a second, calls at once by codec, bad networks: what a trunk asks of this box
-	deploy/setup dev
+	@deploy/setup dev
 	$(BIN)/python -m bench.sip $(ARGS)
 
 lock: ## resolve the dependencies anew
