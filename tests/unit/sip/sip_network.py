@@ -10,7 +10,7 @@ from typing import TypeVar
 from bridge.sip.agent import UserAgent
 from bridge.sip.events import CallKey, Event, InviteReceived, Reoffered
 from bridge.sip.flow import Address, Flow
-from bridge.sip.message import Request, Response, parse_message
+from bridge.sip.message import Request, Response, make_response, parse_message
 from bridge.sip.offer_answer import LocalMedia, make_offer, negotiate_answer
 from bridge.sip.sdp import parse_sdp
 from bridge.sip.settings import UserAgentConfig
@@ -173,6 +173,25 @@ class RawPeer:
     def sent_to(self) -> list[tuple[Request | Response, Address]]:
         """What the agent sent, with where to."""
         return [(parse_message(data), flow.remote) for data, flow in self.agent.outgoing()]
+
+    def respond(
+        self,
+        request: Request | Response,
+        status: int,
+        *,
+        tag: str = "a1",
+        sdp: bytes = b"",
+        extra: dict[str, str] | None = None,
+    ) -> list[Request | Response]:
+        """Answer a request of the agent's; what it sends in return."""
+        assert isinstance(request, Request), request
+        response = make_response(request, status, to_tag=tag)
+        response.headers.add("Contact", f"<sip:alice@{self.flow.remote[0]}:{self.flow.remote[1]}>")
+        response.headers.extend((extra or {}).items())
+        if sdp:
+            response.headers.add("Content-Type", "application/sdp")
+            response.body = sdp
+        return self.send(response.serialise())
 
     def pass_time(self, seconds: float) -> list[Request | Response]:
         """Run the agent's timers for so long; what it sends meanwhile."""
