@@ -186,6 +186,8 @@ class SipEndpoint:
         if isinstance(event, sip.InviteReceived):
             self._invited(event)
             return
+        if isinstance(event, sip.RequestAnswered):
+            return
         leg = self._legs.get(event.key)
         if leg is not None:
             leg.on_sip_event(event)

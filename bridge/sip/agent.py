@@ -10,19 +10,19 @@ Nothing in here raises on account of what a peer sends.
 
 import secrets
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from bridge.sip.call import Call
-from bridge.sip.errors import CallGoneError, SipSyntaxError
-from bridge.sip.events import CallKey, Event
+from bridge.sip.digest import Credentials, DigestClient
+from bridge.sip.errors import CallGoneError
+from bridge.sip.events import CallKey, Event, RequestAnswered, RequestKey
+from bridge.sip.exchange import Exchange
 from bridge.sip.flow import Flow
 from bridge.sip.incoming import Incoming
 from bridge.sip.layer import TransactionLayer
-from bridge.sip.message import Request
+from bridge.sip.message import Response
+from bridge.sip.outside import MAX_FORWARDS, HeaderFields, build_invite, build_request
 from bridge.sip.settings import Refusal, UserAgentConfig
-from bridge.sip.uri import NameAddr, Uri
-
-HeaderFields = Iterable[tuple[str, str]]
 
 
 class UserAgent:
@@ -41,6 +41,11 @@ class UserAgent:
     def receive(self, data: bytes, flow: Flow, now: float) -> None:
         """Take one datagram, or one message of a stream, that came over `flow`."""
         self._incoming.receive(data, flow, now)
+
+    def transport_failed(self, flow: Flow, now: float, detail: str = "") -> None:
+        """What was sent over `flow` could not be delivered (refused, reset, unreachable): requests on it that wait
+        for an answer are sent to the next server, or end as if they had timed out."""
+        self._layer.transport_failed(flow, now, detail)
 
     def timer(self) -> float | None:
         """When to call `handle_timer` next, None for never."""
@@ -110,32 +115,24 @@ class UserAgent:
         sdp: bytes | None = None,
         headers: HeaderFields = (),
         route: Iterable[str] = (),
+        max_forwards: int = MAX_FORWARDS,
     ) -> CallKey:
         """Call `target` (a SIP URI) by way of `flow`. `from_` and `to` are URIs or name-addrs; `to` is `target`
         unless given; `route` are Route values; without `sdp` the peer makes the offer. Raises SipSyntaxError."""
-        uri = Uri.parse(target)
-        if not uri.is_sip:
-            raise SipSyntaxError("not a SIP URI", target)
         key = CallKey(secrets.token_hex(8))
-        caller = NameAddr.parse(from_)
         layer = self._layer
-        request = Request("INVITE", str(uri))
-        add = request.headers.add
-        for hop in route:
-            add("Route", hop)
-        add("Max-Forwards", "70")
-        add("From", str(NameAddr(caller.uri, caller.display_name, (("tag", key),))))
-        add("To", str(NameAddr.parse(to or f"<{target}>")))
-        add("Call-ID", secrets.token_hex(16))
-        add("CSeq", "1 INVITE")
-        add("Contact", layer.contact(flow))
-        request.headers.extend(layer.capabilities)
-        if self.config.user_agent:
-            add("User-Agent", self.config.user_agent)
-        request.headers.extend(headers)
-        if sdp is not None:
-            add("Content-Type", "application/sdp")
-            request.body = sdp
+        request = build_invite(
+            layer,
+            target,
+            flow,
+            tag=key,
+            from_=from_,
+            to=to,
+            sdp=sdp,
+            headers=headers,
+            route=route,
+            max_forwards=max_forwards,
+        )
         layer.add_via(request, flow)
         call = Call(key, layer, self._tell, self._forget, inbound=False)
         self._calls[key] = call
@@ -218,6 +215,59 @@ class UserAgent:
     def notify(self, key: CallKey, status: int, now: float, *, reason: str = "") -> None:
         """Report the status that our call to the Refer-To got; 200 and more end the matter."""
         self._call(key).referrals.notify(status, reason, now)
+
+    # -- requests outside any call --------------------------------------------------------------------------
+
+    def contact(self, flow: Flow) -> str:
+        """Our Contact value for the peer of `flow`, as in a REGISTER: `<sip:...>`, to be given parameters."""
+        return self._layer.contact(flow)
+
+    def request(
+        self,
+        method: str,
+        target: str,
+        flow: Flow,
+        now: float,
+        *,
+        from_: str,
+        to: str = "",
+        headers: HeaderFields = (),
+        body: bytes = b"",
+        content_type: str = "",
+        call_id: str = "",
+        cseq: int = 0,
+        route: Iterable[str] = (),
+        credentials: Credentials | DigestClient | None = None,
+        alternatives: Sequence[Flow] = (),
+    ) -> RequestKey:
+        """Send a request outside any call (OPTIONS, REGISTER, MESSAGE, ...). `RequestAnswered` follows, once.
+
+        Challenges are answered with `credentials`; a DigestClient keeps its nonces for the next request.
+        `alternatives` are tried in turn on 503 and when there is no answer. `call_id` and `cseq` (from 1) are made
+        unless given. Raises SipSyntaxError, and ValueError for a method that belongs to a call."""
+        key = RequestKey(secrets.token_hex(8))
+        request = build_request(
+            self._layer,
+            method,
+            target,
+            flow,
+            from_=from_,
+            to=to,
+            headers=headers,
+            body=body,
+            content_type=content_type,
+            call_id=call_id,
+            cseq=cseq,
+            route=route,
+        )
+
+        def answered(response: Response | None, now: float) -> None:
+            if response is None or response.status >= 200:
+                self._tell(RequestAnswered(key, exchange.request, response, exchange.flow))
+
+        digest = DigestClient(credentials) if isinstance(credentials, Credentials) else credentials
+        exchange = Exchange(self._layer, request, flow, answered, now, digest=digest, alternatives=alternatives)
+        return key
 
     # -- inside ---------------------------------------------------------------------------------------------
 

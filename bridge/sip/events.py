@@ -11,6 +11,9 @@ from bridge.sip.message import Request, Response
 CallKey = NewType("CallKey", str)
 """Names one call of one user agent: our tag in its dialog."""
 
+RequestKey = NewType("RequestKey", str)
+"""Names one request of ours outside any call."""
+
 
 class LostReason(StrEnum):
     NO_ACK = "no-ack"
@@ -73,6 +76,18 @@ class Progress:
     status: int
     reason: str
     sdp: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Redirected:
+    """An outbound call was sent elsewhere (3xx), or the place it was sent to failed and the 3xx named others: the
+    owner calls `retarget` with one of `targets`, or `cancel`."""
+
+    key: CallKey
+    targets: tuple[str, ...]
+    """URIs that were not yet tried, the preferred first."""
+    response: Response
+    """The 3xx."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,12 +249,26 @@ class InfoAnswered:
     status: int
 
 
+@dataclass(frozen=True, slots=True)
+class RequestAnswered:
+    """A request outside any call is over."""
+
+    key: RequestKey
+    request: Request
+    """As last sent: with its last CSeq number, and our credentials if it was challenged."""
+    response: Response | None
+    """The final response; None when none came, or it could not be delivered."""
+    flow: Flow
+    """Where it was last sent."""
+
+
 Event = (
     InviteReceived
     | Cancelled
     | Confirmed
     | EarlyAnswer
     | Progress
+    | Redirected
     | Answered
     | Rejected
     | Reoffered
@@ -257,4 +286,5 @@ Event = (
     | ReferResult
     | InfoReceived
     | InfoAnswered
+    | RequestAnswered
 )

@@ -74,8 +74,8 @@ class TransactionLayer:
         fields = list(request.headers)
         request.headers = type(request.headers)([("Via", via), *fields])
 
-    def invite(self, request: Request, flow: Flow, user: ResponseUser, now: float) -> InviteClient:
-        """Send an INVITE that has its Via."""
+    def invite(self, request: Request, flow: Flow, user: ResponseUser, now: float, data: bytes = b"") -> InviteClient:
+        """Send an INVITE that has its Via. `data`: it, serialised, where it is at hand."""
         transaction = InviteClient(
             request,
             flow,
@@ -85,12 +85,15 @@ class TransactionLayer:
             values=self.config.timers,
             on_end=self._client_ended,
             now=now,
+            data=data,
         )
         self.clients[transaction.key] = transaction
         return transaction
 
-    def request(self, request: Request, flow: Flow, user: ResponseUser, now: float) -> NonInviteClient:
-        """Send any other request that has its Via, but ACK."""
+    def request(
+        self, request: Request, flow: Flow, user: ResponseUser, now: float, data: bytes = b""
+    ) -> NonInviteClient:
+        """Send any other request that has its Via, but ACK. `data`: it, serialised, where it is at hand."""
         transaction = NonInviteClient(
             request,
             flow,
@@ -100,6 +103,7 @@ class TransactionLayer:
             values=self.config.timers,
             on_end=self._client_ended,
             now=now,
+            data=data,
         )
         self.clients[transaction.key] = transaction
         return transaction
@@ -118,6 +122,12 @@ class TransactionLayer:
             self.counters["dropped: stray response"] += 1
             return
         transaction.receive(response, now)
+
+    def transport_failed(self, flow: Flow, now: float, detail: str) -> None:
+        """End the wait of each transaction on a flow that could not deliver."""
+        self.counters["transport failures"] += 1
+        for transaction in [t for t in self.clients.values() if t.flow == flow]:
+            transaction.fail(detail or "the transport failed", now)
 
     # -- as a server ----------------------------------------------------------------------------------------
 

@@ -48,17 +48,20 @@ class InviteClient:
         values: TimerValues,
         on_end: Callable[["InviteClient"], None],
         now: float,
+        data: bytes = b"",
     ) -> None:
         self.request = request
         self.flow = flow
         self.key: ClientKey = (request.via.branch, "INVITE")
         self.state = State.CALLING
+        self.failure = ""
+        """Why the transport could not deliver, "" unless that was the end."""
         self.timers = Timers(queue, self._fire)
         self._user = user
         self._send = send
         self._values = values
         self._on_end = on_end
-        self._data = request.serialise()
+        self._data = data or request.serialise()
         self._ack: bytes | None = None
         self._interval = values.t1
         send(self._data, flow)
@@ -82,6 +85,14 @@ class InviteClient:
             self._send(self._ack, self.flow)
         elif self.state is State.ACCEPTED and 200 <= response.status < 300:
             self._user(response, now)
+
+    def fail(self, failure: str, now: float) -> None:
+        """The transport can't deliver (RFC 3261 17.1.4). An INVITE that is known to have arrived goes on over UDP:
+        what could not be delivered was another message. A connection that is gone takes the answer with it."""
+        if self.state is State.CALLING or (self.state is State.PROCEEDING and self.flow.reliable):
+            self.failure = failure
+            self.terminate()
+            self._user(None, now)
 
     def terminate(self) -> None:
         """End it without a word."""
@@ -130,16 +141,19 @@ class NonInviteClient:
         values: TimerValues,
         on_end: Callable[["NonInviteClient"], None],
         now: float,
+        data: bytes = b"",
     ) -> None:
         self.flow = flow
         self.key: ClientKey = (request.via.branch, request.method)
         self.state = State.TRYING
+        self.failure = ""
+        """Why the transport could not deliver, "" unless that was the end."""
         self.timers = Timers(queue, self._fire)
         self._user = user
         self._send = send
         self._values = values
         self._on_end = on_end
-        self._data = request.serialise()
+        self._data = data or request.serialise()
         self._interval = values.t1
         send(self._data, flow)
         if not flow.reliable:
@@ -159,6 +173,13 @@ class NonInviteClient:
             else:
                 self.timers.set("K", now + self._values.t4)
         self._user(response, now)
+
+    def fail(self, failure: str, now: float) -> None:
+        """The transport can't deliver (RFC 3261 17.1.4)."""
+        if self.state in (State.TRYING, State.PROCEEDING):
+            self.failure = failure
+            self.terminate()
+            self._user(None, now)
 
     def terminate(self) -> None:
         """End it without a word."""

@@ -1,13 +1,12 @@
 """The user agent as the caller, against a peer that answers exactly what a test wants."""
 
 import pytest
+from sip_caller import FLOW, TARGET, Caller
 from sip_network import ALICE, BOB, answer_to, offer
 
-from bridge.sip.agent import UserAgent
 from bridge.sip.errors import SipSyntaxError
 from bridge.sip.events import (
     Answered,
-    CallKey,
     InfoAnswered,
     Lost,
     LostReason,
@@ -19,67 +18,9 @@ from bridge.sip.events import (
     ReofferAnswered,
     ReofferRejected,
 )
-from bridge.sip.flow import Address, Flow
+from bridge.sip.flow import Address
 from bridge.sip.message import Request, Response, make_response, parse_message
 from bridge.sip.settings import UserAgentConfig
-
-FLOW = Flow("udp", BOB, ALICE)
-TARGET = "sip:agent@192.0.2.2"
-
-
-class Caller:
-    """Our agent, calling; and Bob's side of the wire in the test's hands."""
-
-    def __init__(self, config: UserAgentConfig | None = None) -> None:
-        self.agent = UserAgent(config or UserAgentConfig())
-        self.now = 0.0
-        self.wire: list[tuple[Request | Response, Flow]] = []
-        self.key = CallKey("")
-
-    def invite(self, **how: object) -> Request:
-        arguments: dict[str, object] = {"from_": "<sip:alice@192.0.2.1>", "sdp": offer()} | how
-        self.key = self.agent.invite(TARGET, FLOW, self.now, **arguments)  # type: ignore[arg-type]
-        (invite,) = self.requests()
-        return invite
-
-    def requests(self) -> list[Request]:
-        """What was sent since the last time, requests only."""
-        sent = [(parse_message(data), flow) for data, flow in self.agent.outgoing()]
-        self.wire += sent
-        return [message for message, _ in sent if isinstance(message, Request)]
-
-    def respond(
-        self,
-        request: Request,
-        status: int,
-        *,
-        tag: str = "b1",
-        sdp: bytes = b"",
-        contact: str = "<sip:bob@192.0.2.2:5060>",
-        headers: tuple[tuple[str, str], ...] = (),
-    ) -> None:
-        response = make_response(request, status, to_tag=tag)
-        if contact and status > 100:
-            response.headers.add("Contact", contact)
-        response.headers.extend(headers)
-        if sdp:
-            response.headers.add("Content-Type", "application/sdp")
-            response.body = sdp
-        self.agent.receive(response.serialise(), FLOW, self.now)
-
-    def connect(self) -> None:
-        """Bring a call up."""
-        self.respond(self.invite(), 200, sdp=answer_to(offer()))
-        assert [request.method for request in self.requests()] == ["ACK"]
-        assert isinstance(self.agent.events()[-1], Answered)
-
-    def pass_time(self, seconds: float) -> list[Request]:
-        end = self.now + seconds
-        while (at := self.agent.timer()) is not None and at <= end:
-            self.now = at
-            self.agent.handle_timer(at)
-        self.now = end
-        return self.requests()
 
 
 def test_invite_has_what_the_standard_wants() -> None:
