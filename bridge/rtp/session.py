@@ -192,7 +192,8 @@ class RtpSession:
         self._decoders: list[Decode | None] = [None] * 128
         self._event_type = -1
         self._rejected: Counter[str] = Counter()
-        self._sequence = secrets.randbits(16)
+        # The lower half only: SRTP's receiver must not meet the first wrap before its first packet (RFC 3711 3.3.1).
+        self._sequence = secrets.randbits(15)
         self._timestamp = secrets.randbits(32)
         self._mark = MARKER
         self._sent = 0
