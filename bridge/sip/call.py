@@ -349,7 +349,10 @@ class Call:
         transaction = layer.serve(request, flow)
         if not self._in_order(request, transaction, flow, now):
             return
-        if request.method == "BYE":
+        if request.method == "BYE" and not self.inbound and self.state is CallState.SETUP:
+            # Who was called ends what it has not answered with a final response (RFC 3261 15).
+            transaction.respond(self.response(request, 481), now)
+        elif request.method == "BYE":
             transaction.respond(self.response(request, 200), now)
             self._bye_received(request, now)
         elif self.closing:
@@ -445,7 +448,7 @@ class Call:
             return
         if self.closing:
             self.finish(ByeAnswered(self.key, 200), now)
-        elif self.state is CallState.SETUP:
+        elif not self.established:
             self.finish(Cancelled(self.key, f"bye: {reason}" if reason else "bye"), now)
         else:
             self.finish(ByeReceived(self.key, reason), now)

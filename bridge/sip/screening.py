@@ -39,7 +39,7 @@ def screen_new(request: Request, config: UserAgentConfig) -> Refusal | None:
         == "0"
     ):
         return Refusal(483)
-    return screen(request, config)
+    return screen(request, config) or _screen_reliability(request, config)
 
 
 def _required(request: Request) -> list[str]:
@@ -55,6 +55,14 @@ def _screen_accept(request: Request) -> Refusal | None:
         return None
     accepted = {item.partition(";")[0].strip() for item in request.headers.tokens_of("Accept")}
     return None if not accepted or accepted & _SDP_RANGES else Refusal(406)
+
+
+def _screen_reliability(request: Request, config: UserAgentConfig) -> Refusal | None:
+    if request.method != "INVITE" or config.reliable != "required":
+        return None
+    if "100rel" in request.headers.tokens_of("Supported") | request.headers.tokens_of("Require"):
+        return None
+    return Refusal(421, headers=(("Require", "100rel"),))
 
 
 def _screen_body(request: Request, config: UserAgentConfig) -> Refusal | None:

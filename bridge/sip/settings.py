@@ -79,3 +79,8 @@ class UserAgentConfig:
     """An unanswered call is given up after this (an INVITE's own Expires may be shorter)."""
     retry_after_s: int = 5
     """Retry-After in a 503 for want of room."""
+
+    def __post_init__(self) -> None:
+        if self.reliable == "off":
+            supported = tuple(tag for tag in self.supported if tag != "100rel")
+            object.__setattr__(self, "supported", supported)
