@@ -2,21 +2,13 @@
 
 import asyncio
 import contextlib
-import errno
-import fcntl
 import gc
-import ipaddress
-import os
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 
 import structlog
 
-from bridge.agents.base import Agent
-from bridge.agents.conversation import ConversationAgent
-from bridge.agents.echo import EchoAgent
+from bridge.admission import Admission
 from bridge.api.app import create_app
 from bridge.api.control import DialRefused, DialRequest, LiveCall
 from bridge.api.key import KeyFileError, load_or_create_key
@@ -28,46 +20,29 @@ from bridge.audio.clock import MediaClock
 from bridge.audio.recording import Recordings, StereoRecorder
 from bridge.audio.vad import VoiceActivity
 from bridge.call import Call, CallServices, refuse
-from bridge.config import Config, ConversationAgentSettings
-from bridge.events import Cause
+from bridge.config import Config
+from bridge.events import CallEvent, Cause
 from bridge.legs.base import LegError
 from bridge.legs.media import MediaPlane, MediaUnavailableError
 from bridge.legs.sip import SipLeg
-from bridge.legs.sip_endpoint import SipEndpoint, SipEndpointSettings
+from bridge.legs.sip_endpoint import SipEndpoint, SipEndpointSettings, inbound_info
 from bridge.log import Logs
-from bridge.providers.base import Llm, ProviderError, ProviderUnavailableError
-from bridge.providers.local.brain import LocalBrain
-from bridge.providers.local.engines import LocalEngines
 from bridge.router import pick_agent
-from bridge.sip.flow import Flow
-from bridge.sip.message import Request
+from bridge.startup import StartError, make_data_dir, only_one, port_problem
 from bridge.store.call_log import CallLog
 from bridge.store.errors import StoreError
 from bridge.store.retention import attach_recovered, keep_purging
 from bridge.store.store import Store
+from bridge.talkers import AgentError, Progress, Talkers
+from bridge.trunks.guard import Guard
+from bridge.trunks.trunks import TrunkError, Trunks, prepare
+
+__all__ = ["Bridge", "StartError"]
 
 log = structlog.get_logger(__name__)
 
-READY_CHECK_S = 0.25
-"""How often the box asks itself whether it can take calls; its answer to OPTIONS is at most this old."""
-
 HANG_UP_S = 5.0
 """After the drain limit: how long the last calls get to hang up properly."""
-
-Progress = Callable[[str], None]
-
-
-class StartError(Exception):
-    """The bridge can't start; the message says why and what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Talker:
-    """An agent that is ready to take calls."""
-
-    agent: Agent
-    record: bool
-    embedded: bool
 
 
 class Bridge:
@@ -78,15 +53,16 @@ class Bridge:
         self.metrics = Metrics()
         self.live = LiveEvents()
         self._stack = contextlib.AsyncExitStack()
-        self._agents: dict[str, _Talker] = {}
         self._calls: dict[str, Call] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._dialling = 0
         self._state = "starting"
-        self._networks = [ipaddress.ip_network(network) for network in config.sip.allow_from]
-        self._engines: LocalEngines | None = None
+        self.guard = Guard(config.guard)
         self._stop = asyncio.Event()
         self._idle = asyncio.Event()
+        self.trunks: Trunks
+        self.admission: Admission
+        self.talkers: Talkers
         self.clock: MediaClock
         self.voice: VoiceActivity
         self.sip: SipEndpoint
@@ -112,15 +88,17 @@ class Bridge:
     async def _start(self, progress: Progress, logs: Logs | None) -> None:
         config, stack = self.config, self._stack
         loop = asyncio.get_running_loop()
-        data_dir = _data_dir(config.data_dir)
-        stack.enter_context(_only_one(data_dir))
+        data_dir = make_data_dir(config.data_dir)
+        stack.enter_context(only_one(data_dir))
         try:
             api_key = load_or_create_key(data_dir)
-        except KeyFileError as error:
+            trunks = prepare(config.trunks)
+        except (KeyFileError, TrunkError) as error:
             raise StartError(str(error)) from error
         if logs is not None:
             logs.hide(api_key)
 
+        self.talkers = Talkers(data_dir)
         # The ports first: a start that can't succeed fails before the models are loaded.
         self.clock = MediaClock()
         stack.push_async_callback(self.clock.aclose)
@@ -128,12 +106,28 @@ class Bridge:
         stack.push_async_callback(self.voice.aclose)
         self.media = MediaPlane(self.clock, config.rtp)
         stack.callback(self.media.close)
-        self.sip = SipEndpoint(_endpoint_settings(config), self.media, self._on_incoming, admit=self._admit)
+        self.trunks = Trunks(
+            trunks,
+            guard=self.guard,
+            allow_from=config.allowed_networks,
+            strangers=config.sip.strangers,
+            realm=config.sip.realm,
+            nonce_lifetime_s=config.sip.nonce_s,
+        )
+        self.admission = Admission(
+            config.limits,
+            self.trunks,
+            now=loop.time,
+            clock_lateness_ms=self.clock.lateness_p99_ms,
+            record=self._record_refused,
+            describe=inbound_info,
+        )
+        self.sip = SipEndpoint(_endpoint_settings(config), self.media, self._on_incoming, admit=self.admission.admit)
         self.sip.agent.refuse_new("Starting", config.limits.retry_after_s)
         try:
             await self.sip.start()
         except OSError as error:
-            raise StartError(_port_problem(error, f"sip {config.sip.listen}:{config.sip.port}/udp", "sip")) from error
+            raise StartError(port_problem(error, f"sip {config.sip.listen}:{config.sip.port}/udp", "sip")) from error
         stack.push_async_callback(self.sip.aclose)
 
         try:
@@ -176,7 +170,11 @@ class Bridge:
             raise StartError(str(error)) from error
         stack.push_async_callback(self.http.aclose)
 
-        await self._start_agents(data_dir, progress)
+        stack.push_async_callback(self.talkers.aclose)
+        try:
+            await self.talkers.start(config, progress)
+        except AgentError as error:
+            raise StartError(str(error)) from error
 
         self.clock.after_tick(self.voice.after_tick)
         self.clock.start()
@@ -186,60 +184,11 @@ class Bridge:
         gc.freeze()
         self._state = "up"
         self.sip.agent.accept_new()
-        watching = loop.create_task(self._watch_load(), name="admission")
+        watching = loop.create_task(self.admission.watch(), name="admission")
         stack.push_async_callback(_cancelled, watching)
         stack.push_async_callback(self._end_all_calls)
 
-    async def _start_agents(self, data_dir: Path, progress: Progress) -> None:
-        config = self.config
-        conversations = {n: a for n, a in config.agents.items() if isinstance(a, ConversationAgentSettings)}
-        if any(agent.embedded for agent in conversations.values()):
-            self._engines = LocalEngines(config.engines, data_dir)
-            self._stack.push_async_callback(self._engines.aclose)
-            try:
-                await self._engines.start(progress)
-            except ProviderUnavailableError as error:
-                raise StartError(str(error)) from error
-        for name, settings in config.agents.items():
-            if not isinstance(settings, ConversationAgentSettings):
-                self._agents[name] = _Talker(EchoAgent(name, settings), settings.record, embedded=False)
-                continue
-            progress(f"preparing agent {name!r}: its greeting and fixed phrases")
-            try:
-                agent = await self._conversation(name, settings)
-            except ProviderError as error:
-                raise StartError(f"agent {name!r}: {error}") from error
-            self._agents[name] = _Talker(agent, settings.record, settings.embedded)
-
-    async def _conversation(self, name: str, settings: ConversationAgentSettings) -> ConversationAgent:
-        """An agent with its engines, everything it says by rote synthesised. Raises ProviderError."""
-        engines = self._engines
-        assert engines is not None
-        llm: Llm
-        if settings.llm == "openai":
-            # Imported where it is used: the SDK takes a second to load.
-            from bridge.providers.openai import OpenAiLlm
-
-            llm = OpenAiLlm(self.config.openai)
-            self._stack.push_async_callback(llm.aclose)
-            await llm.start()
-        else:
-            llm = brain = LocalBrain(engines.embedder)
-            self._stack.push_async_callback(llm.aclose)
-            await brain.prepare(settings.brief)
-        await engines.tts.prepare(
-            settings.fixed_phrases(), voice=settings.voice, sample_rate=8000, language=settings.language
-        )
-        return ConversationAgent(name, settings, stt=engines.stt, llm=llm, tts=engines.tts)
-
     # -- calls that come in ---------------------------------------------------------------------------------
-
-    def _admit(self, request: Request, flow: Flow) -> int | None:
-        """Whether a stranger may ask anything of us at all."""
-        address = ipaddress.ip_address(flow.remote[0])
-        mapped = getattr(address, "ipv4_mapped", None)
-        address = mapped or address
-        return None if any(address in network for network in self._networks) else 403
 
     def _on_incoming(self, leg: SipLeg) -> None:
         if leg.media_refusal:
@@ -248,7 +197,7 @@ class Bridge:
         name = pick_agent(self.config.routes, leg.info)
         if name is None:
             self._refuse(leg, Cause.REFUSED_NO_ROUTE, f"no route for {leg.info.to!r}")
-        elif problem := self._no_room(name):
+        elif problem := self._no_room(name, leg.info.trunk):
             self._refuse(leg, Cause.REFUSED_BUSY, problem)
         else:
             self._begin(leg, name)
@@ -257,7 +206,7 @@ class Bridge:
         self._spawn(f"refusal of {leg.info.id}", refuse(leg, cause, detail, self.call_log.record))
 
     def _begin(self, leg: SipLeg, name: str) -> Call:
-        talker = self._agents[name]
+        talker = self.talkers[name]
         services = CallServices(
             record=self.call_log.record,
             open_voice=self.voice.open,
@@ -267,6 +216,7 @@ class Bridge:
         )
         call = Call(leg, talker.agent, services, record=talker.record)
         self._calls[call.id] = call
+        self.admission.began(call.id, leg.info.trunk, embedded=talker.embedded)
         self._spawn(call.id, self._live_through(call))
         return call
 
@@ -275,6 +225,7 @@ class Bridge:
             await call.run()
         finally:
             del self._calls[call.id]
+            self.admission.ended(call.id)
             if not self._calls:
                 self._idle.set()
 
@@ -288,59 +239,29 @@ class Bridge:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a call's task failed", task=name, exc_info=error)
 
+    def _no_room(self, agent: str, trunk: str) -> str | None:
+        """Why a call for `agent` can't be taken now."""
+        problem = self.admission.no_room_on_box(self.trunks.get(trunk))
+        if problem is None and self.talkers[agent].embedded:
+            problem = self.admission.no_room_to_talk(self.talkers.overloaded)
+        return problem
+
+    def _record_refused(self, call_id: str, event: CallEvent) -> None:
+        # Before that there is no record, and every call is refused for another reason.
+        if self._state != "starting":
+            self.call_log.record(call_id, event)
+
     def _open_recording(
         self, call_id: str, sample_rate: int, on_failure: Callable[[str], None], answered_at: float
     ) -> StereoRecorder:
         return self.recordings.open(call_id, sample_rate, on_failure, started_at=answered_at)
-
-    # -- admission ------------------------------------------------------------------------------------------
-
-    def _no_room(self, agent: str) -> str | None:
-        """Why a call for `agent` can't be taken now."""
-        limits = self.config.limits
-        if len(self._calls) + self._dialling >= limits.calls:
-            return f"{limits.calls} calls are live (limits.calls)"
-        if self._agents[agent].embedded:
-            talking = sum(1 for call in self._calls.values() if self._agents[call.agent_name].embedded)
-            if talking >= limits.conversations:
-                return f"{limits.conversations} conversations are live (limits.conversations)"
-            if self._engines is not None and (problem := self._engines.pool.overloaded()):
-                return problem
-        return None
-
-    def _overload(self) -> str | None:
-        """Why no call at all can be taken now."""
-        limits = self.config.limits
-        lateness = self.clock.lateness_p99_ms()
-        if lateness > limits.clock_lateness_ms:
-            return f"the media clock runs {lateness:.0f} ms late"
-        if len(self._calls) >= limits.calls:
-            return f"{limits.calls} calls are live"
-        return None
-
-    async def _watch_load(self) -> None:
-        retry_after = self.config.limits.retry_after_s
-        refusing: str | None = None
-        while True:
-            if self._state == "up":
-                problem = self._overload()
-                if problem is None and refusing is not None:
-                    log.info("taking calls again")
-                    self.sip.agent.accept_new()
-                elif problem is not None and refusing is None:
-                    log.warning("refusing new calls", reason=problem)
-                    self.sip.agent.refuse_new("Overloaded", retry_after)
-                refusing = problem
-            await asyncio.sleep(READY_CHECK_S)
 
     # -- BridgeControl --------------------------------------------------------------------------------------
 
     def ready(self) -> tuple[bool, Sequence[str]]:
         if self._state != "up":
             return False, [f"the bridge is {self._state}"]
-        problem = self._overload()
-        if problem is None and self._engines is not None:
-            problem = self._engines.pool.overloaded()
+        problem = self.admission.overload() or self.talkers.overloaded()
         return (True, []) if problem is None else (False, [problem])
 
     def live_calls(self) -> Sequence[LiveCall]:
@@ -361,12 +282,12 @@ class Bridge:
         ]
 
     async def dial(self, request: DialRequest) -> str:
-        if request.agent not in self._agents:
-            known = ", ".join(self._agents)
-            raise DialRefused(404, "no-such-agent", f"there is no agent {request.agent!r}; known: {known}")
         if self._state != "up":
             raise DialRefused(503, self._state, f"the bridge is {self._state}")
-        problem = self._overload() or self._no_room(request.agent)
+        if self.talkers.get(request.agent) is None:
+            known = ", ".join(self.talkers.names)
+            raise DialRefused(404, "no-such-agent", f"there is no agent {request.agent!r}; known: {known}")
+        problem = self._no_room(request.agent, "")
         if problem is not None:
             raise DialRefused(503, "busy", problem)
         self._dialling += 1
@@ -433,7 +354,7 @@ class Bridge:
         self.metrics.register(self.clock.readings)
         self.metrics.register(self.media.readings)
         self.metrics.register(self._voice_readings)
-        self.metrics.register(self._engine_readings)
+        self.metrics.register(self.talkers.readings)
 
     def _voice_readings(self) -> Mapping[str, float]:
         return {
@@ -442,49 +363,8 @@ class Bridge:
             "vad_batches_total": float(self.voice.batches),
         }
 
-    def _engine_readings(self) -> Mapping[str, float]:
-        return {} if self._engines is None else self._engines.pool.readings()
-
 
 # -- parts of the start -------------------------------------------------------------------------------------
-
-
-def _data_dir(path: Path) -> Path:
-    try:
-        path.mkdir(mode=0o750, parents=True, exist_ok=True)
-    except OSError as error:
-        raise StartError(
-            f"the data directory {path} can't be made ({error.strerror}): set data_dir or OFFHOOK_DATA_DIR"
-        ) from error
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise StartError(f"the data directory {path} is not writable for this user: set data_dir or OFFHOOK_DATA_DIR")
-    return path
-
-
-@contextlib.contextmanager
-def _only_one(data_dir: Path) -> Iterator[None]:
-    """Two bridges on one data directory would close each other's calls."""
-    with (data_dir / "offhook.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StartError(
-                f"another bridge runs on the data directory {data_dir}: stop it, or set another OFFHOOK_DATA_DIR"
-            ) from error
-        yield
-
-
-def _port_problem(error: OSError, where: str, section: str) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return (
-            f"{where} is taken by another program: stop it, or choose another port "
-            f"({section}.port, OFFHOOK_{section.upper()}_PORT)"
-        )
-    if error.errno == errno.EADDRNOTAVAIL:
-        return f"{where} is no address of this machine: correct {section}.listen"
-    if error.errno == errno.EACCES:
-        return f"{where} may not be used by this user: choose a port above 1023 ({section}.port)"
-    return f"{where} can't be listened on: {error.strerror}"
 
 
 def _endpoint_settings(config: Config) -> SipEndpointSettings:

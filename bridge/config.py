@@ -1,15 +1,16 @@
 """The configuration: one typed tree of settings, each with its default and its unit."""
 
-import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from bridge.agents.settings import ConversationSettings, EchoSettings
 from bridge.providers.local.settings import EngineSettings
 from bridge.providers.openai_settings import OpenAiSettings
+from bridge.settings import Address, Network, Port, Section
+from bridge.trunks.settings import GuardSettings, Strangers, TrunkSettings
 
 ENV_PREFIX = "OFFHOOK_"
 
@@ -25,24 +26,8 @@ PRIVATE_NETWORKS = (
 )
 """Where calls are taken from until trunks are configured: loopback and private addresses (RFC 1918, RFC 4193)."""
 
-
-def _network(value: str) -> str:
-    ipaddress.ip_network(value)
-    return value
-
-
-def _address(value: str) -> str:
-    ipaddress.ip_address(value)
-    return value
-
-
-Network = Annotated[str, AfterValidator(_network)]
-Address = Annotated[str, AfterValidator(_address)]
-Port = Annotated[int, Field(ge=1, le=65535)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+LOOPBACK = ("127.0.0.0/8", "::1/128")
+"""Where calls are taken from besides the trunks, once there are any."""
 
 
 class SipSettings(Section):
@@ -50,8 +35,16 @@ class SipSettings(Section):
     port: Port = 5060
     advertised_address: Address | None = None
     """Address written into Contact and SDP; by default the one the peer is reached from."""
-    allow_from: tuple[Network, ...] = PRIVATE_NETWORKS
-    """Networks that calls are taken from; anyone else gets 403."""
+    allow_from: tuple[Network, ...] | None = None
+    """Networks that calls are taken from though they are no trunk's. Not given: loopback and private networks until
+    there are trunks, then loopback alone."""
+    strangers: Strangers = "refuse"
+    """Anyone else: `refuse` with 403 (401 where trunks have `users`), `silent` as if nobody listened (but for who
+    calls as one of the `users`), `challenge` everybody with 401."""
+    realm: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f\"\\]+$")] = "offhook"
+    """Of our digest challenges; passwords are for this realm."""
+    nonce_s: Annotated[float, Field(ge=5)] = 60
+    """How long an answer to a challenge is good for further requests."""
     user_agent: str = "Offhook"
     t1_ms: Annotated[int, Field(ge=50, le=5000)] = 500
     """RFC 3261's T1: the first retransmission interval."""
@@ -81,6 +74,8 @@ class HttpSettings(Section):
 class LimitSettings(Section):
     calls: Annotated[int, Field(ge=1)] = 500
     """Live calls on this box; the next one gets 503."""
+    calls_per_s: Annotated[float, Field(gt=0)] | None = None
+    """New calls a second on this box; those beyond get 503. As many may come at once."""
     conversations: Annotated[int, Field(ge=1)] = 12
     """Live calls on embedded engines; docs/performance.md says how many a box holds."""
     clock_lateness_ms: Annotated[float, Field(gt=0)] = 40
@@ -134,6 +129,8 @@ class Route(Section):
     """The first route whose every pattern matches picks the agent. `*` stands for any characters."""
 
     to: str = "*"
+    trunk: str = "*"
+    """Name of a trunk; a call from none has the empty name."""
     from_: Annotated[str, Field(alias="from")] = "*"
     agent: str
 
@@ -148,6 +145,7 @@ class Config(BaseSettings):
     data_dir: Path = Path("data")
     """Database, recordings, phrase cache, API key. Relative to the working directory."""
     sip: SipSettings = SipSettings()
+    guard: GuardSettings = GuardSettings()
     rtp: RtpSettings = RtpSettings()
     http: HttpSettings = HttpSettings()
     limits: LimitSettings = LimitSettings()
@@ -155,8 +153,16 @@ class Config(BaseSettings):
     log: LogSettings = LogSettings()
     engines: EngineSettings = EngineSettings()
     openai: OpenAiSettings = OpenAiSettings()
+    trunks: tuple[TrunkSettings, ...] = ()
     agents: dict[str, AgentSettings] = Field(default_factory=dict)
     routes: tuple[Route, ...] = ()
+
+    @property
+    def allowed_networks(self) -> tuple[str, ...]:
+        """`sip.allow_from`, or what stands for it."""
+        if self.sip.allow_from is not None:
+            return self.sip.allow_from
+        return LOOPBACK if self.trunks else PRIVATE_NETWORKS
 
     @classmethod
     def settings_customise_sources(
@@ -176,6 +182,20 @@ class Config(BaseSettings):
             for i, route in enumerate(self.routes)
             if route.agent not in self.agents
         ]
+        names = [trunk.name for trunk in self.trunks]
+        problems += [
+            f"routes[{i}].trunk: there is no trunk {route.trunk!r}; known: {', '.join(names) or 'none'}"
+            for i, route in enumerate(self.routes)
+            if not (set(route.trunk) & set("*?[")) and route.trunk and route.trunk not in names
+        ]
+        problems += [
+            f"trunks[{i}].name: {name!r} stands here again" for i, name in enumerate(names) if name in names[:i]
+        ]
+        users: dict[str, str] = {}
+        for i, trunk in enumerate(self.trunks):
+            for user in trunk.users:
+                if (other := users.setdefault(user.username, trunk.name)) != trunk.name:
+                    problems.append(f"trunks[{i}].users: {user.username!r} is a user of trunk {other!r} already")
         if problems:
             raise ValueError("\n".join(problems))
         return self

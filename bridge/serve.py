@@ -62,6 +62,9 @@ def _welcome(config: Config) -> str:
 
 
 def _networks(config: Config) -> str:
-    if "allow_from" not in config.sip.model_fields_set:
-        return "loopback and private networks only"
-    return ", ".join(config.sip.allow_from)
+    names = ", ".join(trunk.name for trunk in config.trunks)
+    if config.sip.allow_from is not None:
+        others = ", ".join(config.sip.allow_from)
+    else:
+        others = "loopback" if names else "loopback and private networks only"
+    return ", ".join(part for part in (f"trunks {names}" if names else "", others) if part) or "nobody"

@@ -336,6 +336,11 @@ class DigestServer:
             for algorithm in self.algorithms
         )
 
+    def is_answered(self, request: Request) -> bool:
+        """Whether `request` bears an answer to a challenge of this realm, right or wrong."""
+        ours = f"realm={quote(self.realm)}"
+        return any(ours in value for value in request.headers.get_all("Authorization"))
+
     def check(self, request: Request, now: float) -> DigestVerdict:
         """Whether `request` bears the right answer to a challenge of ours."""
         try:

@@ -1,0 +1,1 @@
+"""Trunks: the carriers, PBXs and phones that we know, and what becomes of everybody else."""
