@@ -1,71 +1,20 @@
 """The sockets of all RTP sessions, read and written by the media clock: no task, callback or lock per packet."""
 
 import select
-import socket
-import struct
 import time
-from collections.abc import Callable
+from collections import deque
 from contextlib import suppress
 
+from bridge.rtp.endpoint import MAX_DATAGRAM, STAMP_SPACE, OnCrash, RtpEndpoint, timespec
 from bridge.rtp.ports import PortPair
+from bridge.rtp.rtcp_session import RtcpSession
 from bridge.rtp.session import RtpSession
-
-SO_TIMESTAMPNS = 35
-"""Linux: the kernel's time of arrival with each packet (`struct timespec`); the socket module has no name for it."""
 
 ROUNDS = 8
 """Packets read from one socket in one poll; a flood on one port costs the others no more than that."""
 
-MAX_DATAGRAM = 2048
-"""More than an Ethernet frame carries; a longer datagram is cut, and then fails to parse or to matter."""
-
-EXPEDITED_FORWARDING = 46 << 2
-"""DSCP EF in the TOS byte (RFC 3246): voice, for the routers that care."""
-
-_timespec = struct.Struct("@qq")
-
-STAMP_SPACE = socket.CMSG_SPACE(_timespec.size)
-
-
-OnCrash = Callable[[Exception], None]
-
-
-class RtpEndpoint:
-    """One session on its socket: a ticker of the media clock."""
-
-    __slots__ = ("_closed", "_fd", "_mux", "_send", "on_crash", "pair", "receive_message", "send_errors", "session")
-
-    def __init__(self, mux: "RtpMux", pair: PortPair, session: RtpSession, on_crash: OnCrash) -> None:
-        self.pair = pair
-        self.session = session
-        self.on_crash = on_crash
-        self.send_errors = 0
-        """Packets the network stack refused (ECONNREFUSED, ENETUNREACH, a full buffer)."""
-        self._mux = mux
-        self._fd = pair.rtp.fileno()
-        self._send = pair.rtp.sendto
-        self.receive_message = pair.rtp.recvmsg
-        self._closed = False
-
-    def tick(self, now: float) -> None:
-        """The session's step of 20 ms."""
-        if self._closed:
-            return
-        session = self.session
-        packet = session.tick(now)
-        destination = session.destination
-        # A listener may have ended the leg meanwhile.
-        if packet is not None and destination is not None and not self._closed:
-            try:
-                self._send(packet, destination)
-            except OSError:
-                self.send_errors += 1
-
-    def close(self) -> None:
-        """Stop reading and writing; then the caller releases the ports. Twice does nothing."""
-        if not self._closed:
-            self._closed = True
-            self._mux.forget(self._fd, self)
+ATTEND_S = 0.5
+"""How often each endpoint is looked at for what is not worth doing at each step."""
 
 
 class RtpMux:
@@ -77,62 +26,111 @@ class RtpMux:
         self.receive_errors = 0
         self._epoll = select.epoll()
         self._endpoints: dict[int, RtpEndpoint] = {}
+        """By the RTP socket's descriptor."""
+        self._reports: dict[int, RtpEndpoint] = {}
+        """By the RTCP socket's."""
+        self._attended: deque[RtpEndpoint] = deque()
+        """In the order of their `attend_at`."""
 
     def __len__(self) -> int:
         return len(self._endpoints)
 
-    def open(self, pair: PortPair, session: RtpSession, on_crash: OnCrash) -> RtpEndpoint:
-        """Attach a session to its RTP socket. `on_crash` is told of an exception out of the session's own code (a
-        listener's, an event handler's) while it received; the endpoint is closed by then."""
-        pair.rtp.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-        if pair.rtp.family == socket.AF_INET:
-            pair.rtp.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, EXPEDITED_FORWARDING)
-        endpoint = RtpEndpoint(self, pair, session, on_crash)
+    def open(
+        self, pair: PortPair, session: RtpSession, on_crash: OnCrash, *, rtcp: RtcpSession | None = None
+    ) -> RtpEndpoint:
+        """Attach a session to its sockets. `on_crash` is told of an exception out of the session's own code (a
+        listener's, an event handler's) while it received; the endpoint is closed by then. With `rtcp` it reports,
+        once `RtpEndpoint.configure` has said where to."""
+        endpoint = RtpEndpoint(self, pair, session, on_crash, rtcp=rtcp)
         self._endpoints[pair.rtp.fileno()] = endpoint
         self._epoll.register(pair.rtp.fileno(), select.EPOLLIN)
+        if rtcp is not None:
+            self._reports[pair.rtcp.fileno()] = endpoint
+            self._epoll.register(pair.rtcp.fileno(), select.EPOLLIN)
+        # At the front: it is due at once, and from then on in its turn.
+        self._attended.appendleft(endpoint)
         return endpoint
 
-    def forget(self, fd: int, endpoint: RtpEndpoint) -> None:
-        """No more of this endpoint; `RtpEndpoint.close` calls it while its socket is open."""
-        if self._endpoints.get(fd) is endpoint:
-            del self._endpoints[fd]
-            with suppress(OSError):
-                self._epoll.unregister(fd)
+    def forget(self, endpoint: RtpEndpoint) -> None:
+        """No more of this endpoint; `RtpEndpoint.close` calls it while its sockets are open."""
+        for descriptors, sock in ((self._endpoints, endpoint.pair.rtp), (self._reports, endpoint.pair.rtcp)):
+            if descriptors.get(sock.fileno()) is endpoint:
+                del descriptors[sock.fileno()]
+                with suppress(OSError):
+                    self._epoll.unregister(sock.fileno())
+        with suppress(ValueError):
+            self._attended.remove(endpoint)
 
     def poll(self, now: float) -> None:
         """Give each session what has come for it. Never blocks; `now` stands in where the kernel gives no time."""
         ready = self._epoll.poll(0)
-        if not ready:
-            return
+        if ready:
+            self._receive(ready, now)
+        self._attend(now)
+
+    def _receive(self, ready: list[tuple[int, int]], now: float) -> None:
         endpoints = self._endpoints
+        only_readable = select.EPOLLIN
         # The kernel's stamps are wall-clock time; the difference is taken anew as the wall clock may be set.
         ahead = time.time() - time.monotonic()
         for _ in range(ROUNDS):
-            for fd, _events in ready:
+            for fd, events in ready:
                 endpoint = endpoints.get(fd)
                 if endpoint is None:
+                    self._receive_report(fd)
                     continue
+                if events != only_readable:
+                    endpoint.read_errors()
+                    if not events & only_readable:
+                        continue
                 try:
                     data, extra, _flags, address = endpoint.receive_message(MAX_DATAGRAM, STAMP_SPACE)
                 except OSError:
                     self.receive_errors += 1
                     continue
                 arrival = now
-                if extra and len(extra[0][2]) == _timespec.size:
-                    seconds, nanoseconds = _timespec.unpack(extra[0][2])
+                if extra and len(extra[0][2]) == timespec.size:
+                    seconds, nanoseconds = timespec.unpack(extra[0][2])
                     arrival = seconds - ahead + nanoseconds * 1e-9
                 try:
-                    endpoint.session.receive(data, address[:2], arrival)
+                    endpoint.receive(data, address[:2], arrival)
                 except Exception as error:  # noqa: BLE001 -- the edge of one call: it ends alone
-                    self.crashes += 1
-                    endpoint.close()
-                    endpoint.on_crash(error)
+                    self._crash(endpoint, error)
             # Asking again which sockets have more costs less than an exception from each that has not.
             ready = self._epoll.poll(0)
             if not ready:
                 return
 
+    def _receive_report(self, fd: int) -> None:
+        endpoint = self._reports.get(fd)
+        if endpoint is None:
+            return
+        try:
+            endpoint.receive_report()
+        except OSError:
+            self.receive_errors += 1
+        except Exception as error:  # noqa: BLE001 -- the edge of one call: it ends alone
+            self._crash(endpoint, error)
+
+    def _attend(self, now: float) -> None:
+        attended = self._attended
+        while attended and attended[0].attend_at <= now:
+            endpoint = attended.popleft()
+            endpoint.attend_at = now + ATTEND_S
+            attended.append(endpoint)
+            try:
+                endpoint.attend(now)
+            except Exception as error:  # noqa: BLE001 -- the edge of one call: it ends alone
+                self._crash(endpoint, error)
+
+    def _crash(self, endpoint: RtpEndpoint, error: Exception) -> None:
+        self.crashes += 1
+        endpoint.close()
+        endpoint.on_crash(error)
+
     def close(self) -> None:
         """Forget all endpoints. Their sockets stay the callers' own."""
         self._endpoints.clear()
+        self._reports.clear()
+        self._attended.clear()
         self._epoll.close()

@@ -2,6 +2,7 @@
 
 import random
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,9 +11,11 @@ import numpy as np
 
 from bridge.audio.codec import PCMU
 from bridge.audio.playout import Playout
+from bridge.rtp.endpoint import RtpEndpoint
 from bridge.rtp.latch import Address
-from bridge.rtp.mux import RtpEndpoint, RtpMux
+from bridge.rtp.mux import RtpMux
 from bridge.rtp.ports import PortPair, PortPool
+from bridge.rtp.rtcp_session import RtcpSession
 from bridge.rtp.session import RtpEvent, RtpFormat, RtpSession
 
 HOST = "127.0.0.1"
@@ -46,8 +49,8 @@ class Party:
 
 
 @contextmanager
-def exchange() -> Iterator[tuple[RtpMux, Callable[[], Party]]]:
-    """A mux, and a function that puts one more party on it."""
+def exchange(*, rtcp: bool = False) -> Iterator[tuple[RtpMux, Callable[[], Party]]]:
+    """A mux, and a function that puts one more party on it, with `rtcp` one that reports."""
     pool = PortPool(HOST, 42000, 47999)
     mux = RtpMux()
     parties: list[Party] = []
@@ -57,7 +60,9 @@ def exchange() -> Iterator[tuple[RtpMux, Callable[[], Party]]]:
         events: list[RtpEvent] = []
         crashes: list[Exception] = []
         session = RtpSession(FORMAT, Playout(8000), remote=None, now=0.0, on_event=events.append)
-        party = Party(pair, session, mux.open(pair, session, crashes.append), events, crashes=crashes)
+        reports = RtcpSession(session, cname="x", now=time.monotonic(), unix_time=time.time()) if rtcp else None
+        endpoint = mux.open(pair, session, crashes.append, rtcp=reports)
+        party = Party(pair, session, endpoint, events, crashes=crashes)
         session.listen(lambda frame, now: party.frames.append(frame))
         parties.append(party)
         return party

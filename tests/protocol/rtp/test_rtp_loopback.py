@@ -10,6 +10,7 @@ from rtp_parties import HOST, BadNetwork, Party, exchange
 
 from bridge.audio.clock import MediaClock
 from bridge.audio.tones import tone, tone_level
+from bridge.rtp.endpoint import MAX_ERRORS
 from bridge.rtp.mux import ROUNDS, RtpMux
 from bridge.rtp.packet import RtpPacket
 from bridge.rtp.session import DigitReceived
@@ -105,12 +106,11 @@ def test_arrival_is_when_the_kernel_got_the_packet_not_when_it_was_read() -> Non
         arrivals: list[float] = []
         receive = party.session.receive
 
-        class Witness:
-            def receive(self, data: bytes, address: tuple[str, int], arrival: float) -> None:
-                arrivals.append(arrival)
-                receive(data, address, arrival)
+        def witness(data: bytes, address: tuple[str, int], arrival: float) -> None:
+            arrivals.append(arrival)
+            receive(data, address, arrival)
 
-        party.endpoint.session = Witness()  # type: ignore[assignment]
+        party.endpoint.receive = witness
         sent = []
         for n in range(4):
             due = time.monotonic() + 0.02
@@ -119,7 +119,6 @@ def test_arrival_is_when_the_kernel_got_the_packet_not_when_it_was_read() -> Non
             sent.append(time.monotonic())
             send_from(sock, party, n)
         mux.poll(0.0)
-        party.endpoint.session = party.session
         for at, arrival in zip(sent, arrivals, strict=True):
             assert arrival == pytest.approx(at, abs=0.01)
         assert all(after > before for before, after in itertools.pairwise(arrivals))
@@ -150,12 +149,35 @@ def test_port_unreachable_is_counted_and_not_raised() -> None:
         party = join()
         party.session.update(0.0, remote=("255.255.255.255", 9))
         party.endpoint.tick(0.02)
-        assert party.endpoint.send_errors == 1
+        assert (party.endpoint.send_errors, party.endpoint.unreachable) == (1, 0)
         party.session.update(0.0, remote=(HOST, 9))
-        for n in range(5):
+        for n in range(20):
             party.endpoint.tick(0.04 + n * 0.02)
-            mux.poll(0.0)
-        assert party.session.quality.packets_sent == 6
+            mux.poll(0.04 + n * 0.02)
+        assert party.session.quality.packets_sent == 21
+        assert party.endpoint.send_errors == 1
+        # Those at its first look, and those until the next one.
+        assert MAX_ERRORS <= party.endpoint.unreachable <= 2 * MAX_ERRORS
+        before = party.endpoint.unreachable
+        assert time.monotonic() - party.endpoint.unreachable_at < 5
+        mux.poll(1.0)
+        for n in range(20):
+            party.endpoint.tick(1.02 + n * 0.02)
+            mux.poll(1.02 + n * 0.02)
+        assert party.endpoint.unreachable == before + MAX_ERRORS
+
+
+def test_packet_whose_sending_told_of_an_earlier_one_is_sent_all_the_same() -> None:
+    with exchange() as (_, join), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        party = join()
+        sock.bind((HOST, 0))
+        address = sock.getsockname()
+        party.session.update(0.0, remote=(HOST, 9))
+        party.endpoint.tick(0.02)
+        party.session.update(0.0, remote=address)
+        party.endpoint.tick(0.04)
+        assert RtpPacket.parse(sock.recv(500)).payload
+        assert party.endpoint.send_errors == 0
 
 
 def test_closed_endpoint_reads_and_sends_no_more() -> None:
