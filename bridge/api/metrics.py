@@ -42,6 +42,7 @@ _NAME = re.compile(r"([a-z][a-z0-9_]*)(?:\{([^{}]*)\})?")
 _LABEL = re.compile(r'(\w+)\s*=\s*"?([^",]*)"?')
 _SETUP_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _DELAY_S = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1, 1.25, 1.5, 2, 3, 5, 10)
+_MOS = (1.5, 2.0, 2.5, 3.0, 3.3, 3.6, 3.8, 4.0, 4.1, 4.2, 4.3, 4.4)
 _CALL_S = (5, 15, 30, 60, 120, 300, 600, 1800, 3600)
 
 
@@ -54,8 +55,7 @@ class Metrics:
         registry = self._registry = CollectorRegistry()
         # CPU, memory and open files of this process.
         ProcessCollector(registry=registry)
-        self._live: dict[str, tuple[str, str]] = {}
-        """Direction and agent of each live call."""
+        self._live: dict[str, _Live] = {}
         self._tools: set[str] = set()
         self.started = Counter(
             "offhook_calls_started", "Calls that came in or were dialled.", ["direction", "agent"], registry=registry
@@ -73,6 +73,7 @@ class Metrics:
             buckets=_SETUP_S,
             registry=registry,
         )
+        self._trunks = _TrunkMetrics(registry)
         self.turns = Counter("offhook_turns", "Utterances.", ["agent", "speaker"], registry=registry)
         self.interrupted = Counter(
             "offhook_turns_interrupted", "Agent's utterances that were cut off.", ["agent"], registry=registry
@@ -135,17 +136,21 @@ class Metrics:
 
     def observe(self, call_id: str, event: CallEvent) -> None:
         """Count one event of a call."""
-        direction, agent = self._live.get(call_id, ("inbound", ""))
+        live = self._live.get(call_id, _UNKNOWN)
+        direction, agent = live.direction, live.agent
         match event:
             case CallStarted():
-                self._live[call_id] = (event.direction, event.agent)
+                self._live[call_id] = live = _Live(event.direction, event.agent, event.trunk or NO_TRUNK)
                 self.started.labels(event.direction, event.agent).inc()
+                self._trunks.started(live)
             case CallAnswered():
                 self.setup.labels(direction).observe(event.setup_ms / 1000)
+                self._trunks.answered(live, event.setup_ms / 1000)
             case CallEnded():
                 self._live.pop(call_id, None)
                 self.ended.labels(direction, agent, event.cause.value).inc()
                 self._count_media(event.quality)
+                self._trunks.ended(live, event)
             case TurnEnded():
                 self._count_turn(agent, event)
             case BargeIn():
@@ -202,6 +207,70 @@ class Metrics:
         self.concealed.inc(max(0.0, quality.get("concealed_ms", 0.0)) / 1000)
         if quality.get("packets_received"):
             self.jitter.observe(quality.get("jitter_ms", 0.0) / 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class _Live:
+    """What is counted by, of each live call."""
+
+    direction: str
+    agent: str
+    trunk: str
+
+
+NO_TRUNK = "none"
+"""The trunk of calls that came from no configured one."""
+
+_UNKNOWN = _Live("inbound", "", NO_TRUNK)
+
+
+class _TrunkMetrics:
+    """What a carrier is judged by: attempts, answers (their ratio is the ASR), causes, set-up time, MOS."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._attempts = Counter(
+            "offhook_trunk_attempts",
+            "Calls that came from or were made to a trunk.",
+            ["trunk", "direction"],
+            registry=registry,
+        )
+        self._answered = Counter(
+            "offhook_trunk_answered",
+            "Calls of a trunk that were answered.",
+            ["trunk", "direction"],
+            registry=registry,
+        )
+        self._ended = Counter(
+            "offhook_trunk_ended", "Ended calls of a trunk.", ["trunk", "direction", "cause"], registry=registry
+        )
+        self._setup = Histogram(
+            "offhook_trunk_setup_seconds",
+            "From the INVITE to the answer.",
+            ["trunk", "direction"],
+            buckets=_SETUP_S,
+            registry=registry,
+        )
+        self._mos = Histogram(
+            "offhook_trunk_mos",
+            "Mean opinion score of a call at its end, by the E-model: of what we hear, and of what the far end hears.",
+            ["trunk", "side"],
+            buckets=_MOS,
+            registry=registry,
+        )
+
+    def started(self, call: _Live) -> None:
+        self._attempts.labels(call.trunk, call.direction).inc()
+
+    def answered(self, call: _Live, setup_s: float) -> None:
+        self._answered.labels(call.trunk, call.direction).inc()
+        self._setup.labels(call.trunk, call.direction).observe(setup_s)
+
+    def ended(self, call: _Live, event: CallEnded) -> None:
+        self._ended.labels(call.trunk, call.direction, event.cause.value).inc()
+        for side, name in (("received", "mos"), ("sent", "mos_remote")):
+            # 0 stands for a call too short, or a far end that reports nothing.
+            if mos := event.quality.get(name):
+                self._mos.labels(call.trunk, side).observe(mos)
 
 
 @dataclass(slots=True, eq=False)

@@ -47,6 +47,8 @@ QUALITY = {
     "packets_rejected": 1.0,
     "concealed_ms": 140.0,
     "jitter_ms": 3.0,
+    "mos": 4.35,
+    "mos_remote": 0.0,
 }
 
 ONE_OF_EACH: list[CallEvent] = [
@@ -135,10 +137,25 @@ def test_every_kind_of_event_is_taken():
         ("offhook_rtp_packets_total", {"fate": "rejected"}, 1),
         ("offhook_rtp_concealed_seconds_total", {}, 0.14),
         ("offhook_rtp_jitter_seconds_count", {}, 1),
+        ("offhook_trunk_attempts_total", {"trunk": "t", "direction": "inbound"}, 1),
+        ("offhook_trunk_answered_total", {"trunk": "t", "direction": "inbound"}, 1),
+        ("offhook_trunk_ended_total", {"trunk": "t", "direction": "inbound", "cause": "caller-hung-up"}, 1),
+        ("offhook_trunk_setup_seconds_sum", {"trunk": "t", "direction": "inbound"}, 0.25),
+        ("offhook_trunk_mos_sum", {"trunk": "t", "side": "received"}, 4.35),
     ],
 )
 def test_a_call_is_counted(after_a_call, name: str, labels: Mapping[str, str], expected: float):
     assert value(after_a_call, name, **labels) == pytest.approx(expected)
+
+
+def test_a_far_end_that_reports_nothing_has_no_mos(after_a_call):
+    assert b'offhook_trunk_mos_count{side="sent"' not in after_a_call.render()
+
+
+def test_calls_of_no_trunk_are_counted_apart():
+    metrics = Metrics()
+    metrics.observe("c", CallStarted("inbound", "a", "b", "", "echo", "sip", "x", 1.0))
+    assert value(metrics, "offhook_trunk_attempts_total", trunk="none", direction="inbound") == 1
 
 
 def test_live_calls_are_those_that_started_and_did_not_end():
