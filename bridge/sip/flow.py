@@ -18,7 +18,11 @@ class Flow:
     transport: Transport
     remote: Address
     local: Address
-    """Our address as this peer can reach it: a real one, even where the socket listens on 0.0.0.0."""
+    """Our address as this peer can reach it: a real one, even where the socket listens on 0.0.0.0. For TCP and TLS
+    the port is the one that we listen on, whoever opened the connection."""
+    name: str = ""
+    """The domain that a TLS server must show a certificate of; connections for two domains are two. Empty for
+    connections that came in, and for other transports."""
 
     @property
     def reliable(self) -> bool:

@@ -1,0 +1,201 @@
+"""One TCP or TLS connection: bytes in and out, limits on what a peer may cost. No SIP beyond its framing."""
+
+import asyncio
+import socket
+import ssl
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+from bridge.sip.flow import Address, Flow
+from bridge.sip.stream import PING, PONG, Broken, Message, Ping, SipStream
+from bridge.sip.tls import names_of, speaks_for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamLimits:
+    max_connections: int = 2000
+    """All that came in. Beyond it the oldest that never brought a message makes room, else the new one is refused."""
+    max_per_address: int = 200
+    """The same for each peer's address: a registrar or SBC needs a few, an attacker takes all it gets."""
+    first_message_s: float = 20.0
+    """A connection that came in must bring a message within it."""
+    message_s: float = 10.0
+    """A message must be whole within it."""
+    idle_s: float = 3600.0
+    """Nothing sent nor received: longer than session timers, so that no call loses its connection."""
+    connect_s: float = 5.0
+    """To open a connection, TLS included."""
+    handshake_s: float = 10.0
+    """For TLS's handshake on a connection that came in."""
+    unacknowledged_s: float = 20.0
+    """Data that the peer's system does not acknowledge for so long ends the connection (TCP_USER_TIMEOUT)."""
+    write_buffer_bytes: int = 262_144
+    """A peer that does not read what it is sent is cut off beyond it."""
+
+
+class ConnectionOwner(Protocol):
+    """What a connection needs of those who keep it."""
+
+    def now(self) -> float: ...
+
+    def opened(self, connection: "Connection") -> None: ...
+
+    def received(self, connection: "Connection", data: bytes) -> None:
+        """A whole message."""
+
+    def lost(self, connection: "Connection") -> None:
+        """It is over; `connection.failure` says why, "" where the peer or we just closed it. Comes once."""
+
+
+class Connection(asyncio.Protocol):
+    """Made before it is open: what is sent until then waits."""
+
+    def __init__(
+        self, flow: Flow, owner: ConnectionOwner, limits: StreamLimits, *, inbound: bool, max_bytes: int, verify: bool
+    ) -> None:
+        self.flow = flow
+        self.inbound = inbound
+        self.users = {flow}
+        """The flows whose messages go this way: others had connections that are gone."""
+        self.peer_names: frozenset[str] = frozenset()
+        """Whom the peer's verified certificate speaks for."""
+        self.failure = ""
+        self.closing = False
+        self.alias: Address | None = None
+        """The address that the peer wants to be reached at by way of this connection."""
+        self.was_open = False
+        self.work: asyncio.Task[None] | None = None
+        """Opens it."""
+        self._owner = owner
+        self._limits = limits
+        self._verify = verify
+        self._transport: asyncio.Transport | None = None
+        self._stream = SipStream(max_bytes)
+        self._waiting: list[bytes] = []
+        self._over = False
+        self._begun_at = self._active_at = owner.now()
+        self._message_since: float | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._transport is not None and not self.closing
+
+    @property
+    def proven(self) -> bool:
+        """Whether the peer has shown that it speaks SIP."""
+        return self._stream.messages > 0
+
+    def send(self, data: bytes) -> None:
+        """Send it, or cut off a peer that has not read what it was sent before."""
+        if self.closing:
+            return
+        self._active_at = self._owner.now()
+        if self._transport is None:
+            self._waiting.append(data)
+            waiting = sum(map(len, self._waiting))
+        else:
+            self._transport.write(data)
+            waiting = self._transport.get_write_buffer_size()
+        if waiting > self._limits.write_buffer_bytes:
+            self.fail("the peer does not read what it is sent")
+
+    def ping(self) -> None:
+        """Ask for a sign of life (RFC 5626 3.5.1)."""
+        self._stream.pinged()
+        self.send(PING)
+
+    def overdue(self, now: float) -> str:
+        """Why the connection is to be ended now, "" while it may stay."""
+        limits = self._limits
+        if self.inbound and not self.proven and now - self._begun_at >= limits.first_message_s:
+            return "no message came"
+        if self._message_since is not None and now - self._message_since >= limits.message_s:
+            return "a message did not come to its end"
+        return "idle" if now - self._active_at >= limits.idle_s else ""
+
+    def close(self) -> None:
+        """End it when what is to be sent has been sent. `lost` follows."""
+        if self.closing:
+            return
+        self.closing = True
+        if self._transport is None:
+            self.end()
+        else:
+            self._transport.close()
+
+    def fail(self, why: str) -> None:
+        """End it at once. `lost` follows."""
+        self.failure = self.failure or why
+        self.closing = True
+        if self._transport is None:
+            self.end()
+        else:
+            self._transport.abort()
+
+    def end(self) -> None:
+        """Say that it is over, once."""
+        self.closing = True
+        self._waiting.clear()
+        if not self._over:
+            self._over = True
+            self._owner.lost(self)
+
+    # -- asyncio.Protocol -----------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        if self.closing:
+            self._transport.abort()
+            return
+        connection: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+        if connection is not None and not self._authentic(connection):
+            self._transport.abort()
+            return
+        for data in self._waiting:
+            self._transport.write(data)
+        self._waiting.clear()
+        self.was_open = True
+        self._owner.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self.closing:
+            return
+        now = self._active_at = self._owner.now()
+        for frame in self._stream.feed(data):
+            if isinstance(frame, Message):
+                self._message_since = None
+                self._owner.received(self, frame.data)
+            elif isinstance(frame, Ping):
+                self.send(PONG)
+            elif isinstance(frame, Broken):
+                self.fail(frame.reason)
+            if self.closing:
+                return
+        if not self._stream.mid_message:
+            self._message_since = None
+        elif self._message_since is None:
+            self._message_since = now
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None:
+            self.failure = self.failure or str(exc) or type(exc).__name__
+        self.end()
+
+    def _authentic(self, connection: ssl.SSLObject) -> bool:
+        self.peer_names = names_of(connection.getpeercert())
+        wanted = self.flow.name or self.flow.remote[0]
+        if self.inbound or not self._verify or speaks_for(self.peer_names, wanted):
+            return True
+        shown = ", ".join(sorted(self.peer_names)) or "nobody"
+        self.failure = f"the server's certificate is not that of {wanted} but of {shown}"
+        self.closing = True
+        return False
+
+
+def set_options(sock: socket.socket, limits: StreamLimits) -> None:
+    """Have the system find out that a peer is gone, though it said nothing."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(limits.unacknowledged_s * 1000))
