@@ -22,6 +22,7 @@ from bridge.sip.incoming import Incoming
 from bridge.sip.layer import TransactionLayer
 from bridge.sip.message import Response
 from bridge.sip.outside import MAX_FORWARDS, HeaderFields, build_invite, build_request
+from bridge.sip.replaces import replaces_of
 from bridge.sip.settings import Refusal, UserAgentConfig
 
 
@@ -102,6 +103,20 @@ class UserAgent:
             return call.dialog.call_id
         return call.sending.request.call_id if call.sending is not None else ""
 
+    def replaces_header(self, key: CallKey, *, early_only: bool = False) -> str:
+        """The Replaces value that names this call to its peer (RFC 3891): whoever calls the peer with it takes our
+        place. In a Refer-To it stands escaped, as `?Replaces=...`. Raises CallGoneError, CallStateError."""
+        return str(replaces_of(self._call(key), early_only=early_only))
+
+    def local_uri(self, key: CallKey) -> str:
+        """Our address in the call's dialog, as a SIP URI. Raises CallGoneError, CallStateError."""
+        return self._call(key).local_uri
+
+    def remote_target(self, key: CallKey) -> str:
+        """Where the peer's end of the call is reached (its Contact), as a SIP URI. Raises CallGoneError,
+        CallStateError."""
+        return self._call(key).remote_target
+
     # -- the owner's verbs ----------------------------------------------------------------------------------
 
     def invite(
@@ -115,10 +130,17 @@ class UserAgent:
         sdp: bytes | None = None,
         headers: HeaderFields = (),
         route: Iterable[str] = (),
+        alternatives: Sequence[Flow] = (),
+        credentials: Credentials | DigestClient | None = None,
+        max_redirects: int = 0,
         max_forwards: int = MAX_FORWARDS,
     ) -> CallKey:
         """Call `target` (a SIP URI) by way of `flow`. `from_` and `to` are URIs or name-addrs; `to` is `target`
-        unless given; `route` are Route values; without `sdp` the peer makes the offer. Raises SipSyntaxError."""
+        unless given; `route` are Route values; without `sdp` the peer makes the offer. Raises SipSyntaxError.
+
+        `alternatives` are tried in turn on 503, and when nothing at all comes back. Challenges are answered with
+        `credentials`, throughout the call. So many 3xx are told as `Redirected`. A call that is made on account of
+        one that came in has its `max_forwards`, less one."""
         key = CallKey(secrets.token_hex(8))
         layer = self._layer
         request = build_invite(
@@ -133,11 +155,20 @@ class UserAgent:
             route=route,
             max_forwards=max_forwards,
         )
-        layer.add_via(request, flow)
         call = Call(key, layer, self._tell, self._forget, inbound=False)
+        call.digest = _digest(credentials)
         self._calls[key] = call
-        call.start_outbound(request, flow, now)
+        call.start_outbound(request, flow, now, alternatives=alternatives, max_redirects=max_redirects)
         return key
+
+    def retarget(self, key: CallKey, target: str, flows: Sequence[Flow], now: float) -> None:
+        """After `Redirected`: go on at `target` (a SIP URI), by the first of `flows`; the others are alternatives.
+        Raises SipSyntaxError, ValueError without a flow, CallStateError where no redirection waits."""
+        self._call(key).retarget(target, flows, now)
+
+    def set_credentials(self, key: CallKey, credentials: Credentials | DigestClient | None) -> None:
+        """What challenges of our requests within this call are answered with, from the next request on."""
+        self._call(key).digest = _digest(credentials)
 
     def ring(
         self, key: CallKey, now: float, *, status: int = 180, reason: str = "", sdp: bytes | None = None
@@ -265,8 +296,9 @@ class UserAgent:
             if response is None or response.status >= 200:
                 self._tell(RequestAnswered(key, exchange.request, response, exchange.flow))
 
-        digest = DigestClient(credentials) if isinstance(credentials, Credentials) else credentials
-        exchange = Exchange(self._layer, request, flow, answered, now, digest=digest, alternatives=alternatives)
+        exchange = Exchange(
+            self._layer, request, flow, answered, now, digest=_digest(credentials), alternatives=alternatives
+        )
         return key
 
     # -- inside ---------------------------------------------------------------------------------------------
@@ -282,3 +314,7 @@ class UserAgent:
 
     def _forget(self, call: Call) -> None:
         self._calls.pop(call.key, None)
+
+
+def _digest(credentials: Credentials | DigestClient | None) -> DigestClient | None:
+    return DigestClient(credentials) if isinstance(credentials, Credentials) else credentials

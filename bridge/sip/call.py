@@ -1,11 +1,12 @@
 """One call of a user agent: its dialog, the INVITEs in it, and every other request within it."""
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum, auto
 
 from bridge.sip.body import following, sdp_of
 from bridge.sip.dialog import Dialog
+from bridge.sip.digest import DigestClient
 from bridge.sip.errors import CallStateError
 from bridge.sip.events import (
     Answered,
@@ -28,6 +29,7 @@ from bridge.sip.events import (
     Reoffered,
     ReofferRejected,
 )
+from bridge.sip.exchange import Exchange
 from bridge.sip.flow import Flow
 from bridge.sip.layer import TransactionLayer
 from bridge.sip.message import Request, Response, make_response
@@ -75,6 +77,8 @@ class Call:
         """By CSeq number: INVITEs that came and wait for our answer, or for the ACK of it."""
         self.sending: ClientInvite | None = None
         """Our latest INVITE."""
+        self.digest: DigestClient | None = None
+        """Answers challenges of our requests within the call."""
         self.referrals = Referrals(self)
         self.updates = Updates(self)
         self.session = SessionTimer(self)
@@ -135,10 +139,12 @@ class Call:
             request.headers.add("User-Agent", self.layer.config.user_agent)
         return request
 
-    def send_request(self, request: Request, user: ResponseUser, now: float) -> None:
-        flow = self._dialog.next_flow(self.layer.config.resolve)
-        self.layer.add_via(request, flow)
-        self.layer.request(request, flow, user, now)
+    def send_request(self, request: Request, user: ResponseUser, now: float) -> Exchange:
+        return self._send_within(self._dialog, request, user, now)
+
+    def _send_within(self, dialog: Dialog, request: Request, user: ResponseUser, now: float) -> Exchange:
+        flow = dialog.next_flow(self.layer.config.resolve)
+        return Exchange(self.layer, request, flow, user, now, digest=self.digest, renumber=dialog.next_cseq)
 
     @property
     def established(self) -> bool:
@@ -150,7 +156,7 @@ class Call:
         """An offer of ours waits for its answer, or an INVITE of ours for its final response or its ACK."""
         sending = self.sending
         return (
-            (sending is not None and not sending.over)
+            (sending is not None and sending.offering)
             or self.updates.offering
             or any(invite.offering for invite in self.invites.values())
         )
@@ -217,6 +223,8 @@ class Call:
         for invite in list(self.invites.values()):
             invite.abandon(now)
         self.invites.clear()
+        if self.sending is not None:
+            self.sending.abandon()
         self.referrals.abandon(now)
         self.updates.abandon(now)
         self.session.stop()
@@ -242,6 +250,11 @@ class Call:
         if self.sending is None or self.state is not CallState.SETUP:
             raise CallStateError("only an outbound call without an answer can be cancelled")
         self.sending.cancel(now, reason)
+
+    def retarget(self, target: str, flows: Sequence[Flow], now: float) -> None:
+        if self.sending is None or self.state is not CallState.SETUP:
+            raise CallStateError("only an outbound call without an answer can be redirected")
+        self.sending.retarget(target, flows, now)
 
     def acknowledge(self, sdp: bytes, now: float) -> None:
         if self.sending is None or self.sending.answer is None or self.sending.over:
@@ -322,10 +335,14 @@ class Call:
 
     # -- requests of the peer -------------------------------------------------------------------------------
 
-    def start_outbound(self, request: Request, flow: Flow, now: float) -> None:
-        """Send the INVITE that makes this call; it has its Via."""
+    def start_outbound(
+        self, request: Request, flow: Flow, now: float, *, alternatives: Sequence[Flow] = (), max_redirects: int = 0
+    ) -> None:
+        """Send the INVITE that makes this call; it has no Via yet."""
         request.headers.extend(self.session.fields())
-        self.sending = ClientInvite(self, request, flow, initial=True, now=now)
+        self.sending = ClientInvite(
+            self, request, flow, initial=True, now=now, alternatives=alternatives, max_redirects=max_redirects
+        )
 
     def start_inbound(self, request: Request, transaction: InviteServer, dialog: Dialog, now: float) -> None:
         """The INVITE that makes this call."""
@@ -483,7 +500,7 @@ class Call:
         if not self.closing and not invite.cancelled:
             self.session.accepted(response, now)
         changed = sdp is not None and sdp != self.remote_sdp
-        self.described(invite.request.body, sdp)
+        self.described(None if invite.early_answered else invite.request.body, sdp)
         if invite is self.session.invite:
             self.session.invite = None
             if sdp is not None and changed:
@@ -525,19 +542,15 @@ class Call:
 
     def _invite_again(self, invite: ClientInvite, now: float) -> None:
         """Send the first INVITE anew, with the session interval that the peer asks for (RFC 4028 7.3)."""
-        old = invite.request
-        request = Request("INVITE", old.uri, body=old.body)
-        for name, value in old.headers:
-            if name not in ("Via", "CSeq", "Session-Expires", "Min-SE"):
-                request.headers.add(name, value)
-        request.headers.add("CSeq", f"{old.cseq.number + 1} INVITE")
         self.dialog = None
-        self.layer.add_via(request, invite.flow)
-        self.start_outbound(request, invite.flow, now)
+        invite.repeat(now, dict(self.session.fields()))
 
     def invite_timed_out(self, invite: ClientInvite, now: float) -> None:
         if invite.initial:
-            self.finish(Lost(self.key, LostReason.TIMEOUT, "no answer to our INVITE"), now)
+            detail = (
+                f"our INVITE was not delivered: {invite.failure}" if invite.failure else "no answer to our INVITE"
+            )
+            self.finish(Lost(self.key, LostReason.TIMEOUT, detail), now)
         elif not self.closing:
             self._break_off(LostReason.TIMEOUT, "no answer to our re-INVITE", now)
 
@@ -565,10 +578,7 @@ class Call:
 
     def send_stray_bye(self, dialog: Dialog, now: float) -> None:
         """Hang up a second answer to our INVITE."""
-        request = dialog.request("BYE")
-        flow = dialog.next_flow(self.layer.config.resolve)
-        self.layer.add_via(request, flow)
-        self.layer.request(request, flow, ignore_response, now)
+        self._send_within(dialog, dialog.request("BYE"), ignore_response, now)
 
     # -- inside ---------------------------------------------------------------------------------------------
 
@@ -587,19 +597,20 @@ class Call:
     @property
     def _early_offer_fits(self) -> bool:
         """Whether the first offer is answered, so that UPDATE may bring the next before the call is up (RFC 3311)."""
-        reliable = self._reliable
+        reliable, sending = self._reliable, self.sending
+        if sending is not None:
+            return sending.early_answered
         return reliable is not None and reliable.agreed and not reliable.outstanding
 
     def send_reinvite(self, sdp: bytes | None, now: float) -> ClientInvite:
         """Send a re-INVITE, without looking whether it fits."""
         request = self.new_request("INVITE")
-        request.headers.extend(self.capabilities)
+        request.headers.extend(self.layer.capabilities_of_invite(offers=bool(sdp)))
         request.headers.extend(self.session.fields())
         if sdp:
             request.headers.add("Content-Type", "application/sdp")
             request.body = self.following(sdp)
         flow = self._dialog.next_flow(self.layer.config.resolve)
-        self.layer.add_via(request, flow)
         self.sending = ClientInvite(self, request, flow, initial=False, now=now)
         return self.sending
 

@@ -89,11 +89,15 @@ class Dialog:
         if contact is not None and contact.uri.is_sip:
             self.remote_target = contact.uri
 
+    def next_cseq(self) -> int:
+        """The number of our next request, counted up."""
+        self.local_cseq += 1
+        return self.local_cseq
+
     def request(self, method: str, cseq: int | None = None) -> Request:
         """A request within the dialog, without Via and Contact; `cseq` is an INVITE's number for its ACK."""
         if cseq is None:
-            self.local_cseq += 1
-            cseq = self.local_cseq
+            cseq = self.next_cseq()
         uri, routes = str(replace(self.remote_target, headers="")), self.route_set
         if routes and not _uri_of(routes[0]).is_loose_router:
             # A strict router wants to find itself in the Request-URI, and the target last (RFC 3261 12.2.1.1).

@@ -10,7 +10,7 @@ from bridge.sip.layer import TransactionLayer
 from bridge.sip.message import Headers, Request, Response
 from bridge.sip.transaction import ClientTransaction, ResponseUser
 
-_AUTHORIZATION = ("Authorization", "Proxy-Authorization")
+AUTHORIZATION = ("Authorization", "Proxy-Authorization")
 
 _MAX_CHALLENGES = 6
 """Challenges answered for one sending's sake: a proxy and a server, each with a nonce that runs out, make four."""
@@ -31,7 +31,7 @@ class Exchange:
         digest: DigestClient | None = None,
         alternatives: Iterable[Flow] = (),
         renumber: Callable[[], int] | None = None,
-        on_repeat: Callable[[], None] | None = None,
+        on_repeat: Callable[[float], None] | None = None,
     ) -> None:
         """Send `request`, which has no Via yet. `renumber` gives the CSeq number of a repetition, by default the
         next; `on_repeat` is called before each."""
@@ -154,7 +154,7 @@ class Exchange:
         authorization: list[tuple[str, str]] | None = None,
     ) -> None:
         if self._on_repeat is not None:
-            self._on_repeat()
+            self._on_repeat(now)
         self.failure = ""
         old = self.request
         number = old.cseq.number + 1 if self._renumber is None else self._renumber()
@@ -163,7 +163,7 @@ class Exchange:
         ours = self._layer.contact(self._path)
         headers = Headers()
         for name, value in old.headers:
-            if name == "Via" or (name in _AUTHORIZATION and self._digest is not None):
+            if name == "Via" or (name in AUTHORIZATION and self._digest is not None):
                 continue
             if name == "Contact" and flow != self._path and value.startswith(ours):
                 headers.add(name, self._layer.contact(flow) + value[len(ours) :])

@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Callable
 
-from bridge.sip.call import Call
+from bridge.sip.call import Call, CallState
 from bridge.sip.dialog import Dialog
 from bridge.sip.errors import MalformedMessage, SipSyntaxError
 from bridge.sip.events import CallKey, Event, InviteReceived
@@ -75,7 +75,7 @@ class Incoming:
                 self._receive_new(request, flow, now)
             return
         call = self._calls.get(CallKey(tag))
-        if call is not None and self._in_dialog(call, request):
+        if call is not None and self._in_dialog(call, request, now):
             if len(layer) >= 2 * self.config.max_transactions and request.method != "ACK":
                 layer.counters["dropped: too many transactions"] += 1
             else:
@@ -183,11 +183,15 @@ class Incoming:
         return None
 
     @staticmethod
-    def _in_dialog(call: Call, request: Request) -> bool:
+    def _in_dialog(call: Call, request: Request, now: float) -> bool:
         dialog = call.dialog
-        if dialog is None:
-            return call.sending is not None and call.sending.request.call_id == request.call_id
-        return dialog.call_id == request.call_id and dialog.remote_tag == (request.from_.tag or "")
+        if call.sending is not None and call.state is CallState.SETUP:
+            return call.sending.takes(request, now)
+        return (
+            dialog is not None
+            and dialog.call_id == request.call_id
+            and dialog.remote_tag == (request.from_.tag or "")
+        )
 
     @staticmethod
     def _belongs(request: Request, transaction: object) -> bool:

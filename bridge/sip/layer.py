@@ -66,6 +66,14 @@ class TransactionLayer:
         allow = ("Allow", ", ".join(self.config.allow))
         return [allow, ("Supported", ", ".join(self.config.supported))] if self.config.supported else [allow]
 
+    def capabilities_of_invite(self, *, offers: bool) -> list[tuple[str, str]]:
+        """`capabilities` for an INVITE, with an offer or without. Without, a reliable response would bring one that
+        its PRACK would have to answer: so there are to be none (RFC 3262 5)."""
+        if offers:
+            return self.capabilities
+        supported = ", ".join(tag for tag in self.config.supported if tag != "100rel")
+        return [self.capabilities[0], ("Supported", supported)] if supported else self.capabilities[:1]
+
     def add_via(self, request: Request, flow: Flow, branch: str = "") -> None:
         """Put our hop on top; a new branch unless one is given (a CANCEL bears its INVITE's)."""
         host, port = self.advertised(flow)

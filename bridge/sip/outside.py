@@ -36,7 +36,9 @@ def build_invite(
     add("Call-ID", secrets.token_hex(16))
     add("CSeq", "1 INVITE")
     add("Contact", layer.contact(flow))
-    request.headers.extend(layer.capabilities)
+    request.headers.extend(layer.capabilities_of_invite(offers=sdp is not None))
+    if sdp is not None and layer.config.reliable == "required":
+        add("Require", "100rel")
     request.headers.extend(headers)
     if sdp is not None:
         add("Content-Type", "application/sdp")
