@@ -3,36 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from bridge.sip.flow import Address
-
-RegistrationState = Literal["registering", "registered", "failed", "refused", "unregistering", "unregistered"]
+from bridge.sip.registration import RegistrationStatus
 
 TrunkState = Literal[
     "up", "down", "unknown", "unwatched", "registering", "failed", "refused", "unregistering", "unregistered"
 ]
 """`unknown`: not heard of yet; `unwatched`: neither registered nor asked by OPTIONS; else the registration's."""
-
-
-@dataclass(frozen=True, slots=True)
-class RegistrationStatus:
-    """How it stands with one registration. Times are on the clock of `now`."""
-
-    state: RegistrationState
-    """`failed`: another attempt follows soon; `refused`: our account is not taken (403, wrong password): seldom."""
-    until: float | None = None
-    """When what was granted last runs out."""
-    next_at: float | None = None
-    """The next attempt."""
-    error: str = ""
-    """What went wrong with the last attempt, "" when nothing did."""
-    round_trip_ms: float | None = None
-    """Of the last attempt that was answered, a challenge included."""
-    service_route: tuple[str, ...] = ()
-    """Route values for our requests by way of this registrar (RFC 3608)."""
-    path: tuple[str, ...] = ()
-    """The proxies between the registrar and us (RFC 3327)."""
-    seen_as: Address | None = None
-    """Our address as the registrar sees it."""
 
 
 @dataclass(frozen=True, slots=True)

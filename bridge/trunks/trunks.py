@@ -14,10 +14,11 @@ from bridge.sip.digest import Credentials, DigestServer, Secret
 from bridge.sip.errors import SipSyntaxError
 from bridge.sip.flow import Flow
 from bridge.sip.message import Request
+from bridge.sip.registration import RegistrationStatus
 from bridge.sip.settings import Refusal, Verdict
 from bridge.trunks.guard import CHALLENGED, Guard
 from bridge.trunks.settings import Strangers, TrunkSettings
-from bridge.trunks.status import LivenessStatus, RegistrationStatus, TrunkState, TrunkStatus
+from bridge.trunks.status import LivenessStatus, TrunkState, TrunkStatus
 
 log = structlog.get_logger(__name__)
 
