@@ -17,6 +17,8 @@ def screen(request: Request, config: UserAgentConfig) -> Refusal | None:
     unknown = [tag for tag in _required(request) if tag.lower() not in config.supported]
     if unknown:
         return Refusal(420, headers=(("Unsupported", ", ".join(unknown)),))
+    if "Replaces" in request.headers and request.method not in ("INVITE", "BYE"):
+        return Refusal(400, "Replaces Outside INVITE")
     return _screen_accept(request) or _screen_body(request, config) or refusal_of(request, config)
 
 

@@ -8,10 +8,10 @@ from bridge.sip.grammar import get_param, parse_params
 from bridge.sip.message import Request, Response
 from bridge.sip.settings import Refusal, UserAgentConfig
 from bridge.sip.timers import Timers
-from bridge.sip.uac import ClientInvite
 
 if TYPE_CHECKING:
     from bridge.sip.call import Call
+    from bridge.sip.uac import ClientInvite
 
 SHORTEST_S = 90
 """No interval is shorter (RFC 4028 5); what a peer says below that is taken for this."""

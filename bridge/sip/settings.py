@@ -13,8 +13,8 @@ from bridge.sip.timers import TimerValues
 DEFAULT_ALLOW = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "INFO", "NOTIFY", "UPDATE", "PRACK")
 """REFER is not among them: an owner that acts on `Referred` adds it."""
 
-DEFAULT_SUPPORTED = ("timer",)
-"""Option tags of RFC 4028."""
+DEFAULT_SUPPORTED = ("replaces", "timer")
+"""Option tags of RFC 3891 and RFC 4028."""
 
 INFO_TYPES = ("application/dtmf-relay", "application/dtmf")
 
