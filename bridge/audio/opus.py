@@ -110,6 +110,23 @@ def _loaded() -> ctypes.PyDLL:
     return library
 
 
+def redundant_samples(payload: bytes) -> int:
+    """How many samples of the packet before it a payload brings along (RFC 6716 4.2.4), 0 for none. Packets of more
+    than one frame are taken for having none: telephony sends one."""
+    if len(payload) < 2 or payload[0] & 0x03:
+        return 0
+    configuration = payload[0] >> 3
+    if configuration < 12:
+        ms = (10, 20, 40, 60)[configuration % 4]
+    elif configuration < 16:
+        ms = (10, 20)[configuration % 2]
+    else:
+        return 0
+    # One bit of voice activity for each 20 ms, then that of redundancy (of the middle channel).
+    flags = -(-ms // 20)
+    return SAMPLE_RATE * ms // 1000 if payload[1] >> (7 - flags) & 1 else 0
+
+
 class OpusEncoder:
     """One stream's encoder: 10, 20, 40 or 60 ms of PCM to a payload, which is empty where nothing need be sent (DTX).
 
@@ -165,9 +182,10 @@ class OpusDecoder:
         return self._run(payload, MAX_SAMPLES, fec=0) if payload else b""
 
     def recover(self, payload: bytes, samples: int) -> bytes:
-        """The last `samples` samples (a multiple of 2.5 ms) before `payload`, whose own packet got lost: from the
-        redundancy in `payload`, or where it has none, libopus' own concealment. `payload` itself is decoded next."""
-        return self._run(payload, samples, fec=1) if payload and 0 < samples <= MAX_SAMPLES else b""
+        """The audio of the packet before `payload`, which got lost, from the redundancy in `payload`; empty if there
+        is none, or it would be more than `samples` samples. `payload` itself is decoded next."""
+        count = redundant_samples(payload)
+        return self._run(payload, count, fec=1) if 0 < count <= samples else b""
 
     def _run(self, payload: bytes, samples: int, *, fec: int) -> bytes:
         out = ctypes.addressof(self._out)

@@ -6,11 +6,11 @@ whatever reason (jitter that went, a sender's clock that drifts), is corrected b
 or a pitch period of speech.
 """
 
-import audioop
-
 from bridge.audio.codec import Decode
 from bridge.audio.frames import FRAME_MS, frame_bytes
-from bridge.rtp.conceal import QUIET_RMS, Concealer, best_lag, lengthen, shorten
+from bridge.rtp.comfort_noise import ComfortNoise
+from bridge.rtp.conceal import Concealer
+from bridge.rtp.pace import Change, Pace
 from bridge.rtp.timeline import MISFIT, Timeline
 
 MIN_DELAY_MS = 20
@@ -21,9 +21,6 @@ BURST_MS = 100
 
 BEHIND_LIMIT = 3
 """So many packets in a row that are newer than what was played, yet stamped before it: the sender stepped back."""
-
-SPEED_PAUSE_TICKS = 5
-"""Ticks between two changes of speed within speech, so that nobody hears them."""
 
 IDLE, FILLING, PLAYING = range(3)
 
@@ -45,20 +42,24 @@ class JitterBuffer:
         "_history",
         "_last",
         "_max_wait",
+        "_noise",
+        "_pace",
+        "_packet",
         "_packets",
+        "_parts",
         "_played",
         "_quiet_gap",
         "_rest",
         "_sample_rate",
         "_silence",
         "_span",
-        "_speed_pause",
         "_state",
         "_suspect_ms",
         "_unit_bytes",
         "_waited",
         "concealed_ms",
         "late",
+        "recovered_ms",
         "restarts",
         "timeline",
     )
@@ -71,16 +72,21 @@ class JitterBuffer:
         min_delay_ms: int = MIN_DELAY_MS,
         max_delay_ms: int = MAX_DELAY_MS,
     ) -> None:
-        """`clock_rate` is that of the RTP timestamp (Hz), `sample_rate` that of the PCM, a multiple of it."""
-        if sample_rate % clock_rate:
-            raise ValueError(f"a sample rate of {sample_rate} Hz is no multiple of the RTP clock's {clock_rate} Hz")
+        """`clock_rate` is that of the RTP timestamp (Hz), `sample_rate` that of the PCM: one is a multiple of the
+        other, else ValueError."""
+        if sample_rate % clock_rate and clock_rate % sample_rate:
+            raise ValueError(f"neither of {sample_rate} Hz and the RTP clock's {clock_rate} Hz is a multiple")
         self.late = 0
         """Packets that came after their time of play, or were skipped to bound the latency."""
         self.concealed_ms = 0.0
         """Lost audio that was played as invented sound or as silence."""
+        self.recovered_ms = 0.0
+        """Lost audio that was played from the redundancy in the packet after it."""
         self.restarts = 0
         """Times the stream began anew: another SSRC, or a jump of its sequence numbers or timestamps."""
-        self.timeline = Timeline(clock_rate, min_delay_ms, max_delay_ms)
+        self.timeline = Timeline(clock_rate, min_delay_ms, max_delay_ms, max(1, clock_rate // sample_rate))
+        # From here on times are in units: ticks of the RTP clock, or samples where those are fewer.
+        clock_rate = self.timeline.clock_rate
         self._sample_rate = sample_rate
         self._frame = clock_rate * FRAME_MS // 1000
         self._frame_bytes = frame_bytes(sample_rate)
@@ -97,6 +103,10 @@ class JitterBuffer:
         """Decoded audio at the cursor."""
         self._played = -1
         """Sequence number (unwrapped) of the last packet played."""
+        self._packet = self._frame
+        """Units that it held."""
+        self._parts: list[bytes] = []
+        """Of the frame being assembled."""
         self._delay = 0.0
         self._waited = 0
         """Units invented for audio that has not come while nothing newer has either; the cursor stood still."""
@@ -105,10 +115,11 @@ class JitterBuffer:
         self._quiet_gap = False
         """The sender said (comfort noise, an event) that no audio follows."""
         self._behind = 0
-        self._speed_pause = 0
         self._candidate: tuple[int, int, int, bytes, Decode, float] | None = None
         """First packet of what may be a new stream; the second one proves it."""
         self._concealer = Concealer(sample_rate)
+        self._pace = Pace(sample_rate, self._unit_bytes)
+        self._noise = ComfortNoise(sample_rate)
         self._last = self._history = self._silence
         """The last frame played, and the one before."""
 
@@ -148,14 +159,26 @@ class JitterBuffer:
         elif not self._place_first(stamp, sequence, arrival):
             return
         known = self._packets.get(stamp)
-        if known is None or not known[0]:
+        if known is None or not known[0] or known[1] == self._noise.hear:
             self._packets[stamp] = (payload, decode, timeline.extend(sequence))
 
     def push_pause(self, sequence: int, timestamp: int, ssrc: int) -> None:
-        """A packet of the stream without audio (comfort noise, an event): no audio until the next one that has."""
+        """An event in the place of audio: silence until the next packet that has any."""
+        self._push_silence(sequence, timestamp, ssrc, b"", bytes)
+
+    def push_noise(self, sequence: int, timestamp: int, ssrc: int, payload: bytes) -> None:
+        """Comfort noise (RFC 3389): noise of this level until the next packet with audio."""
+        self._push_silence(sequence, timestamp, ssrc, payload, self._noise.hear)
+
+    def _push_silence(self, sequence: int, timestamp: int, ssrc: int, payload: bytes, decode: Decode) -> None:
         stamp = self.timeline.accept_untimed(sequence, timestamp, ssrc)
-        if stamp >= 0 and self._state == PLAYING and 0 <= stamp - self._cursor <= self._span:
-            self._packets.setdefault(stamp, (b"", bytes, self.timeline.extend(sequence)))
+        if stamp < 0:
+            return
+        if self._state == IDLE:
+            decode(payload)
+            self._quiet_gap = True
+        elif 0 <= stamp - self._cursor <= self._span:
+            self._packets.setdefault(stamp, (payload, decode, self.timeline.extend(sequence)))
 
     def _place_first(self, stamp: int, sequence: int, arrival: float) -> bool:
         """Prepare to start (again) at this packet; False if it is older than what was played."""
@@ -262,6 +285,8 @@ class JitterBuffer:
             self._state = PLAYING
             self._delay = delay
             frame = self._assemble(delay)
+        elif self._quiet_gap and self._noise.known:
+            frame = self._noise.more(self._frame_bytes)
         elif self._concealer.active:
             frame = self._concealer.more(self._frame_bytes // 2)
         else:
@@ -276,10 +301,10 @@ class JitterBuffer:
             # The fastest path has become faster, or this stream began with a packet that was late.
             self._skip(self._cursor + int(delay))
             self._delay = self.timeline.target
-        elif not self.timeline.low <= delay <= self.timeline.high:
-            self._change_speed(delay)
+        else:
+            self._keep_delay(delay)
         need = self._frame_bytes
-        parts = []
+        parts = self._parts = []
         while need:
             if self._rest or self._next():
                 part = self._rest[:need]
@@ -306,6 +331,8 @@ class JitterBuffer:
         """Put what a packet held at the cursor, where nothing is left of the one before."""
         pcm = pcm[: len(pcm) - len(pcm) % self._unit_bytes]
         self._quiet_gap = not pcm
+        if pcm:
+            self._packet = len(pcm) // self._unit_bytes
         if pcm and self._waited:
             # It came late and is played late: from now on the delay is longer by the wait.
             self._waited = 0
@@ -340,11 +367,27 @@ class JitterBuffer:
             self._delay -= skipped
             self.concealed_ms += skipped * 1000 / self.timeline.clock_rate if lost else 0
             return b""
+        if lost and self._recover(first, gap):
+            return b""
         units = min(gap, need // self._unit_bytes)
         self._cursor += units
         if lost:
             self.concealed_ms += units * 1000 / self.timeline.clock_rate
         return self._invent(units)
+
+    def _recover(self, first: int, gap: int) -> bool:
+        """Put the packet that is missing before the one at `first` into its place, if that one brings it along."""
+        payload, decode, sequence = self._packets[first]
+        recover = getattr(decode, "recover", None)
+        if recover is None:
+            return False
+        pcm: bytes = recover(payload, gap * self._unit_bytes // 2)
+        units = len(pcm) // self._unit_bytes
+        if not 0 < units <= gap:
+            return False
+        self._packets[first - units] = (pcm, bytes, sequence - 1)
+        self.recovered_ms += units * 1000 / self.timeline.clock_rate
+        return True
 
     def _wait(self, need: int) -> bytes:
         """Nothing has come: invent, and stand still in the sender's timeline."""
@@ -364,11 +407,18 @@ class JitterBuffer:
         self._conceal_from_here()
         if self._quiet_gap:
             self._concealer.mute()
+            if self._noise.known:
+                return self._noise.more(units * self._unit_bytes)
         return self._concealer.more(units * self._unit_bytes // 2)
 
     def _conceal_from_here(self) -> None:
         if not self._concealer.active:
-            self._concealer.begin(self._history + self._last)
+            self._concealer.begin(self._past())
+
+    def _past(self) -> bytes:
+        """The last 40 ms that were played, up to where the frame being assembled has come."""
+        past = b"".join((self._history, self._last, *self._parts))
+        return past[-2 * self._frame_bytes :]
 
     def _settle_suspects(self, *, lost: bool) -> None:
         if lost:
@@ -377,37 +427,18 @@ class JitterBuffer:
 
     # -- speed ----------------------------------------------------------------------------------------------
 
-    def _change_speed(self, delay: float) -> None:
-        """Bring the delay nearer to its target by changing the audio at the cursor, if that can be done unheard."""
-        if self._speed_pause:
-            self._speed_pause -= 1
-        size = self._frame_bytes
-        if delay > self.timeline.high:
-            if not self._look_ahead(2 * size):
-                return
-            quiet = audioop.rms(self._rest[: 2 * size], 2) < QUIET_RMS
-            if not quiet and self._speed_pause:
-                return
-            lag = size // 2 if quiet else self._pitch()
-            self._rest = shorten(self._rest, lag, self._sample_rate)
-            self._cursor += 2 * lag // self._unit_bytes
-        else:
-            if not self._look_ahead(size):
-                return
-            quiet = audioop.rms(self._rest[:size], 2) < QUIET_RMS
-            deficit = self.timeline.target - delay
-            if not quiet and (self._speed_pause or deficit < self._frame or not self._look_ahead(2 * size)):
-                return
-            lag = size // 4 if quiet else self._pitch()
-            self._rest = lengthen(self._rest, lag, self._sample_rate)
-            self._cursor -= 2 * lag // self._unit_bytes
-        if not quiet:
-            self._speed_pause = SPEED_PAUSE_TICKS
-
-    def _pitch(self) -> int:
-        """Samples of one pitch period at the cursor, in whole units of the RTP clock."""
-        lag = best_lag(self._rest[: 2 * self._frame_bytes], self._sample_rate)
-        return lag - lag % (self._unit_bytes // 2)
+    def _keep_delay(self, delay: float) -> None:
+        """Bring a delay that is out of bounds nearer to its target, if that can be done unheard."""
+        pace, size = self._pace, self._frame_bytes
+        left = len(self._rest) // self._unit_bytes
+        lag = 0
+        match pace.judge(delay, self.timeline, left, self._packet):
+            case Change.SLOWER if self._look_ahead(size // 4):
+                self._rest, lag = pace.slower(self._past(), self._rest, left % self._frame)
+                lag = -lag
+            case Change.FASTER if self._look_ahead(2 * size):
+                self._rest, lag = pace.faster(self._rest, left % self._frame)
+        self._cursor += 2 * lag // self._unit_bytes
 
     def _look_ahead(self, size: int) -> bool:
         """Decode on until `size` bytes lie at the cursor; False if that much has not come in one piece."""

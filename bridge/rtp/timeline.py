@@ -8,6 +8,7 @@ packets says what delay would have had (nearly) all of them in time.
 from collections import deque
 
 from bridge.audio.frames import FRAME_MS
+from bridge.rtp.drift import DriftMeter
 
 BLOCK_PACKETS = 50
 """One second at 20 ms a packet."""
@@ -22,6 +23,13 @@ MAX_MISORDER = 100
 JUMP_S = 1.0
 """A transit this far off the base is not jitter: the timestamps jumped, or the stream starts anew."""
 
+HIGH_FRAMES = 1.1
+"""Above the delay aimed for, until audio is left out: a frame is what is gained by waiting for one."""
+
+LEAP_S = 0.1
+"""Earlier than any packet before by this much: the path was a longer one until now, or the timestamps leapt ahead;
+what was known of its jitter is of no more use."""
+
 DUPLICATE = -1
 MISFIT = -2
 """What `accept` returns instead of a timestamp."""
@@ -34,19 +42,23 @@ SEEN_BITS = (1 << 128) - 1
 
 
 class Timeline:
-    """Sans-IO. Timestamps and delays are in units of the RTP clock, arrivals in seconds (monotonic)."""
+    """Sans-IO. What comes in is in ticks of the RTP clock, arrivals in seconds (monotonic); what is kept and told, in
+    units of `divisor` ticks: an RTP clock may be finer than the samples."""
 
     __slots__ = (
         "_block",
         "_block_least",
+        "_block_least_at",
         "_block_second",
         "_block_top",
         "_blocks",
+        "_divisor",
         "_expected_before",
         "_first",
         "_jitter",
         "_jump",
         "_last_transit",
+        "_leap",
         "_max_delay",
         "_min_delay",
         "_peak",
@@ -55,10 +67,12 @@ class Timeline:
         "_top",
         "base",
         "clock_rate",
+        "drift",
         "frame",
         "heard_ssrc",
         "high",
         "low",
+        "need",
         "newest",
         "received",
         "ssrc",
@@ -66,21 +80,29 @@ class Timeline:
         "target",
     )
 
-    def __init__(self, clock_rate: int, min_delay_ms: int, max_delay_ms: int) -> None:
+    def __init__(self, clock_rate: int, min_delay_ms: int, max_delay_ms: int, divisor: int = 1) -> None:
+        """`clock_rate`: ticks a second."""
+        clock_rate //= divisor
         self.clock_rate = clock_rate
+        """Units a second."""
+        self.drift = DriftMeter()
+        self._divisor = divisor
         self.frame = clock_rate * FRAME_MS // 1000
         self.started = False
         self.ssrc = -1
         self.received = 0
         """Packets, duplicates not counted, since the beginning, restarts included."""
         self.newest = 0
-        """Highest timestamp so far, unwrapped."""
+        """Highest timestamp so far, unwrapped, in ticks."""
         self.base = 0.0
         self.target = self.low = self.high = 0.0
         """Delay to aim for, and the bounds outside which it is corrected."""
+        self.need = 0.0
+        """Delay with which (nearly) each packet is there when its first sample is due."""
         self._min_delay = clock_rate * min_delay_ms / 1000
         self._max_delay = clock_rate * max_delay_ms / 1000
         self._jump = clock_rate * JUMP_S
+        self._leap = clock_rate * LEAP_S
         self._jitter = 0.0
         self.heard_ssrc = -1
         """The stream's SSRC, which stays known when `ssrc` is forgotten so that the next packet starts anew."""
@@ -91,6 +113,7 @@ class Timeline:
         self._peak = 0.0
         self._block = 0
         self._block_least = self._block_second = self._block_top = 0.0
+        self._block_least_at = 0.0
         self._blocks: deque[tuple[float, float]] = deque(maxlen=WINDOW_BLOCKS)
 
     @property
@@ -115,8 +138,8 @@ class Timeline:
 
     @property
     def jitter(self) -> float:
-        """Interarrival jitter (RFC 3550 6.4.1) in units of the RTP clock."""
-        return self._jitter
+        """Interarrival jitter (RFC 3550 6.4.1) in ticks of the RTP clock."""
+        return self._jitter * self._divisor
 
     @property
     def jitter_ms(self) -> float:
@@ -132,7 +155,8 @@ class Timeline:
         self.received += 1
         self._first = self._top = sequence + FIRST_CYCLE
         self._seen = 1
-        stamp = self.newest = timestamp + (1 << 32)
+        self.newest = timestamp + (1 << 32)
+        stamp = self.newest // self._divisor
         self._last_transit = arrival * self.clock_rate - stamp
         self.rebase(stamp, arrival)
         return stamp
@@ -141,13 +165,14 @@ class Timeline:
         """Take this packet's transit for the least there is, and forget the jitter known so far."""
         self.base = self._peak = arrival * self.clock_rate - stamp
         self._blocks.clear()
+        self.drift.restart()
         self._open_block()
         self._retarget()
 
     def accept(self, sequence: int, timestamp: int, ssrc: int, arrival: float) -> int:
         """The unwrapped timestamp of the stream's next packet, or DUPLICATE, or MISFIT: not of this timeline."""
         ahead = ((timestamp - self.newest + 0x80000000) & 0xFFFFFFFF) - 0x80000000
-        stamp = self.newest + ahead
+        stamp = (self.newest + ahead) // self._divisor
         transit = arrival * self.clock_rate - stamp
         jump = self._jump
         if ssrc != self.ssrc or not -jump < transit - self.base < jump:
@@ -155,14 +180,14 @@ class Timeline:
         if not self._count(sequence):
             return MISFIT if self._far(sequence) else DUPLICATE
         if ahead > 0:
-            self.newest = stamp
+            self.newest += ahead
         self._jitter += (abs(transit - self._last_transit) - self._jitter) / 16
         self._last_transit = transit
         if transit < self._block_least:
             self._block_least = transit
+            self._block_least_at = arrival
             if transit < self.base:
-                self.base = transit
-                self._retarget()
+                self._come_earlier(stamp, transit, arrival)
         if transit > self._block_second:
             if transit > self._block_top:
                 self._block_second = self._block_top
@@ -183,7 +208,13 @@ class Timeline:
             return MISFIT
         if not self._count(sequence):
             return DUPLICATE
-        return self.newest + ((timestamp - self.newest + 0x80000000) & 0xFFFFFFFF) - 0x80000000
+        ahead = ((timestamp - self.newest + 0x80000000) & 0xFFFFFFFF) - 0x80000000
+        return (self.newest + ahead) // self._divisor
+
+    def note(self, sequence: int, ssrc: int) -> None:
+        """Count a packet of the stream that has nothing to do with its timestamps."""
+        if ssrc == self.ssrc and not self._far(sequence):
+            self._count(sequence)
 
     def extend(self, sequence: int) -> int:
         """The unwrapped sequence number."""
@@ -212,6 +243,13 @@ class Timeline:
         self.received += 1
         return True
 
+    def _come_earlier(self, stamp: int, transit: float, arrival: float) -> None:
+        if self.base - transit > self._leap:
+            self.rebase(stamp, arrival)
+        else:
+            self.base = transit
+            self._retarget()
+
     def _open_block(self) -> None:
         self._block = 0
         self._block_least = float("inf")
@@ -219,6 +257,7 @@ class Timeline:
 
     def _close_block(self) -> None:
         self._blocks.append((self._block_least, self._block_second))
+        self.drift.note(self._block_least_at, self._block_least / self.clock_rate)
         self._open_block()
         self.base = min(least for least, _ in self._blocks)
         self._peak = max(second for _, second in self._blocks)
@@ -226,6 +265,7 @@ class Timeline:
 
     def _retarget(self) -> None:
         # A packet later than the longest delay could not be waited for anyway.
-        self.target = min(max(self._peak - self.base, self._min_delay), self._max_delay)
+        self.need = min(self._peak - self.base, self._max_delay)
+        self.target = max(self.need, self._min_delay)
         self.low = self.target - self.frame / 4
-        self.high = self.target + self.frame * 1.1
+        self.high = self.target + self.frame * HIGH_FRAMES

@@ -191,7 +191,8 @@ def test_stalled_network_costs_its_stall_and_then_the_delay_comes_down() -> None
 
 def test_path_that_became_longer_is_followed() -> None:
     run = play(steady(1000, late_ms=lambda n: 100 if n >= 300 else 0), 1050)
-    assert set(run.whole[-600:]) >= set(range(420, 990))
+    # Pitch periods bring the delay to where it should be; all that came is played.
+    assert changed(run) >= set(range(420, 990))
     assert run.buffer.late == 0
 
 
@@ -361,7 +362,7 @@ packet_values = st.tuples(
 @settings(max_examples=300, deadline=None)
 @given(
     st.lists(st.none() | packet_values | packet_values.map(lambda values: (*values[:4], None)), max_size=150),
-    st.sampled_from([(8000, 8000), (16000, 16000), (8000, 16000)]),
+    st.sampled_from([(8000, 8000), (16000, 16000), (8000, 16000), (48000, 16000)]),
 )
 def test_any_packets_at_any_time_never_raise_nor_make_a_wrong_frame(
     steps: list[tuple[int, int, int, bytes, float | None] | None], rates: tuple[int, int]
@@ -397,6 +398,6 @@ def test_latency_is_bounded_and_order_kept_on_any_network(seed: int, loss: float
     assert not run.buffer._packets or run.buffer.delay_ms
 
 
-def test_clock_rate_that_does_not_divide_the_sample_rate_is_refused() -> None:
-    with pytest.raises(ValueError, match="no multiple"):
-        JitterBuffer(48000, 16000)
+def test_clock_and_sample_rates_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="neither"):
+        JitterBuffer(44100, 16000)
