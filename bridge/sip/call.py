@@ -42,6 +42,7 @@ from bridge.sip.transaction import InviteServer, ResponseUser, ServerTransaction
 from bridge.sip.uac import ClientInvite
 from bridge.sip.uas import ServerInvite
 from bridge.sip.update import Updates
+from bridge.sip.uri import NameAddr
 
 _GLARE_RETRIES = 4
 """Times that a re-INVITE is sent again after 491: a peer that still says so means something else."""
@@ -115,6 +116,15 @@ class Call:
         return self.layer.contact(self._dialog.flow)
 
     @property
+    def local_uri(self) -> str:
+        """Our URI, as the peer knows us."""
+        return str(NameAddr.parse(self._dialog.local).uri)
+
+    @property
+    def remote_target(self) -> str:
+        return str(self._dialog.remote_target)
+
+    @property
     def capabilities(self) -> list[tuple[str, str]]:
         return self.layer.capabilities
 
@@ -123,6 +133,11 @@ class Call:
         if self.dialog is None:
             raise CallStateError("the call has no dialog yet")
         return self.dialog
+
+    @property
+    def named_dialog(self) -> Dialog:
+        """The dialog. Raises CallStateError before there is one."""
+        return self._dialog
 
     def response(self, request: Request, status: int, reason: str = "") -> Response:
         response = make_response(request, status, reason, to_tag=self.key)

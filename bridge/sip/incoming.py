@@ -10,6 +10,7 @@ from bridge.sip.events import CallKey, Event, InviteReceived
 from bridge.sip.flow import Flow
 from bridge.sip.layer import TransactionLayer
 from bridge.sip.message import Request, Response, check, make_response, parse_message
+from bridge.sip.replaces import find_replaced
 from bridge.sip.screening import screen_new
 from bridge.sip.settings import Refusal, UserAgentConfig, Verdict
 from bridge.sip.transaction import InviteServer, server_key
@@ -112,10 +113,14 @@ class Incoming:
         except SipSyntaxError:
             layer.refuse(request, flow, 400, "Unusable Contact Or Record-Route")
             return
+        replaced = find_replaced(request, self._calls) if "replaces" in self.config.supported else None
+        if isinstance(replaced, Refusal):
+            layer.refuse(request, flow, replaced.status, replaced.reason, replaced.headers)
+            return
         call = Call(key, layer, self._tell, self._forget, inbound=True)
         self._calls[key] = call
         call.start_inbound(request, layer.serve_invite(request, flow), dialog, now)
-        self._tell(InviteReceived(key, request, call.sdp_of(request), flow))
+        self._tell(InviteReceived(key, request, call.sdp_of(request), flow, replaced))
 
     def _cancel(self, request: Request, flow: Flow, now: float) -> None:
         layer = self._layer
