@@ -4,7 +4,6 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -58,34 +57,6 @@ def bridge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BridgeProcess]:
         process.stop()
     finally:
         process.kill()
-
-
-@pytest.fixture
-def own_bridge(tmp_path: Path) -> Iterator[Callable[..., BridgeProcess]]:
-    """Starts bridges that belong to one test."""
-    started: list[BridgeProcess] = []
-
-    def start(**settings: Any) -> BridgeProcess:
-        started.append(BridgeProcess(tmp_path / f"box{len(started)}", **settings))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
-
-
-@pytest.fixture
-def sipp(tmp_path: Path) -> Iterator[RunSipp]:
-    """Starts SIPp; what still runs at the end of a failed test is killed."""
-    started: list[Sipp] = []
-
-    def start(scenario: str, port: int, **options: Any) -> Sipp:
-        started.append(Sipp(tmp_path, scenario, port, **options))
-        return started[-1]
-
-    yield start
-    for run in started:
-        run.kill()
 
 
 def ended(bridge: BridgeProcess, run: Sipp, number: int = 1) -> dict[str, Any]:

@@ -1,0 +1,54 @@
+"""Bridges and peers of the interoperability tests, started when a test asks for them and stopped after it."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from baresip_peer import Baresip
+from bridge_process import BridgeProcess
+from sipp_run import Sipp
+
+Start = Callable[..., Any]
+
+
+@pytest.fixture
+def own_bridge(tmp_path: Path) -> Iterator[Callable[..., BridgeProcess]]:
+    """Starts bridges that belong to one test."""
+    started: list[BridgeProcess] = []
+
+    def start(**settings: Any) -> BridgeProcess:
+        started.append(BridgeProcess(tmp_path / f"box{len(started)}", **settings))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+
+
+@pytest.fixture
+def sipp(tmp_path: Path) -> Iterator[Callable[..., Sipp]]:
+    """Starts SIPp; what still runs at the end of a failed test is killed."""
+    started: list[Sipp] = []
+
+    def start(scenario: str, port: int, **options: Any) -> Sipp:
+        started.append(Sipp(tmp_path, scenario, port, **options))
+        return started[-1]
+
+    yield start
+    for run in started:
+        run.kill()
+
+
+@pytest.fixture
+def baresip(tmp_path: Path) -> Iterator[Callable[..., Baresip]]:
+    """Starts phones."""
+    started: list[Baresip] = []
+
+    def start(**settings: Any) -> Baresip:
+        started.append(Baresip(tmp_path / f"baresip{len(started)}", **settings))
+        return started[-1]
+
+    yield start
+    for phone in started:
+        phone.stop()
