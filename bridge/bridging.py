@@ -6,14 +6,15 @@ What the caller hears is what the leg's playout tells its listeners, so a record
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from enum import Flag, auto
 from functools import lru_cache
 
 import numpy as np
 
 from bridge.audio.frames import FRAME_MS, Unsubscribe, frame_bytes
+from bridge.audio.playout import Playout
 from bridge.audio.resample import Resampler
 from bridge.audio.tones import HOLD, HOLD_LEVEL, LEVEL, RINGBACK, cadence
 from bridge.events import AgentPart
@@ -43,6 +44,10 @@ class Routing:
     caller: Voice
     second: Voice
     agent: Voice
+
+    def without_agent(self) -> "Routing":
+        """The agent neither heard nor hearing."""
+        return replace(self, caller=self.caller & ~Voice.AGENT, second=self.second & ~Voice.AGENT, agent=Voice.NOBODY)
 
 
 TALKING = Routing(Voice.AGENT, Voice.HOLD, Voice.CALLER)
@@ -98,34 +103,53 @@ class Junction:
 
     `routing` may be changed at any time; it holds from the next tick on."""
 
-    def __init__(self, caller: Leg, second: Leg) -> None:
-        """Both legs have media by now: their sample rates are final."""
+    def __init__(self, caller: Leg) -> None:
+        """The leg has media by now: its sample rate is final."""
         rate = caller.sample_rate
         self.routing = TALKING
         self.caller_silent = False
         """The caller's side holds us without music of its own: the second party hears that it waits."""
         self.second_silent = False
         self._caller = caller
-        self._second = second
+        self._second: Leg | None = None
         self._silence = bytes(frame_bytes(rate))
-        self._second_silence = bytes(frame_bytes(second.sample_rate))
-        self._to_second = FramePipe(rate, second.sample_rate)
-        self._from_second = FramePipe(second.sample_rate, rate)
+        self._second_silence = b""
+        self._to_second = FramePipe(rate, rate)
+        self._from_second = FramePipe(rate, rate)
         self._caller_frame = self._silence
         self._second_frame: bytes | None = None
         self._hold = _Loop(hold_tone(rate), len(self._silence))
         self._ringback = _Loop(ringback_tone(rate), len(self._silence))
+        self._second_playout: Playout | None = None
+        self._unlisten: Unsubscribe | None = None
         caller.playout.blend = self._to_caller
-        second.playout.blend = self._speak_to_second
-        self._unsubscribe: Unsubscribe = second.listen(self._hear_second)
+
+    def attach(self, second: Leg) -> None:
+        """Take the second leg in: it has media by now. Called again when its sample rate may have changed."""
+        self._detach()
+        self._second = second
+        rate, second_rate = self._caller.sample_rate, second.sample_rate
+        self._second_silence = bytes(frame_bytes(second_rate))
+        self._to_second = FramePipe(rate, second_rate)
+        self._from_second = FramePipe(second_rate, rate)
+        self._second_playout = second.playout
+        self._second_playout.blend = self._speak_to_second
+        self._unlisten = second.listen(self._hear_second)
 
     def close(self) -> None:
         """Part the legs: each hears its own playout again. Idempotent."""
-        self._unsubscribe()
+        self._detach()
         # Compared by equality: each look at a method makes a new object.
-        for leg, blend in ((self._caller, self._to_caller), (self._second, self._speak_to_second)):
-            if leg.playout.blend == blend:
-                leg.playout.blend = None
+        if self._caller.playout.blend == self._to_caller:
+            self._caller.playout.blend = None
+
+    def _detach(self) -> None:
+        if self._unlisten is not None:
+            self._unlisten()
+        if self._second_playout is not None and self._second_playout.blend == self._speak_to_second:
+            self._second_playout.blend = None
+        self._second = self._second_playout = self._unlisten = None
+        self._second_frame = None
 
     @property
     def frames_dropped(self) -> int:
@@ -152,7 +176,8 @@ class Junction:
             self._hold.step()
         if Voice.RINGBACK in to_caller:
             self._ringback.step()
-        self._to_second.push(self._mixed(to_second, own))
+        if self._second is not None:
+            self._to_second.push(self._mixed(to_second, own))
         return self._mixed(to_caller, own)
 
     def _mixed(self, voices: Voice, own: bytes) -> bytes:
@@ -225,7 +250,3 @@ def ringback_tone(sample_rate: int) -> bytes:
 def _period(pattern: tuple[tuple[float, ...], int, int], sample_rate: int, level: int) -> bytes:
     duration_ms = (pattern[1] + pattern[2]) // FRAME_MS * FRAME_MS
     return cadence(pattern, duration_ms, sample_rate, level=level)
-
-
-Ear = Callable[[bytes, float], bytes]
-"""Takes a frame of the caller's and its time; returns what the agent hears in its place."""

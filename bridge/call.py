@@ -23,6 +23,8 @@ from bridge.events import (
     Note,
 )
 from bridge.legs.base import Leg, LegError, LegState
+from bridge.second_leg import Dial
+from bridge.transfers import DEFAULT_LIMITS, CallParts, TransferLimits, Transfers
 
 log = structlog.get_logger(__name__)
 
@@ -45,6 +47,9 @@ class CallServices:
     clock: Callable[[], float]
     """Monotonic time (s)."""
     max_call_s: float
+    dial: Dial | None = None
+    """Calls somebody on behalf of a call's caller; without it only the carrier can transfer."""
+    transfer_limits: TransferLimits = DEFAULT_LIMITS
 
 
 def new_call_id() -> str:
@@ -77,10 +82,13 @@ class Call:
         self._ended = asyncio.Event()
         self._answered = asyncio.Event()
         self._agent_task: asyncio.Task[AgentDone] | None = None
+        self._agent_dismissed = False
         self._recording: StereoRecorder | None = None
         self._recording_complained = False
         self._zero: float | None = None
         """Clock time of the answer."""
+        parts = CallParts(leg, self._emit, self._at_ms, self.end, self._agent_present, self._dismiss_agent)
+        self.transfers = Transfers(parts, services.dial, services.transfer_limits)
 
     def end(self, cause: Cause, detail: str = "") -> None:
         """Ask the call to end. The first cause stays."""
@@ -149,7 +157,7 @@ class Call:
             self.leg.playout.listen(self._recording.agent)
         session = CallSession(
             call_id=self.id,
-            leg=self.leg,
+            leg=self.transfers.line,
             emit=self._emit,
             open_voice=self._services.open_voice,
             clock=self._services.clock,
@@ -163,6 +171,10 @@ class Call:
             waiting = asyncio.ensure_future(self._ended.wait())
             try:
                 await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+                if task.done() and self._ending is None and self.transfers.joined:
+                    # The agent left two parties that talk: the call goes on until one of them hangs up.
+                    self._note_agent_left(task)
+                    await waiting
             finally:
                 waiting.cancel()
             if not task.done():
@@ -184,6 +196,21 @@ class Call:
             done = task.result()
             self.end(done.cause, done.detail)
 
+    def _agent_present(self) -> bool:
+        task = self._agent_task
+        return task is not None and not task.done() and not self._agent_dismissed
+
+    def _dismiss_agent(self) -> None:
+        """The call goes on without its agent."""
+        self._agent_dismissed = True
+        if self._agent_task is not None:
+            self._agent_task.cancel()
+
+    def _note_agent_left(self, task: "asyncio.Task[AgentDone]") -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("agent crashed", agent=self.agent_name, exc_info=error)
+        self._emit(Note("agent-left", "the caller and the second party talk on", self._at_ms()))
+
     async def _close(self, unsubscribe: Callable[[], None]) -> None:
         assert self._ending is not None
         cause, detail = self._ending.cause, self._ending.detail
@@ -195,6 +222,7 @@ class Call:
         except Exception:
             # The record must be closed whatever the leg does.
             log.exception("hanging up crashed")
+        await self.transfers.close(cause)
         unsubscribe()
         recording: str | None = None
         if self._recording is not None:
@@ -212,8 +240,12 @@ class Call:
 
     def _on_leg_event(self, event: LegEvent) -> None:
         self._emit(event)
+        self.transfers.on_leg_event(event)
         if isinstance(event, LegEnded):
             self._leg_ended = event
+            if self.transfers.joined and not self._agent_present():
+                # What the agent came to: it put the caller through. Who hung up then is on record beside it.
+                self.end(Cause.TRANSFERRED, f"{event.cause.value} {event.detail}".strip())
             self.end(event.cause, event.detail)
         elif isinstance(event, Answered):
             self._answered.set()

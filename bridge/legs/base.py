@@ -4,7 +4,7 @@ A new kind of telephony is one module that fulfils `Leg` and passes `tests/legs/
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum, Flag, auto
 from typing import Literal, Protocol
 
@@ -25,6 +25,19 @@ class NotCapableError(LegError):
     """The carrier can't do this; `capabilities` said so beforehand."""
 
 
+class TransferFailedError(LegError):
+    """The request to transfer came to nothing; the far party is still with us."""
+
+    def __init__(self, message: str, status: int) -> None:
+        """`status`: SIP's, or the like of it."""
+        super().__init__(message)
+        self.status = status
+
+
+class TransferRefusedError(TransferFailedError):
+    """The carrier does not do transfers, whatever the target: bridge the two parties instead."""
+
+
 class Capability(Flag):
     """What a carrier can do, known before the call needs it."""
 
@@ -35,6 +48,8 @@ class Capability(Flag):
     DTMF_RECEIVE = auto()
     HOLD = auto()
     TRANSFER = auto()
+    TRANSFER_REPLACING = auto()
+    """An attended transfer: the far party takes our place on another leg."""
 
 
 class LegState(Enum):
@@ -80,6 +95,30 @@ class MediaQuality:
     """Interarrival jitter, RFC 3550 6.4.1."""
     buffer_ms: float = 0.0
     """The jitter buffer's present depth."""
+    loss_percent: float = 0.0
+    """Of what the far end sent: lost, or too late to be played."""
+    clock_drift_ppm: float | None = None
+    """How much faster the far end's clock runs than ours; None until that could be measured."""
+    round_trip_ms: float | None = None
+    """The last measured by RTCP; None where the far end sends no reports."""
+    remote_loss_percent: float | None = None
+    """Of what we sent, by the far end's reports."""
+    remote_jitter_ms: float | None = None
+    mos: float | None = None
+    """How the far end sounds to us: mean opinion score by the E-model, 1 to 4.5; None before it was measured."""
+    mos_remote: float | None = None
+    """How we sound to the far end, by its reports."""
+    one_way: str = ""
+    """A `bridge.events.OneWay` while audio flows one way only."""
+    codec: str = ""
+    """Encoding name of what we send."""
+    srtp: str = ""
+    """The crypto suite; empty: in clear."""
+
+    def numbers(self) -> dict[str, float]:
+        """All that is a number and is known."""
+        values = ((entry.name, getattr(self, entry.name)) for entry in fields(self))
+        return {name: float(value) for name, value in values if isinstance(value, int | float)}
 
 
 class Leg(Protocol):
@@ -118,6 +157,11 @@ class Leg(Protocol):
         """Tell the caller that we ring. Does nothing where the carrier can't."""
         ...
 
+    async def early_media(self) -> None:
+        """Let media flow before the answer: the caller hears the playout, and where it sends, listeners hear it.
+        Raises LegStateError, or NotCapableError."""
+        ...
+
     async def answer(self) -> None:
         """Take the call; returns when media may flow.
 
@@ -129,9 +173,27 @@ class Leg(Protocol):
         Idempotent: the first cause stays."""
         ...
 
-    async def transfer(self, target: str) -> None:
-        """Hand the far party to `target` (a SIP URI or a number). Returns when the carrier accepted the request;
-        the outcome is a `TransferResult` event. Raises NotCapableError or LegError."""
+    async def transfer(self, target: str, *, replacing: "Leg | None" = None) -> None:
+        """Hand the far party to `target` (a SIP URI or a number), or to the far party of `replacing`, a leg of the
+        same kind where it takes our place (then `target` is for the record). Returns when the carrier accepted the
+        request; the outcome is a `TransferResult` event.
+
+        Raises NotCapableError, TransferFailedError (TransferRefusedError where the carrier does no transfers), or
+        LegError."""
+        ...
+
+    def stop_transfer(self) -> None:
+        """Nobody waits for the transfer's outcome any more: undo what can be undone."""
+        ...
+
+    def follow_transfer(self, dialled: "Leg") -> None:
+        """The answer to `TransferAsked`: `dialled` is the call to its target, just begun. The far party is told how
+        it goes; once it is answered, its far party takes the place of ours on this leg (`FarPartyChanged`), and
+        `dialled` is over. Raises LegError."""
+        ...
+
+    def refuse_transfer(self, status: int) -> None:
+        """The other answer to `TransferAsked`, with a SIP status of 400 or more."""
         ...
 
     def send_dtmf(self, digits: str, *, tone_ms: int = 120, gap_ms: int = 80) -> None:

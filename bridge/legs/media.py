@@ -153,6 +153,20 @@ class MediaStream:
             direction=Direction(agreed.direction),
         )
 
+    def await_media(self) -> None:
+        """The call was answered: media that came before, or none, was early."""
+        if self._session is not None:
+            self._session.await_media(self._plane.clock.time())
+
+    def take_over(self, other: "MediaStream") -> None:
+        """Go on with the ports of `other`, which is over; ours are given back. Listeners and playout stay; `start`
+        follows."""
+        self._stop()
+        other._stop()
+        self._plane.ports.release(self._pair, self._plane.clock.time())
+        self._pair = other._pair
+        other._closed = True
+
     def send_dtmf(self, digits: str, *, tone_ms: int, gap_ms: int) -> None:
         if self._session is None:
             raise LegStateError("the media does not run")
@@ -165,16 +179,19 @@ class MediaStream:
         if self._closed:
             return
         self._closed = True
+        self._stop()
+        self._sinks = []
+        self._plane.ports.release(self._pair, self._plane.clock.time())
+
+    # -- inside ---------------------------------------------------------------------------------------------
+
+    def _stop(self) -> None:
         if self._session is not None:
             self._quality = _quality(self._session)
         if self._endpoint is not None:
             self._plane.clock.remove(self._endpoint)
             self._endpoint.close()
         self._session = self._endpoint = None
-        self._sinks = []
-        self._plane.ports.release(self._pair, self._plane.clock.time())
-
-    # -- inside ---------------------------------------------------------------------------------------------
 
     def _hear(self, pcm: bytes, now: float) -> None:
         for sink in self._sinks:

@@ -1,8 +1,8 @@
 """The SIP leg: a call of our user agent with an RTP stream, as a `Leg`."""
 
 import asyncio
-import ipaddress
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import structlog
@@ -10,9 +10,20 @@ import structlog
 from bridge.audio.frames import FrameSink, Unsubscribe
 from bridge.audio.playout import Playout
 from bridge.causes import cause_of_bye, cause_of_rejection, clearing_of, q850_of, refusal_of
-from bridge.events import Answered, Cause, EndedBy, Held, LegEnded, LegEvent, Progress, Resumed, TransferResult
+from bridge.events import (
+    Answered,
+    Cause,
+    DtmfReceived,
+    EndedBy,
+    FarPartyChanged,
+    LegEnded,
+    LegEvent,
+    Progress,
+    TransferResult,
+)
 from bridge.legs.base import (
     Capability,
+    Leg,
     LegError,
     LegInfo,
     LegState,
@@ -21,15 +32,32 @@ from bridge.legs.base import (
     NotCapableError,
 )
 from bridge.legs.media import MediaCrashed, MediaExpired, MediaStream
+from bridge.legs.sip_dtmf import DtmfMode, InfoDigits, parse_info
+from bridge.legs.sip_media import SipMedia
+from bridge.legs.sip_transfer import SipTransfers, TransferWay
 from bridge.sip import events as sip
 from bridge.sip.agent import UserAgent
 from bridge.sip.errors import SdpError, SipError
-from bridge.sip.flow import Address, Flow
-from bridge.sip.offer_answer import LocalMedia, Negotiated, accept_answer, make_offer, negotiate_answer, revised
-from bridge.sip.sdp import Direction, SessionDescription, parse_sdp
+from bridge.sip.flow import Flow
+from bridge.sip.offer_answer import LocalMedia
+from bridge.sip.sdp import SessionDescription
 from bridge.sip.udp import UdpEndpoint
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SipLegOptions:
+    """What is set for each trunk about its legs."""
+
+    dtmf: DtmfMode = "auto"
+    transfer: TransferWay = "auto"
+    """`bridge`: never ask by REFER; `refer`: never go through us instead."""
+    accept_refer: bool = False
+    """Let the far party transfer us: call whom its REFER names, and go on with them."""
+
+
+DEFAULT_OPTIONS = SipLegOptions()
 
 
 class SipSide(Protocol):
@@ -43,6 +71,10 @@ class SipSide(Protocol):
 
     def forget(self, key: sip.CallKey) -> None: ...
 
+    def assign(self, key: sip.CallKey, leg: "SipLeg") -> None:
+        """Tell the events of a call to `leg` from now on."""
+        ...
+
 
 class SipLeg:
     """One SIP call. See `bridge.legs.base.Leg`."""
@@ -55,32 +87,28 @@ class SipLeg:
         flow: Flow,
         stream: MediaStream,
         local: LocalMedia,
+        options: SipLegOptions = DEFAULT_OPTIONS,
     ) -> None:
-        self.offered: SessionDescription | None = None
-        """Our offer that waits for its answer (outbound, late offer, our re-INVITE)."""
         self.media_refusal = ""
         """Why the caller's offer can't be answered (488); empty: it can."""
+        self.options = options
+        self.agent = endpoint.agent
+        self.key = key
         self._endpoint = endpoint
-        self._key = key
         self._info = info
         self._flow = flow
-        self._stream = stream
-        self._local = local
-        self._agreed: Negotiated | None = None
-        self._description: SessionDescription | None = None
-        """The last description of ours that was sent: its `o=` goes on from there."""
+        self._media = SipMedia(stream, local, self.tell)
+        self._transfers = SipTransfers(self)
+        self._digits = InfoDigits(self._send_info)
+        self._events_heard = False
+        """The far side sends telephone-events: what it says in INFO besides is the same once more."""
         self._state = LegState.OFFERED
         self._handlers: list[Callable[[LegEvent], None]] = []
         self._ended: LegEnded | None = None
         self._confirmed = asyncio.Event()
         """The ACK has come (or the call has ended): only then may the session be changed."""
-        self._held = False
-        self._holding = False
         self._reoffer: asyncio.Future[None] | None = None
-        self._referral: asyncio.Future[None] | None = None
-        self._transferring = False
-        """The far side took our REFER and has not told its outcome."""
-        self._ending: tuple[Cause, str] | None = None
+        self._ring_limit: asyncio.TimerHandle | None = None
         stream.on_event = self._on_media_event
 
     # -- the Leg contract -----------------------------------------------------------------------------------
@@ -91,9 +119,14 @@ class SipLeg:
 
     @property
     def capabilities(self) -> Capability:
-        can = Capability.RINGING | Capability.HOLD | Capability.TRANSFER | Capability.DTMF_RECEIVE
-        if self._agreed is None or self._agreed.dtmf_payload_type is not None:
+        can = Capability.RINGING | Capability.HOLD | Capability.DTMF_RECEIVE
+        agreed = self._media.agreed
+        if self.options.transfer != "bridge":
+            can |= Capability.TRANSFER | Capability.TRANSFER_REPLACING
+        if agreed is None or agreed.dtmf_payload_type is not None or self.options.dtmf != "rfc4733":
             can |= Capability.DTMF_SEND
+        if agreed is not None and self._info.direction == "inbound":
+            can |= Capability.EARLY_MEDIA
         return can
 
     @property
@@ -102,18 +135,18 @@ class SipLeg:
 
     @property
     def sample_rate(self) -> int:
-        return self._stream.sample_rate
+        return self._media.stream.sample_rate
 
     @property
     def playout(self) -> Playout:
-        return self._stream.playout
+        return self._media.stream.playout
 
     @property
     def quality(self) -> MediaQuality:
-        return self._stream.quality
+        return self._media.stream.quality
 
     def listen(self, sink: FrameSink) -> Unsubscribe:
-        return self._stream.listen(sink)
+        return self._media.stream.listen(sink)
 
     def subscribe(self, handler: Callable[[LegEvent], None]) -> Unsubscribe:
         if self._ended is not None:
@@ -128,24 +161,30 @@ class SipLeg:
 
     async def ringing(self) -> None:
         if self._state is LegState.OFFERED and self._info.direction == "inbound":
-            self._endpoint.agent.ring(self._key, self._now())
-            self._flush()
+            self.agent.ring(self.key, self.now())
+            self.flush()
+
+    async def early_media(self) -> None:
+        self._must_be_offered()
+        media = self._media
+        if media.agreed is None:
+            raise NotCapableError("the caller made no offer that early media could answer")
+        if not media.running:
+            self.agent.ring(self.key, self.now(), status=183, sdp=media.answer())
+            media.apply()
+            self.flush()
 
     async def answer(self) -> None:
-        if self._state is LegState.ENDED:
-            raise LegStateError("the call has ended")
-        if self._info.direction != "inbound" or self._state is LegState.UP:
-            raise LegStateError("only an inbound call that is not yet answered can be answered")
-        if self._agreed is not None:
-            self._description = self._agreed.local
-            self._endpoint.agent.answer(self._key, self._agreed.local.serialise(), self._now())
-            self._go_up(self._agreed)
-            self._flush()
+        self._must_be_offered()
+        media = self._media
+        if media.agreed is not None:
+            self.agent.answer(self.key, media.answer(), self.now())
+            self._go_up()
+            self.flush()
             return
         # Late offer: what the caller can do, and where its media goes, comes with the ACK.
-        self.offered = self._description = make_offer(self._local)
-        self._endpoint.agent.answer(self._key, self.offered.serialise(), self._now())
-        self._flush()
+        self.agent.answer(self.key, media.offer(), self.now())
+        self.flush()
         await self._confirmed.wait()
         if self.state is not LegState.UP:
             raise LegStateError(f"the call ended while its offer was answered: {self._end_text()}")
@@ -157,118 +196,163 @@ class SipLeg:
         """`hangup` for callers that can't wait: telling a SIP peer takes no time."""
         if self._state is LegState.ENDED:
             return
-        agent, now = self._endpoint.agent, self._now()
-        if self._state is LegState.OFFERED and self._info.direction == "inbound" and self.offered is None:
+        if self._state is LegState.OFFERED and self._info.direction == "inbound" and self._media.offered is None:
             status, reason = refusal_of(cause)
             headers = [("Reason", str(reason))]
             if status == 503:
                 headers.append(("Retry-After", str(self._endpoint.retry_after_s)))
-            agent.reject(self._key, status, now, headers=headers)
+            self.agent.reject(self.key, status, self.now(), headers=headers)
             self._end(cause, detail, status=status, q850=reason.cause)
         else:
             reason = clearing_of(cause)
-            agent.hangup(self._key, now, reason=str(reason))
+            self.agent.hangup(self.key, self.now(), reason=str(reason))
             self._end(cause, detail, q850=reason.cause)
-        self._flush()
+        self.flush()
 
-    async def transfer(self, target: str) -> None:
+    async def transfer(self, target: str, *, replacing: Leg | None = None) -> None:
         self._must_be_up()
-        if self._referral is not None and not self._referral.done():
-            raise LegError("another transfer is under way")
-        self._referral = asyncio.get_running_loop().create_future()
-        try:
-            self._endpoint.agent.refer(self._key, self._referable(target), self._now())
-        except SipError as error:
-            self._referral = None
-            raise LegError(f"can't transfer to {target!r}: {error}") from error
-        self._flush()
-        await self._referral
+        if Capability.TRANSFER not in self.capabilities:
+            raise NotCapableError("this trunk's callers are transferred through us alone")
+        await self._transfers.refer(self._referable(target), replacing, self.options.transfer)
+
+    def stop_transfer(self) -> None:
+        self._transfers.stop()
+
+    def follow_transfer(self, dialled: Leg) -> None:
+        self._must_be_up()
+        self._transfers.follow(dialled)
+
+    def refuse_transfer(self, status: int) -> None:
+        if self._state is LegState.UP:
+            self._transfers.refuse(status)
 
     def send_dtmf(self, digits: str, *, tone_ms: int = 120, gap_ms: int = 80) -> None:
         self._must_be_up()
-        if Capability.DTMF_SEND not in self.capabilities:
-            raise NotCapableError("the far side takes no telephone-events")
         if wrong := set(digits.upper()) - set("0123456789*#ABCD"):
             raise ValueError(f"not DTMF digits: {''.join(sorted(wrong))!r}")
-        self._stream.send_dtmf(digits.upper(), tone_ms=tone_ms, gap_ms=gap_ms)
+        agreed, mode = self._media.agreed, self.options.dtmf
+        by_events = agreed is not None and agreed.dtmf_payload_type is not None
+        if mode == "info" or (mode == "auto" and not by_events):
+            self._digits.queue(digits.upper(), tone_ms=tone_ms, gap_ms=gap_ms)
+        elif by_events:
+            self._media.stream.send_dtmf(digits.upper(), tone_ms=tone_ms, gap_ms=gap_ms)
+        else:
+            raise NotCapableError("the far side takes no telephone-events")
 
     async def hold(self, on: bool) -> None:
         self._must_be_up()
         await self._confirmed.wait()
         self._must_be_up()
-        if on == self._holding:
+        media = self._media
+        if on == media.holding:
             return
         if self._reoffer is not None and not self._reoffer.done():
             raise LegError("another change of the session is under way")
-        direction: Direction = "sendonly" if on else "sendrecv"
-        offer = make_offer(self._revised_local(direction))
-        if self._description is not None:
-            offer = revised(self._description, offer)
         self._reoffer = asyncio.get_running_loop().create_future()
-        self.offered = offer
         try:
-            self._endpoint.agent.reinvite(self._key, offer.serialise(), self._now())
+            self.agent.reinvite(self.key, media.offer("sendonly" if on else "sendrecv"), self.now())
         except SipError as error:
-            self.offered = self._reoffer = None
+            media.offered = self._reoffer = None
             raise LegError(f"can't change the session now: {error}") from error
-        self._flush()
+        self.flush()
         await self._reoffer
-        self._holding = on
+        media.holding = on
 
-    def give_up(self) -> None:
-        """Nobody has answered for long enough."""
+    # -- the endpoint's side --------------------------------------------------------------------------------
+
+    def take_offer(self, offer: SessionDescription) -> None:
+        """Agree on the offer of the first INVITE. Raises SdpError (NoAudioError, NoCommonCodecError)."""
+        self._media.take_offer(offer)
+
+    def note_offer(self, offer: SessionDescription) -> None:
+        """The offer that went out in our INVITE."""
+        self._media.offered = offer
+
+    def limit_ringing(self, timeout_s: float) -> None:
+        """An outbound call that is not answered by then ends with `no-answer`."""
+        self._ring_limit = asyncio.get_running_loop().call_later(timeout_s, self._give_up)
+
+    def _give_up(self) -> None:
         if self._state is LegState.OFFERED:
             self.hang_up(Cause.NO_ANSWER, "nobody answered in time")
 
-    # -- SIP ------------------------------------------------------------------------------------------------
+    def replace_far_party(self, new: "SipLeg", why: str, linger_s: float = 0.0) -> None:
+        """`new`, which is up, takes our far party's place: its call and its media become ours, it is over itself. The
+        old party is hung up, after a while if it may do that itself."""
+        former, was_up = self.key, self._state is LegState.UP
+        self._endpoint.forget(former)
+        asyncio.get_running_loop().call_later(linger_s, self._hang_up_former, former)
+        self._fail_reoffer("the far party changed")
+        self._confirmed.set()
+        self.key, self._flow, self._confirmed = new.key, new._flow, new._confirmed
+        # It ends below, which its own would be set by.
+        new._confirmed = asyncio.Event()
+        self._info = replace(
+            self._info,
+            id=new.info.id,
+            peer=new.info.peer,
+            headers=new.info.headers,
+            display_name=new.info.display_name,
+        )
+        self._transfers.close("the far party changed")
+        self._transfers = SipTransfers(self)
+        self._digits.close()
+        self._digits = InfoDigits(self._send_info)
+        self._media.take_over(new._media)
+        self._endpoint.assign(self.key, self)
+        new._end(Cause.TRANSFERRED, f"took the place of {former}", moved=True)
+        if self._ring_limit is not None:
+            self._ring_limit.cancel()
+        self._state = LegState.UP
+        other = new.info.from_ if new.info.direction == "inbound" else new.info.to
+        self._media.apply()
+        self.tell(FarPartyChanged(new.info.id, new.info.peer, other, why))
+        if not was_up:
+            self.tell(Answered())
+        self._media.tell_hold()
 
-    def take_offer(self, offer: SessionDescription) -> None:
-        """Agree on an offer, before or during the call. Raises SdpError (NoAudioError, NoCommonCodecError)."""
-        agreed = negotiate_answer(offer, self._revised_local("sendonly" if self._holding else "sendrecv"))
-        check_remote(agreed.remote)
-        self._agreed = agreed
-        if self._state is LegState.OFFERED:
-            self._stream.prepare(agreed.codec)
+    def _hang_up_former(self, key: sip.CallKey) -> None:
+        self.agent.hangup(key, self.now(), reason=str(clearing_of(Cause.TRANSFERRED)))
+        self.flush()
+
+    # -- SIP ------------------------------------------------------------------------------------------------
 
     def on_sip_event(self, event: sip.Event) -> None:
         match event:
             case sip.Confirmed(sdp=sdp):
                 self._on_confirmed(sdp)
-            case sip.Progress(status=status):
-                self._tell(Progress(status))
+            case sip.Progress(status=status, sdp=sdp):
+                self.tell(Progress(status, early_media=self._take_early(sdp)))
             case sip.Answered(sdp=sdp):
                 self._on_answered(sdp)
             case sip.Reoffered(sdp=sdp):
                 self._on_reoffered(sdp)
             case sip.ReofferConfirmed(sdp=sdp):
-                if sdp is not None and self.offered is not None:
+                if sdp is not None and self._media.offered is not None:
                     self._accept(sdp)
             case sip.ReofferCancelled():
-                self.offered = None
-            case sip.ReofferAnswered(sdp=sdp):
-                self._on_reoffer_answered(sdp)
+                self._media.offered = None
+            case sip.ReofferAnswered(sdp=sdp, late_offer=late_offer):
+                self._on_reoffer_answered(sdp, late_offer=late_offer)
             case sip.ReofferRejected(status=status, reason=reason):
-                self._fail(self._reoffer, f"the far side refused the change: {status} {reason}")
-                self.offered = None
-            case sip.ReferAccepted():
-                self._transferring = True
-                if self._referral is not None and not self._referral.done():
-                    self._referral.set_result(None)
-            case sip.ReferRejected(status=status, reason=reason):
-                self._fail(self._referral, f"the far side refused the transfer: {status} {reason}")
-            case sip.ReferResult(status=status, reason=reason, final=True):
-                self._transferring = False
-                self._tell(TransferResult(status, reason))
-            case sip.Referred():
-                self._endpoint.agent.reject_refer(self._key, 603, self._now())
+                self._media.offered = None
+                self._fail_reoffer(f"the far side refused the change: {status} {reason}")
+            case sip.Refreshed(sdp=sdp):
+                self._on_refreshed(sdp)
+            case sip.ReferAccepted() | sip.ReferRejected() | sip.ReferResult() | sip.Referred():
+                self._transfers.on_sip_event(event)
+            case sip.InfoReceived(content_type=content_type, body=body):
+                self._on_info(content_type, body)
+            case sip.InfoAnswered(status=status):
+                self._digits.answered(status)
             case sip.Cancelled(reason=reason):
                 self._end(Cause.CANCELLED, reason, by="far", status=487, q850=q850_of(reason.partition(": ")[2]))
             case sip.Rejected(status=status, reason=reason, response=response):
                 q850 = None if response is None else q850_of(response.headers.get("Reason") or "")
                 self._end(cause_of_rejection(status, q850), f"{status} {reason}", by="far", status=status, q850=q850)
-            case sip.ByeReceived() if self._transferring:
+            case sip.ByeReceived() if self._transfers.under_way:
                 # Many a PBX hangs up once it has taken the REFER, and never says how it went.
-                self._tell(TransferResult(200, "the far side took the transfer and hung up"))
+                self.tell(TransferResult(200, "the far side took the transfer and hung up"))
                 self._end(Cause.TRANSFERRED, "the far side took the transfer and hung up", by="far")
             case sip.ByeReceived(reason=reason):
                 q850 = q850_of(reason)
@@ -280,135 +364,166 @@ class SipLeg:
                 pass
 
     def _on_confirmed(self, sdp: bytes | None) -> None:
-        if self.offered is None:
+        if self._media.offered is None:
             self._confirmed.set()
             return
         if sdp is None:
             self._break_off("the ACK to our offer has no answer")
-        elif self._accept(sdp) and self._agreed is not None:
-            self._go_up(self._agreed)
+        elif self._accept(sdp):
+            self._go_up()
         self._confirmed.set()
+
+    def _take_early(self, sdp: bytes | None) -> bool:
+        """Media before the answer. Several phones may ring: the one that spoke last is heard."""
+        media = self._media
+        if sdp is None or media.offered is None:
+            return False
+        try:
+            media.take_answer(sdp, provisional=True)
+        except SdpError as error:
+            log.info("early media can't be used", reason=str(error))
+            return False
+        media.apply()
+        return True
 
     def _on_answered(self, sdp: bytes | None) -> None:
         if sdp is None:
             self._break_off("the answer has no session description")
-        elif self._accept(sdp) and self._agreed is not None:
+        elif self._accept(sdp):
             self._confirmed.set()
-            self._go_up(self._agreed)
+            self._go_up()
 
     def _on_reoffered(self, sdp: bytes | None) -> None:
-        agent = self._endpoint.agent
+        media = self._media
         if sdp is None:
-            offer = make_offer(self._revised_local("sendonly" if self._holding else "sendrecv"))
-            self.offered = self._description = self._following(offer)
-            agent.answer_reinvite(self._key, self.offered.serialise(), self._now())
+            self.agent.answer_reinvite(self.key, media.offer(), self.now())
             return
-        before = self._agreed
         try:
-            self.take_offer(parse_sdp(sdp))
+            media.take_offer(sdp)
         except SdpError as error:
-            self._agreed = before
-            log.info("re-INVITE refused", reason=str(error))
-            agent.reject_reinvite(self._key, 488, self._now())
+            log.info("offer refused", reason=str(error))
+            self.agent.reject_reinvite(self.key, 488, self.now())
             return
-        assert self._agreed is not None
-        self._description = self._following(self._agreed.local)
-        agent.answer_reinvite(self._key, self._description.serialise(), self._now())
-        self._apply(self._agreed)
+        self.agent.answer_reinvite(self.key, media.answer(), self.now())
+        if media.running:
+            self._apply()
 
-    def _on_reoffer_answered(self, sdp: bytes | None) -> None:
-        if sdp is None or not self._accept(sdp):
-            self._fail(self._reoffer, "the far side's answer to our offer can't be used")
+    def _on_reoffer_answered(self, sdp: bytes | None, *, late_offer: bool) -> None:
+        if sdp is None or late_offer or not self._accept(sdp):
+            self._fail_reoffer("the far side's answer to our offer can't be used")
         elif self._reoffer is not None and not self._reoffer.done():
             self._reoffer.set_result(None)
 
+    def _on_refreshed(self, sdp: bytes) -> None:
+        try:
+            self._media.take_moved(sdp)
+        except SdpError as error:
+            log.info("the far side's new description can't be used", reason=str(error))
+        else:
+            self._apply()
+
     def _accept(self, sdp: bytes) -> bool:
         """Take the answer to our offer. False: the call (or the change) failed over it."""
-        assert self.offered is not None
-        offer, self.offered = self.offered, None
-        direction: Direction = offer.direction_of(offer.media[0])
         try:
-            agreed = accept_answer(offer, parse_sdp(sdp), self._revised_local(direction))
-            check_remote(agreed.remote)
+            self._media.take_answer(sdp)
         except SdpError as error:
             if self._state is LegState.OFFERED:
                 self._break_off(f"the answer can't be used: {error}")
             return False
-        self._agreed = agreed
-        self._description = offer
         if self._state is LegState.UP:
-            self._apply(agreed)
+            self._apply()
         return True
 
-    def _go_up(self, agreed: Negotiated) -> None:
+    def _go_up(self) -> None:
         self._state = LegState.UP
-        self._stream.start(agreed)
-        self._held = agreed.held
-        self._tell(Answered())
-        if self._held:
-            self._tell(Held())
+        if self._ring_limit is not None:
+            self._ring_limit.cancel()
+        early = self._media.running
+        self._media.apply()
+        if early:
+            self._media.stream.await_media()
+        self.tell(Answered())
+        self._media.tell_hold()
 
-    def _apply(self, agreed: Negotiated) -> None:
+    def _apply(self) -> None:
         """A changed session: new address, codec or direction."""
-        self._stream.update(agreed)
-        if agreed.held != self._held:
-            self._held = agreed.held
-            self._tell(Held() if agreed.held else Resumed())
+        self._media.apply()
+        if self._state is LegState.UP:
+            self._media.tell_hold()
 
     def _break_off(self, detail: str) -> None:
-        self._endpoint.agent.hangup(self._key, self._now(), reason='SIP;cause=488;text="Not Acceptable Here"')
-        self._end(Cause.REFUSED_MEDIA, detail)
+        self.agent.hangup(self.key, self.now(), reason='SIP;cause=488;text="Not Acceptable Here"')
+        self._end(Cause.REFUSED_MEDIA, detail, q850=clearing_of(Cause.REFUSED_MEDIA).cause)
+
+    def _on_info(self, content_type: str, body: bytes) -> None:
+        digit = parse_info(content_type, body)
+        if digit is not None and not self._events_heard:
+            self.tell(digit)
+
+    def _send_info(self, content_type: str, body: bytes) -> None:
+        try:
+            self.agent.info(self.key, content_type, body, self.now())
+        except SipError as error:
+            log.info("digit not sent", error=str(error))
+        self.flush()
 
     # -- media ----------------------------------------------------------------------------------------------
 
     def _on_media_event(self, event: LegEvent | MediaExpired | MediaCrashed) -> None:
         match event:
             case MediaExpired(detail=detail):
-                self.hang_up(Cause.MEDIA_TIMEOUT, detail)
+                # Before the answer nobody promised any media.
+                if self._state is LegState.UP:
+                    self.hang_up(Cause.MEDIA_TIMEOUT, detail)
             case MediaCrashed(detail=detail):
                 self.hang_up(Cause.INTERNAL_ERROR, detail)
+            case DtmfReceived():
+                self._events_heard = True
+                self.tell(event)
             case _:
-                self._tell(event)
+                self.tell(event)
 
     # -- inside ---------------------------------------------------------------------------------------------
 
     def _end(
-        self, cause: Cause, detail: str, *, by: EndedBy = "us", status: int | None = None, q850: int | None = None
+        self,
+        cause: Cause,
+        detail: str,
+        *,
+        by: EndedBy = "us",
+        status: int | None = None,
+        q850: int | None = None,
+        moved: bool = False,
     ) -> None:
+        """`moved`: call and media go on as another leg's."""
         if self._state is LegState.ENDED:
             return
         self._state = LegState.ENDED
-        self._stream.close()
-        self._endpoint.forget(self._key)
+        if not moved:
+            self._media.stream.close()
+            self._endpoint.forget(self.key)
+        if self._ring_limit is not None:
+            self._ring_limit.cancel()
+        self._digits.close()
         self._ended = LegEnded(cause, detail, by, status, q850)
-        for waiting in (self._reoffer, self._referral):
-            self._fail(waiting, f"the call ended: {cause.value}")
+        why = f"the call ended: {cause.value}"
+        self._fail_reoffer(why)
+        self._transfers.close(why)
         self._confirmed.set()
-        self._tell(self._ended)
+        self.tell(self._ended)
         self._handlers = []
 
     def _end_text(self) -> str:
         return "" if self._ended is None else f"{self._ended.cause.value} {self._ended.detail}".strip()
 
-    def _tell(self, event: LegEvent) -> None:
+    def tell(self, event: LegEvent) -> None:
+        """Tell who has subscribed."""
         for handler in self._handlers:
             handler(event)
 
-    @staticmethod
-    def _fail(future: asyncio.Future[None] | None, message: str) -> None:
-        if future is not None and not future.done():
-            future.set_exception(LegError(message))
-
-    def _following(self, description: SessionDescription) -> SessionDescription:
-        return description if self._description is None else revised(self._description, description)
-
-    def _revised_local(self, direction: Direction) -> LocalMedia:
-        local = self._local
-        codecs = local.codecs
-        if self._state is LegState.UP:
-            # The frames' rate is fixed from the answer on.
-            codecs = tuple(codec for codec in codecs if codec.sample_rate == self.sample_rate)
-        return LocalMedia(local.address, local.port, codecs=codecs, direction=direction, session_id=local.session_id)
+    def _fail_reoffer(self, message: str) -> None:
+        if self._reoffer is not None and not self._reoffer.done():
+            self._reoffer.set_exception(LegError(message))
 
     def _referable(self, target: str) -> str:
         """A number becomes a user at the peer's host."""
@@ -416,23 +531,23 @@ class SipLeg:
             return target
         return f"sip:{target}@{bracketed(self._flow.remote[0])}"
 
+    def _must_be_offered(self) -> None:
+        if self._state is LegState.ENDED:
+            raise LegStateError("the call has ended")
+        if self._info.direction != "inbound" or self._state is LegState.UP:
+            raise LegStateError("only an inbound call that is not yet answered can be answered")
+
     def _must_be_up(self) -> None:
         if self._state is not LegState.UP:
             raise LegStateError("the call is not up")
 
-    def _now(self) -> float:
+    def now(self) -> float:
+        """The user agent's time (s)."""
         return self._endpoint.udp.now()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send what the user agent has to say."""
         self._endpoint.udp.flush()
-
-
-def check_remote(remote: Address) -> None:
-    """RTP goes to addresses only: a name in SDP would have to be looked up on the media path."""
-    try:
-        ipaddress.ip_address(remote[0])
-    except ValueError as error:
-        raise SdpError(f"the media address {remote[0]!r} is no IP address") from error
 
 
 def bracketed(host: str) -> str:

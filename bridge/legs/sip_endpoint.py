@@ -10,7 +10,7 @@ import structlog
 from bridge.events import Cause
 from bridge.legs.base import LegError, LegInfo
 from bridge.legs.media import MediaPlane, MediaStream, MediaUnavailableError
-from bridge.legs.sip import SipLeg, bracketed
+from bridge.legs.sip import DEFAULT_OPTIONS, SipLeg, SipLegOptions, bracketed
 from bridge.sip import events as sip
 from bridge.sip.agent import UserAgent
 from bridge.sip.errors import SdpError, SipError, SipSyntaxError
@@ -48,6 +48,8 @@ class SipEndpointSettings:
     max_calls: int = 2000
     codecs: tuple[Codec, ...] = DEFAULT_CODECS
     max_ring_s: float = 180.0
+    leg: SipLegOptions = DEFAULT_OPTIONS
+    """Of legs whose trunk says nothing else."""
 
 
 class SipEndpoint:
@@ -148,10 +150,10 @@ class SipEndpoint:
             id=self.agent.call_id(key),
             peer=f"{remote[0]}:{remote[1]}",
         )
-        leg = SipLeg(self, key, info, flow, stream, local)
-        leg.offered = offer
+        leg = SipLeg(self, key, info, flow, stream, local, self.settings.leg)
+        leg.note_offer(offer)
+        leg.limit_ringing(timeout_s)
         self._legs[key] = leg
-        loop.call_later(timeout_s, leg.give_up)
         self.udp.flush()
         return leg
 
@@ -171,6 +173,9 @@ class SipEndpoint:
 
     def forget(self, key: sip.CallKey) -> None:
         self._legs.pop(key, None)
+
+    def assign(self, key: sip.CallKey, leg: SipLeg) -> None:
+        self._legs[key] = leg
 
     # -- inside ---------------------------------------------------------------------------------------------
 
@@ -212,7 +217,8 @@ class SipEndpoint:
             log.warning("call refused", reason=str(error))
             agent.reject(event.key, 503, now, headers=(("Retry-After", str(self.settings.retry_after_s)),))
             return
-        leg = SipLeg(self, event.key, info, event.flow, stream, self._local_media(stream, event.flow))
+        local = self._local_media(stream, event.flow)
+        leg = SipLeg(self, event.key, info, event.flow, stream, local, self.settings.leg)
         self._legs[event.key] = leg
         if offer is not None:
             try:

@@ -275,6 +275,12 @@ class RtpSession:
             self._noticed = self._timed_out = False
             self._next_wait()
 
+    def await_media(self, now: float) -> None:
+        """Wait for packets as from the start: what came before, or failed to, was early media."""
+        self._heard_at = now
+        self._ever_heard = self._noticed = self._timed_out = False
+        self._next_wait()
+
     def relatch(self) -> None:
         """Take the media's source as unknown again."""
         self.latch.relatch()

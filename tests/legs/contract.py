@@ -13,8 +13,15 @@ import numpy as np
 import pytest
 
 from bridge.audio.frames import frame_bytes
-from bridge.events import Cause, DtmfReceived, Held, LegEnded, LegEvent, Resumed
-from bridge.legs.base import Capability, Leg, LegState, LegStateError, NotCapableError
+from bridge.events import Answered, Cause, DtmfReceived, Held, LegEnded, LegEvent, Progress, Resumed
+from bridge.legs.base import (
+    Capability,
+    Leg,
+    LegState,
+    LegStateError,
+    NotCapableError,
+    TransferFailedError,
+)
 
 WAIT_S = 5.0
 
@@ -199,6 +206,60 @@ class LegContract(ABC):
             await far_side.event(Held)
             await near.hold(False)
             await far_side.event(Resumed)
+
+    async def test_a_transfer_that_the_far_side_refuses_is_an_error_and_the_call_goes_on(self) -> None:
+        async with self.offered() as (near, far):
+            near_side, far_side = Listener(near), Listener(far)
+            await near.answer()
+            await far_side.until(lambda: far.state is LegState.UP)
+            if Capability.TRANSFER not in near.capabilities:
+                with pytest.raises(NotCapableError):
+                    await near.transfer("sip:human@127.0.0.1")
+                return
+            with pytest.raises(TransferFailedError):
+                await near.transfer("sip:human@127.0.0.1")
+            assert near.state is far.state is LegState.UP
+            say(far, tone(far, 880, 3000))
+            await near_side.hears_tone(880)
+
+    async def test_only_a_leg_that_is_up_can_be_transferred(self) -> None:
+        async with self.offered() as (near, _far):
+            with pytest.raises(LegStateError):
+                await near.transfer("sip:human@127.0.0.1")
+
+    async def test_early_media_goes_both_ways_and_on_after_the_answer(self) -> None:
+        async with self.offered() as (near, far):
+            near_side, far_side = Listener(near), Listener(far)
+            if Capability.EARLY_MEDIA not in near.capabilities:
+                with pytest.raises(NotCapableError):
+                    await near.early_media()
+                return
+            await near.early_media()
+            say(near, tone(near, 440, 3000))
+            progress = await far_side.event(Progress)
+            assert isinstance(progress, Progress) and progress.early_media
+            await far_side.hears_tone(440)
+            assert near.state is far.state is LegState.OFFERED
+            say(far, tone(far, 880, 3000))
+            await near_side.hears_tone(880)
+            heard = len(near_side.frames)
+            await near.answer()
+            await far_side.event(Answered)
+            say(near, tone(near, 660, 3000))
+            await far_side.hears_tone(660)
+            await near_side.until(lambda: len(near_side.frames) > heard + 20)
+
+    async def test_a_caller_hangs_up_during_early_media(self) -> None:
+        async with self.offered() as (near, far):
+            near_side, far_side = Listener(near), Listener(far)
+            if Capability.EARLY_MEDIA not in near.capabilities:
+                return
+            await near.early_media()
+            await far_side.event(Progress)
+            await far.hangup(Cause.CANCELLED)
+            ended = await near_side.event(LegEnded)
+            assert isinstance(ended, LegEnded)
+            assert (ended.cause, ended.by) == (Cause.CANCELLED, "far")
 
 
 def digits(listener: Listener) -> str:

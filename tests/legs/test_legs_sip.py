@@ -1,6 +1,5 @@
 """The SIP leg keeps the Leg contract; two endpoints on loopback call each other over real sockets."""
 
-import asyncio
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,60 +10,13 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from contract import LegContract, Listener
+from sip_line import line
 
-from bridge.audio.clock import MediaClock
 from bridge.config import RtpSettings
 from bridge.events import Cause, LegEnded
 from bridge.legs.base import Leg, LegError
-from bridge.legs.media import MediaPlane, MediaUnavailableError
-from bridge.legs.sip import SipLeg
-from bridge.legs.sip_endpoint import SipEndpoint, SipEndpointSettings
-from bridge.sip.offer_answer import L16_16K, PCMU, Codec
-
-
-class Line:
-    """Two endpoints; `call` makes a leg ring at the second."""
-
-    def __init__(self, rtp: RtpSettings, codecs: tuple[Codec, ...], far_codecs: tuple[Codec, ...]) -> None:
-        self.clock = MediaClock()
-        self.media = MediaPlane(self.clock, rtp, host="127.0.0.1")
-        self.incoming: asyncio.Queue[SipLeg] = asyncio.Queue()
-        self.near = SipEndpoint(
-            SipEndpointSettings(host="127.0.0.1", port=0, codecs=codecs, t1_s=0.1),
-            self.media,
-            self.incoming.put_nowait,
-        )
-        self.far = SipEndpoint(SipEndpointSettings(host="127.0.0.1", port=0, codecs=far_codecs, t1_s=0.1), self.media)
-
-    async def call(self, timeout_s: float = 10) -> tuple[SipLeg, SipLeg]:
-        host, port = self.near.address
-        far = await self.far.dial(f"sip:agent@{host}:{port}", from_user="caller", timeout_s=timeout_s)
-        near = await asyncio.wait_for(self.incoming.get(), 5)
-        return near, far
-
-
-@asynccontextmanager
-async def line(
-    *,
-    rtp: RtpSettings | None = None,
-    codecs: tuple[Codec, ...] = (PCMU,),
-    far_codecs: tuple[Codec, ...] = (PCMU,),
-) -> AsyncIterator[Line]:
-    made = Line(rtp or RtpSettings(port_min=41000, port_max=41400), codecs, far_codecs)
-    await made.near.start()
-    await made.far.start()
-    made.clock.start()
-    try:
-        yield made
-    finally:
-        await made.far.aclose()
-        await made.near.aclose()
-        left = made.media.ports.in_use, len(made.media.mux), len(made.near.legs), len(made.far.legs)
-        calls = made.near.agent.call_count, made.far.agent.call_count
-        await made.clock.aclose()
-        made.media.close()
-        assert left == (0, 0, 0, 0)
-        assert calls == (0, 0)
+from bridge.legs.media import MediaUnavailableError
+from bridge.sip.offer_answer import L16_16K, PCMU
 
 
 class TestSipLeg(LegContract):
@@ -140,7 +92,7 @@ async def test_a_call_without_rtp_ends_with_media_timeout() -> None:
         await near.answer()
         await near_side.until(lambda: near.quality.packets_received > 3)
         # The caller's media stops, its signalling does not: an SBC that lost its media path.
-        far._stream.close()
+        far._media.stream.close()
         ended = await near_side.event(LegEnded)
         assert isinstance(ended, LegEnded)
         assert ended.cause is Cause.MEDIA_TIMEOUT
@@ -149,7 +101,7 @@ async def test_a_call_without_rtp_ends_with_media_timeout() -> None:
 async def test_a_call_that_never_sends_rtp_ends_with_media_timeout() -> None:
     async with line(rtp=RtpSettings(port_min=41000, port_max=41400, first_media_timeout_s=0.3)) as made:
         near, far = await made.call()
-        far._stream.close()
+        far._media.stream.close()
         near_side = Listener(near)
         await near.answer()
         ended = await near_side.event(LegEnded)
@@ -169,15 +121,3 @@ async def test_a_target_that_can_not_be_called_is_named(target: str) -> None:
     async with line() as made:
         with pytest.raises(LegError):
             await made.far.dial(target, from_user="caller")
-
-
-async def test_a_transfer_that_the_far_side_refuses_is_an_error_and_the_call_goes_on() -> None:
-    async with line() as made:
-        near, _far = await made.call()
-        near_side = Listener(near)
-        await near.answer()
-        await near_side.until(lambda: len(near_side.frames) > 5)
-        with pytest.raises(LegError, match="refused the transfer"):
-            await near.transfer("sip:human@127.0.0.1")
-        heard = len(near_side.frames)
-        await near_side.until(lambda: len(near_side.frames) > heard + 5)

@@ -56,7 +56,8 @@ class Table:
     def __init__(self, caller_rate: int = 8000, second_rate: int = 8000) -> None:
         self.caller, self.second = Party(caller_rate), Party(second_rate)
         self.heard_by_agent: list[bytes] = []
-        self.junction = Junction(_leg(self.caller), _leg(self.second))
+        self.junction = Junction(_leg(self.caller))
+        self.junction.attach(_leg(self.second))
         self.caller.listen(lambda pcm, now: self.heard_by_agent.append(self.junction.agent_hears(pcm, now)))
         generation = self.caller.playout.begin()
         self.caller.playout.write(generation, tone((AGENT_HZ,), 10_000, caller_rate, level=LEVEL))
@@ -163,10 +164,32 @@ def test_parted_legs_hear_their_own_playout_and_nothing_is_left_on_them() -> Non
 
 def test_an_older_junction_does_not_take_the_newer_ones_place_away() -> None:
     table = Table()
-    newer = Junction(_leg(table.caller), _leg(Party(8000)))
+    newer = Junction(_leg(table.caller))
     table.junction.close()
     assert table.caller.playout.blend is not None
     newer.close()
+
+
+def test_a_caller_waits_while_there_is_no_second_leg_yet() -> None:
+    caller = Party(8000)
+    junction = Junction(_leg(caller))
+    junction.routing = WAITING
+    for _ in range(20):
+        caller.tick(bytes(320))
+    assert level(caller.sent, HOLD_HZ) > 500
+    assert junction.frames_dropped == 0
+
+
+def test_a_second_leg_that_changes_its_rate_is_attached_anew() -> None:
+    table = Table()
+    table.junction.routing = BRIDGED
+    table.talk()
+    table.second.sample_rate, table.second.playout = 16000, Playout(16000)
+    table.junction.attach(_leg(table.second))
+    table.talk()
+    assert voices(table.second.sent, 16000) == {CALLER_HZ}
+    assert voices(table.caller.sent, 8000) == {SECOND_HZ}
+    assert len(table.second.sinks) == 1
 
 
 def test_an_announcement_to_the_second_party_is_heard_by_it_alone() -> None:

@@ -1,0 +1,168 @@
+"""What an agent sees of its call: the caller's leg, as long as the caller is with it.
+
+While the call's two parties talk without the agent it is told that the line is on hold, as a caller's own hold is
+told; what it hears then is silence. All else goes through to the leg.
+"""
+
+from collections.abc import Awaitable, Callable
+
+from bridge.audio.frames import FrameSink, Unsubscribe
+from bridge.audio.playout import Playout
+from bridge.events import Cause, DtmfReceived, Held, LegEnded, LegEvent, Resumed
+from bridge.legs.base import Capability, Leg, LegInfo, LegState, MediaQuality
+
+Ear = Callable[[bytes, float], bytes]
+"""Takes a frame of the caller's and its time; returns what the agent hears in its place."""
+
+HandOver = Callable[[str], Awaitable[None]]
+
+
+class AgentLine:
+    """Fulfils `Leg` for an agent. The call's owner calls what is not in that contract."""
+
+    def __init__(self, leg: Leg, hand_over: HandOver, stop_hand_over: Callable[[], None], *, can_dial: bool) -> None:
+        """`hand_over` transfers by whatever way there is; with `can_dial` there always is one."""
+        self.ear: Ear | None = None
+        """Set while there is a second party."""
+        self._leg = leg
+        self._hand_over = hand_over
+        self._stop_hand_over = stop_hand_over
+        self._can_dial = can_dial
+        self._sinks: list[FrameSink] = []
+        self._handlers: list[Callable[[LegEvent], None]] = []
+        self._held = self._apart = False
+        self._ended: LegEnded | None = None
+        self._unlisten = leg.listen(self._hear)
+
+    # -- the call's side ------------------------------------------------------------------------------------
+
+    def tell(self, event: LegEvent) -> None:
+        """An event of the caller's leg."""
+        match event:
+            case Held():
+                self._held = True
+                if not self._apart:
+                    self._tell(event)
+            case Resumed():
+                self._held = False
+                if not self._apart:
+                    self._tell(event)
+            case DtmfReceived() if self._apart:
+                pass
+            case LegEnded():
+                self._ended = event
+                self._tell(event)
+                self._handlers = []
+            case _:
+                self._tell(event)
+
+    @property
+    def apart(self) -> bool:
+        """Whether the agent is kept from the caller."""
+        return self._apart
+
+    @apart.setter
+    def apart(self, apart: bool) -> None:
+        if apart != self._apart:
+            self._apart = apart
+            if not self._held:
+                self._tell(Held() if apart else Resumed())
+
+    def close(self) -> None:
+        self._unlisten()
+        self._sinks = []
+        self._handlers = []
+
+    def _hear(self, pcm: bytes, now: float) -> None:
+        if self.ear is not None:
+            pcm = self.ear(pcm, now)
+        for sink in self._sinks:
+            sink(pcm, now)
+
+    def _tell(self, event: LegEvent) -> None:
+        for handler in self._handlers:
+            handler(event)
+
+    # -- the Leg contract -----------------------------------------------------------------------------------
+
+    @property
+    def info(self) -> LegInfo:
+        return self._leg.info
+
+    @property
+    def capabilities(self) -> Capability:
+        return self._leg.capabilities | (Capability.TRANSFER if self._can_dial else Capability.NONE)
+
+    @property
+    def state(self) -> LegState:
+        return self._leg.state
+
+    @property
+    def sample_rate(self) -> int:
+        return self._leg.sample_rate
+
+    @property
+    def playout(self) -> Playout:
+        return self._leg.playout
+
+    @property
+    def quality(self) -> MediaQuality:
+        return self._leg.quality
+
+    def listen(self, sink: FrameSink) -> Unsubscribe:
+        self._sinks = [*self._sinks, sink]
+
+        def unsubscribe() -> None:
+            self._sinks = [s for s in self._sinks if s is not sink]
+
+        return unsubscribe
+
+    def subscribe(self, handler: Callable[[LegEvent], None]) -> Unsubscribe:
+        if self._ended is not None:
+            handler(self._ended)
+            return _nothing
+        self._handlers = [*self._handlers, handler]
+
+        def unsubscribe() -> None:
+            self._handlers = [h for h in self._handlers if h is not handler]
+
+        return unsubscribe
+
+    async def ringing(self) -> None:
+        await self._leg.ringing()
+
+    async def early_media(self) -> None:
+        await self._leg.early_media()
+
+    async def answer(self) -> None:
+        await self._leg.answer()
+
+    async def hangup(self, cause: Cause, detail: str = "") -> None:
+        await self._leg.hangup(cause, detail)
+
+    async def transfer(self, target: str, *, replacing: Leg | None = None) -> None:
+        """By the carrier where it does that, else through us."""
+        if replacing is not None:
+            await self._leg.transfer(target, replacing=replacing)
+        else:
+            await self._hand_over(target)
+
+    def stop_transfer(self) -> None:
+        self._stop_hand_over()
+        self._leg.stop_transfer()
+
+    def follow_transfer(self, dialled: Leg) -> None:
+        self._leg.follow_transfer(dialled)
+
+    def refuse_transfer(self, status: int) -> None:
+        self._leg.refuse_transfer(status)
+
+    def send_dtmf(self, digits: str, *, tone_ms: int = 120, gap_ms: int = 80) -> None:
+        self._leg.send_dtmf(digits, tone_ms=tone_ms, gap_ms=gap_ms)
+
+    async def hold(self, on: bool) -> None:
+        await self._leg.hold(on)
+
+
+def _nothing() -> None:
+    """Ends a subscription that never began."""
