@@ -236,7 +236,7 @@ class _TrunkMetrics:
         )
         self._answered = Counter(
             "offhook_trunk_answered",
-            "Calls of a trunk that were answered.",
+            "Calls of a trunk answered.",
             ["trunk", "direction"],
             registry=registry,
         )
@@ -252,7 +252,7 @@ class _TrunkMetrics:
         )
         self._mos = Histogram(
             "offhook_trunk_mos",
-            "Mean opinion score of a call at its end, by the E-model: of what we hear, and of what the far end hears.",
+            "Mean opinion score of a call by the E-model: of what we hear, and of what the far end hears.",
             ["trunk", "side"],
             buckets=_MOS,
             registry=registry,
