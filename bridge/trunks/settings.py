@@ -117,6 +117,11 @@ class TrunkSettings(PasswordSource):
     ptime_ms: Annotated[int, Field(ge=10, le=60, multiple_of=10)] = 20
     dtmf: Literal["auto", "rfc4733", "info"] = "auto"
     srtp: Literal["off", "offered", "required"] = "off"
+    transfer: Literal["auto", "bridge", "refer"] = "auto"
+    """How a caller is handed on: by REFER, through us where the trunk refuses that (`auto`); always through us
+    (`bridge`); by REFER or not at all (`refer`)."""
+    accept_refer: bool = False
+    """Let the trunk transfer us: call whom its REFER names."""
 
     calls: Annotated[int, Field(ge=1)] | None = None
     """Live calls on the trunk, both ways; the next one gets 503."""
@@ -131,6 +136,9 @@ class TrunkSettings(PasswordSource):
     """Say who calls in From alone, or in P-Asserted-Identity or P-Preferred-Identity as well (RFC 3325)."""
     anonymous: bool = False
     """Withhold the caller's number: anonymous From and `Privacy: id`; the identity above tells the carrier alone."""
+    diversion: bool = False
+    """A call made on behalf of a caller (transfer through us) names in Diversion the number that he had dialled:
+    carriers ask for it where From is not a number of ours (RFC 5806)."""
     headers: Annotated[dict[str, str], AfterValidator(_headers)] = Field(default_factory=dict)
     """Sent with every outbound call."""
     allow_headers: tuple[Annotated[str, Field(pattern=r"^[Xx]-[A-Za-z0-9_*-]+$")], ...] = ()
