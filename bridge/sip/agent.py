@@ -22,6 +22,7 @@ from bridge.sip.incoming import Incoming
 from bridge.sip.layer import TransactionLayer
 from bridge.sip.message import Response
 from bridge.sip.outside import MAX_FORWARDS, HeaderFields, build_invite, build_request
+from bridge.sip.replaces import replaces_of
 from bridge.sip.settings import Refusal, UserAgentConfig
 
 
@@ -101,6 +102,20 @@ class UserAgent:
         if call.dialog is not None:
             return call.dialog.call_id
         return call.sending.request.call_id if call.sending is not None else ""
+
+    def replaces_header(self, key: CallKey, *, early_only: bool = False) -> str:
+        """The Replaces value that names this call to its peer (RFC 3891): whoever calls the peer with it takes our
+        place. In a Refer-To it stands escaped, as `?Replaces=...`. Raises CallGoneError, CallStateError."""
+        return str(replaces_of(self._call(key), early_only=early_only))
+
+    def local_uri(self, key: CallKey) -> str:
+        """Our address in the call's dialog, as a SIP URI. Raises CallGoneError, CallStateError."""
+        return self._call(key).local_uri
+
+    def remote_target(self, key: CallKey) -> str:
+        """Where the peer's end of the call is reached (its Contact), as a SIP URI. Raises CallGoneError,
+        CallStateError."""
+        return self._call(key).remote_target
 
     # -- the owner's verbs ----------------------------------------------------------------------------------
 

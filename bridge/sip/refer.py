@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from bridge.sip.body import parse_sipfrag
 from bridge.sip.errors import CallStateError, SipSyntaxError
 from bridge.sip.events import ReferAccepted, Referred, ReferRejected, ReferResult
+from bridge.sip.exchange import Exchange
 from bridge.sip.grammar import get_param, parse_params
 from bridge.sip.message import REASONS, Request, Response
 from bridge.sip.timers import Timers
@@ -31,8 +32,8 @@ class Referrals:
 
     def __init__(self, call: "Call") -> None:
         self._call = call
-        self._asked: int | None = None
-        """CSeq of our REFER: the id of the subscription that it made."""
+        self._asked: Exchange | None = None
+        """Our REFER: its last CSeq number is the id of the subscription that it made."""
         self._heard = (100, "Trying")
         """The last status that the peer reported."""
         self._request: Request | None = None
@@ -55,10 +56,9 @@ class Referrals:
         if "Referred-By" not in request.headers:
             # Who is called should know at whose wish (RFC 3892): us, as the peer knows us.
             request.headers.add("Referred-By", f"<{self._call.local_uri}>")
-        self._asked = request.cseq.number
         self._heard = (100, REASONS[100])
         self.timers.stop("subscription")
-        self._call.send_request(request, self._refer_answered, now)
+        self._asked = self._call.send_request(request, self._refer_answered, now)
 
     def _refer_answered(self, response: Response | None, now: float) -> None:
         if response is not None and response.status < 200:
@@ -92,7 +92,7 @@ class Referrals:
         if event.strip().lower() != "refer":
             transaction.respond(call.response(request, 489), now)
             return
-        if self._asked is None or subscription not in (None, "", str(self._asked)):
+        if self._asked is None or subscription not in (None, "", str(self._asked.request.cseq.number)):
             transaction.respond(call.response(request, 481), now)
             return
         fragment = parse_sipfrag(request.body)
