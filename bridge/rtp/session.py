@@ -118,6 +118,8 @@ class RtpQuality:
     buffer_ms: float
     rejected: Mapping[str, int]
     """`packets_rejected` by reason: malformed, payload-type, stranger, rtcp (not counted as rejected)."""
+    loss_bursts: int
+    """Runs of lost packets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,7 +326,14 @@ class RtpSession:
             jitter_ms=jitter.timeline.jitter_ms,
             buffer_ms=jitter.delay_ms,
             rejected=rejected,
+            loss_bursts=jitter.timeline.gaps,
         )
+
+    @property
+    def clock_drift_ppm(self) -> float | None:
+        """By how much the far end's clock is faster than ours; None until that could be measured. Not for each tick:
+        half a millisecond of reckoning."""
+        return self._jitter.timeline.drift.ppm
 
     @property
     def reception(self) -> Reception | None:

@@ -69,6 +69,7 @@ class Timeline:
         "clock_rate",
         "drift",
         "frame",
+        "gaps",
         "heard_ssrc",
         "high",
         "low",
@@ -92,6 +93,8 @@ class Timeline:
         self.ssrc = -1
         self.received = 0
         """Packets, duplicates not counted, since the beginning, restarts included."""
+        self.gaps = 0
+        """Runs of packets that did not come, since the beginning: how bursty the loss is."""
         self.newest = 0
         """Highest timestamp so far, unwrapped, in ticks."""
         self.base = 0.0
@@ -232,11 +235,14 @@ class Timeline:
         elif 0 < step < MAX_DROPOUT:
             self._seen = (self._seen << step | 1) & SEEN_BITS
             self._top += step
+            self.gaps += 1
         elif -MAX_MISORDER < step <= 0:
             bit = 1 << -step
             if self._seen & bit:
                 return False
             self._seen |= bit
+            # A late one fills its gap, takes a piece off its end, or parts it in two.
+            self.gaps += 1 - bool(self._seen & bit << 1) - bool(self._seen & bit >> 1)
             self._first = min(self._first, self._top + step)
         else:
             return False

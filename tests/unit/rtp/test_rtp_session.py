@@ -426,3 +426,23 @@ def test_sender_counts_what_left_and_ties_the_timestamp_to_the_clock() -> None:
     call.wait(0.2)
     after = call.session.sender
     assert (after.packets, after.timestamp) == (10, (sender.timestamp + 1600) & 0xFFFFFFFF)
+
+
+@pytest.mark.parametrize(
+    ("order", "bursts"),
+    [
+        (range(10), 0),
+        ([0, 1, 4, 5, 9], 2),
+        ([0, 1, 3, 2, 4], 0),
+        ([0, 1, 5, 3, 6], 2),
+        ([0, 1, 5, 2, 6], 1),
+        ([0, 1, 5, 4, 3, 2], 0),
+        ([5, 3, 4, 6], 0),
+    ],
+)
+def test_runs_of_lost_packets_are_counted_whatever_their_order(order: list[int], bursts: int) -> None:
+    call = Call()
+    for sequence in order:
+        call.sequence = 65530 + sequence
+        call.hear()
+    assert call.session.quality.loss_bursts == bursts
