@@ -66,23 +66,22 @@ class SipStream:
         """We have sent `PING`: the next lone CRLF is its answer."""
         self._awaits_pong = True
 
-    def feed(self, data: bytes) -> list[Frame]:
-        """Take the next bytes, cut anywhere. Returns what they complete; `Broken` is the last frame ever."""
-        frames: list[Frame] = []
-        if self._broken:
-            return frames
-        self._buffer += data
-        while self._buffer:
-            frame = self._keep_alive() if self._needed is None and not self._searched else self._message()
-            if frame is None:
-                break
-            if isinstance(frame, Message):
-                self.messages += 1
-            elif isinstance(frame, Broken):
-                self._broken = True
-                self._buffer.clear()
-            frames.append(frame)
-        return frames
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes, cut anywhere; `next` gives what they complete."""
+        if not self._broken:
+            self._buffer += data
+
+    def next(self) -> Frame | None:
+        """The next frame, None until more was fed. `Broken` is the last one ever."""
+        if not self._buffer:
+            return None
+        frame = self._keep_alive() if self._needed is None and not self._searched else self._message()
+        if isinstance(frame, Message):
+            self.messages += 1
+        elif isinstance(frame, Broken):
+            self._broken = True
+            self._buffer.clear()
+        return frame
 
     def _keep_alive(self) -> Frame | None:
         """Between messages: line breaks, then the first bytes of a message."""

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Protocol, cast
 
 from bridge.sip.flow import Address, Flow
-from bridge.sip.stream import PING, PONG, Broken, Message, Ping, SipStream
+from bridge.sip.stream import PING, PONG, Broken, Frame, Message, Ping, SipStream
 from bridge.sip.tls import names_of, speaks_for
+
+_FRAMES_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +31,8 @@ class StreamLimits:
     """For TLS's handshake on a connection that came in."""
     unacknowledged_s: float = 20.0
     """Data that the peer's system does not acknowledge for so long ends the connection (TCP_USER_TIMEOUT)."""
+    pings_per_s: int = 10
+    """Keep-alives; they are meant to come once in half a minute."""
     write_buffer_bytes: int = 262_144
     """A peer that does not read what it is sent is cut off beyond it."""
 
@@ -75,6 +79,10 @@ class Connection(asyncio.Protocol):
         self._over = False
         self._begun_at = self._active_at = owner.now()
         self._message_since: float | None = None
+        self._paused = False
+        """The peer is not read from, for what it sent is not worked off."""
+        self._pings = 0
+        self._pings_since = 0.0
 
     @property
     def is_open(self) -> bool:
@@ -158,23 +166,51 @@ class Connection(asyncio.Protocol):
         self._owner.opened(self)
 
     def data_received(self, data: bytes) -> None:
-        if self.closing:
+        if not self.closing:
+            self._active_at = self._owner.now()
+            self._stream.feed(data)
+            self._take_frames()
+
+    def _take_frames(self) -> None:
+        """Take what has come, a little at a time: others, and the media clock, run on the same loop."""
+        if self.closing or self._transport is None:
             return
-        now = self._active_at = self._owner.now()
-        for frame in self._stream.feed(data):
-            if isinstance(frame, Message):
-                self._message_since = None
-                self._owner.received(self, frame.data)
-            elif isinstance(frame, Ping):
-                self.send(PONG)
-            elif isinstance(frame, Broken):
-                self.fail(frame.reason)
+        for _ in range(_FRAMES_AT_ONCE):
+            frame = self._stream.next()
+            if frame is None:
+                if self._paused:
+                    self._paused = False
+                    self._transport.resume_reading()
+                break
+            self._take(frame)
             if self.closing:
                 return
+        else:
+            if not self._paused:
+                self._paused = True
+                self._transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._take_frames)
+            return
         if not self._stream.mid_message:
             self._message_since = None
         elif self._message_since is None:
-            self._message_since = now
+            self._message_since = self._active_at
+
+    def _take(self, frame: Frame) -> None:
+        if isinstance(frame, Message):
+            self._message_since = None
+            self._owner.received(self, frame.data)
+        elif isinstance(frame, Ping):
+            now = self._owner.now()
+            self._pings = self._pings + 1 if now - self._pings_since < 1.0 else 1
+            if self._pings == 1:
+                self._pings_since = now
+            if self._pings > self._limits.pings_per_s:
+                self.fail("too many keep-alives")
+            else:
+                self.send(PONG)
+        elif isinstance(frame, Broken):
+            self.fail(frame.reason)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is not None:

@@ -32,7 +32,7 @@ ZONE = {
     "_sip._udp.carrier.example SRV": ["20 5 5061 two.carrier.example.", "10 5 5060 one.carrier.example."],
     "carrier.example A": ["192.0.2.9"],
     "one.carrier.example A": ["192.0.2.1"],
-    "two.carrier.example A": ["192.0.2.2", "192.0.2.3"],
+    "two.carrier.example A": ["192.0.2.2"],
     "two.carrier.example AAAA": ["2001:db8::2"],
     "plain.example A": ["192.0.2.20"],
     "plain.example AAAA": ["2001:db8::20"],
@@ -87,12 +87,12 @@ async def found(resolver: Resolver, uri: str, transport: str = "") -> list[str]:
         (
             "sip:carrier.example",
             "",
-            ["tls 192.0.2.1 5081", "tls 2001:db8::2 5082", "tls 192.0.2.2 5082", "tls 192.0.2.3 5082"],
+            ["tls 192.0.2.1 5081", "tls 2001:db8::2 5082", "tls 192.0.2.2 5082"],
         ),
         (
             "sip:carrier.example;transport=udp",
             "",
-            ["udp 192.0.2.1 5060", "udp 2001:db8::2 5061", "udp 192.0.2.2 5061", "udp 192.0.2.3 5061"],
+            ["udp 192.0.2.1 5060", "udp 2001:db8::2 5061", "udp 192.0.2.2 5061"],
         ),
         ("sip:carrier.example", "tcp", ["tcp 192.0.2.1 5070"]),
         ("sip:services.example", "", ["tcp 192.0.2.1 5075"]),
@@ -106,6 +106,14 @@ async def found(resolver: Resolver, uri: str, transport: str = "") -> list[str]:
 async def test_uris_lead_where_rfc_3263_says(uri: str, transport: str, expected: list[str], tmp_path: Path) -> None:
     async with resolving(settings={"hosts": tmp_path / "none"}) as (resolver, _, _):
         assert await found(resolver, uri, transport) == expected
+
+
+async def test_each_address_of_a_name_is_tried() -> None:
+    async with resolving(families=(socket.AF_INET,)) as (resolver, server, _):
+        server.zone["plain.example A"] = ["192.0.2.31", "192.0.2.32", "192.0.2.33"]
+        assert sorted(await found(resolver, "sip:plain.example:5070")) == [
+            f"udp 192.0.2.3{n} 5070" for n in (1, 2, 3)
+        ]
 
 
 async def test_the_certificate_is_that_of_the_domain_and_not_of_its_server() -> None:
