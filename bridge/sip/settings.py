@@ -13,8 +13,8 @@ from bridge.sip.timers import TimerValues
 DEFAULT_ALLOW = ("INVITE", "ACK", "CANCEL", "BYE", "OPTIONS", "INFO", "NOTIFY", "UPDATE", "PRACK")
 """REFER is not among them: an owner that acts on `Referred` adds it."""
 
-DEFAULT_SUPPORTED = ("replaces", "timer")
-"""Option tags of RFC 3891 and RFC 4028."""
+DEFAULT_SUPPORTED = ("100rel", "norefersub", "replaces", "timer")
+"""Option tags of RFC 3262, RFC 4488, RFC 3891 and RFC 4028."""
 
 INFO_TYPES = ("application/dtmf-relay", "application/dtmf")
 
