@@ -24,6 +24,10 @@ ServerKey = tuple[str, ...]
 """See `server_key`."""
 
 
+_COPIED_TO_ACK = ("Via", "From", "Call-ID", "Route", "Max-Forwards", "Authorization", "Proxy-Authorization")
+"""RFC 3261 17.1.1.3, and 22.1: an ACK can't be challenged, and bears what its INVITE was let in with."""
+
+
 class State(Enum):
     CALLING = auto()
     TRYING = auto()
@@ -105,7 +109,7 @@ class InviteClient:
         self.state = State.COMPLETED
         ack = Request("ACK", self.request.uri)
         for name, value in self.request.headers:
-            if name in ("Via", "From", "Call-ID", "Route", "Max-Forwards"):
+            if name in _COPIED_TO_ACK:
                 ack.headers.add(name, value)
         ack.headers.add("To", response.headers.get("To") or "")
         ack.headers.add("CSeq", f"{self.request.cseq.number} ACK")
