@@ -4,7 +4,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import structlog
 
@@ -232,7 +232,7 @@ class Call:
                 self._emit(Note("recording-incomplete", f"{result.lost_ms:.0f} ms are silence", self._at_ms()))
             elif result.failure and not self._recording_complained:
                 self._recording_failed(result.failure)
-        quality = {name: float(value) for name, value in asdict(self.leg.quality).items()}
+        quality = self.leg.quality.numbers()
         self._emit(ended_event(cause, detail, self._leg_ended, recording, quality))
         log.info("call ended", cause=cause.value, detail=detail, seconds=round(time.time() - self.started_at, 1))
 

@@ -276,6 +276,18 @@ class SipLeg:
         if self._state is LegState.OFFERED:
             self.hang_up(Cause.NO_ANSWER, "nobody answered in time")
 
+    async def be_replaced(self, new: "SipLeg") -> None:
+        """Another party calls to take our far party's place: answer it, and let it. Never raises."""
+        try:
+            await new.answer()
+        except LegError as error:
+            log.info("nobody took the far party's place", reason=str(error))
+            return
+        if self._state is LegState.ENDED:
+            new.hang_up(Cause.CANCELLED, "the call to be replaced has ended")
+        else:
+            self.replace_far_party(new, "Replaces")
+
     def replace_far_party(self, new: "SipLeg", why: str, linger_s: float = 0.0) -> None:
         """`new`, which is up, takes our far party's place: its call and its media become ours, it is over itself. The
         old party is hung up, after a while if it may do that itself."""

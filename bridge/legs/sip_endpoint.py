@@ -68,6 +68,7 @@ class SipEndpoint:
         self.retry_after_s = settings.retry_after_s
         self._on_incoming = on_incoming
         self._legs: dict[sip.CallKey, SipLeg] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._udp: UdpEndpoint | None = None
         self.agent = UserAgent(
             UserAgentConfig(
@@ -225,7 +226,22 @@ class SipEndpoint:
                 leg.take_offer(offer)
             except SdpError as error:
                 leg.media_refusal = str(error)
-        self._on_incoming(leg)
+        if event.replaces is None:
+            self._on_incoming(leg)
+        elif leg.media_refusal:
+            leg.hang_up(Cause.REFUSED_MEDIA, leg.media_refusal)
+        else:
+            self._replaced(event.replaces, leg)
+
+    def _replaced(self, key: sip.CallKey, new: SipLeg) -> None:
+        """A caller takes another's place (RFC 3891): it gets that one's leg, whose owner has nothing to do."""
+        former = self._legs.get(key)
+        if former is None:
+            new.hang_up(Cause.REFUSED_NO_ROUTE, "the call to be replaced is over")
+            return
+        task = asyncio.get_running_loop().create_task(former.be_replaced(new), name=f"replacement of {key}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
 
 def inbound_info(request: Request, flow: Flow) -> LegInfo:
