@@ -37,7 +37,10 @@ routes:
 class BridgeProcess:
     """A bridge on 127.0.0.1 with its own data directory and free ports. Made ready by the constructor."""
 
-    def __init__(self, folder: Path, *, t1_ms: int = 500, rtp_ports: int = 600) -> None:
+    def __init__(
+        self, folder: Path, *, t1_ms: int = 500, rtp_ports: int = 600, variables: Mapping[str, str] | None = None
+    ) -> None:
+        """`variables`: further values of the configuration, e.g. `OFFHOOK_RTP_MEDIA_TIMEOUT_S`."""
         self.folder = folder
         self.sip_port = free_port(socket.SOCK_DGRAM)
         self.http_port = free_port(socket.SOCK_STREAM)
@@ -51,6 +54,7 @@ class BridgeProcess:
             )
         )
         environment = {name: value for name, value in os.environ.items() if not name.startswith("OFFHOOK_")}
+        environment |= variables or {}
         self._lines: queue.Queue[str | None] = queue.Queue()
         self.said: list[str] = []
         """Every line of its output and its log."""
@@ -111,6 +115,10 @@ class BridgeProcess:
     def hang_up(self, call_id: str) -> None:
         response = self._http.delete(f"/api/calls/{call_id}")
         assert response.status_code == 204, response.text
+
+    def try_hang_up(self, call_id: str) -> bool:
+        """False if it has ended already."""
+        return self._http.delete(f"/api/calls/{call_id}").status_code == 204
 
     def metrics(self) -> Mapping[str, float]:
         """The samples without labels."""
@@ -225,6 +233,18 @@ def free_port(kind: socket.SocketKind) -> int:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
         return port
+
+
+def free_port_for_both() -> int:
+    """A port of 127.0.0.1 that was free a moment ago for TCP and UDP."""
+    while True:
+        port = free_port(socket.SOCK_STREAM)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            try:
+                sock.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def send_garbage(ports: Sequence[int], datagrams: Sequence[bytes]) -> None:

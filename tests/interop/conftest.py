@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asterisk_peer import Asterisk
 from baresip_peer import Baresip
 from bridge_process import BridgeProcess
 from sipp_run import Sipp
@@ -52,3 +53,17 @@ def baresip(tmp_path: Path) -> Iterator[Callable[..., Baresip]]:
     yield start
     for phone in started:
         phone.stop()
+
+
+@pytest.fixture
+def asterisk(tmp_path: Path) -> Iterator[Callable[..., Asterisk]]:
+    """Starts PBXs."""
+    started: list[Asterisk] = []
+
+    def start(**settings: Any) -> Asterisk:
+        started.append(Asterisk(tmp_path / f"asterisk{len(started)}", **settings))
+        return started[-1]
+
+    yield start
+    for pbx in started:
+        pbx.stop()

@@ -1,0 +1,100 @@
+"""Two thousand calls of every kind and every bad habit, over a network that loses packets: nothing is left of them."""
+
+import asyncio
+import re
+from collections import Counter
+from pathlib import Path
+
+from bridge_process import BridgeProcess
+from soak_callers import Callers, Habit, open_callers
+
+CALLS = 2000
+AT_ONCE = 80
+WARM_UP = 400
+
+VARIABLES = {
+    "OFFHOOK_RTP_FIRST_MEDIA_TIMEOUT_S": "3",
+    "OFFHOOK_RTP_MEDIA_TIMEOUT_S": "3",
+    # The memory for traces fills up to its bound by design; it must not hide what else grows.
+    "OFFHOOK_SIP_TRACE_MB": "1",
+    "OFFHOOK_LOG_LEVEL": "error",
+}
+
+GONE = ("offhook_calls_live", "offhook_rtp_streams", "offhook_rtp_ports_in_use", "offhook_sip_calls")
+"""Gauges that are zero when nobody calls."""
+
+GROWTH_MB = 12.0
+"""The allocator's slack and the record's caches; two thousand calls that leave 10 kB each would be 20 MB."""
+
+
+def test_two_thousand_calls_of_every_kind_leave_nothing_behind(tmp_path: Path) -> None:
+    bridge = BridgeProcess(tmp_path / "bridge", t1_ms=100, rtp_ports=1000, variables=VARIABLES)
+    try:
+        outcomes = asyncio.run(soak(bridge, WARM_UP, seed=1))
+        settle(bridge)
+        before = State(bridge)
+        outcomes = asyncio.run(soak(bridge, CALLS, seed=2))
+        settle(bridge)
+        after = State(bridge)
+        calls = bridge.calls()
+    except BaseException:
+        bridge.kill()
+        raise
+    assert {habit: outcomes[habit] for habit in Habit if outcomes[habit] < 50} == {}, outcomes
+    assert outcomes["re-INVITEs"] > 500
+    # Cancelled INVITEs that never arrived make no record; every other call has one, and one cause.
+    causes = Counter(call["cause"] for call in calls)
+    assert None not in causes, causes
+    assert len(calls) > 0.95 * (CALLS + WARM_UP), causes
+    for cause in ("caller-hung-up", "api-hung-up", "media-timeout"):
+        assert causes[cause] > 50, causes
+    assert not causes["internal-error"], causes
+    assert after.tasks == before.tasks
+    assert after.timers == before.timers == 0
+    # A connection of the record's pool or of HTTP may be open at one count and closed at the other.
+    assert after.files <= before.files + 3
+    assert after.threads <= before.threads + 1
+    assert after.rss_mb - before.rss_mb < GROWTH_MB
+    bridge.stop()
+
+
+async def soak(bridge: BridgeProcess, calls: int, *, seed: int) -> Counter[str]:
+    callers: Callers = await open_callers(("127.0.0.1", bridge.sip_port), seed=seed)
+    callers.hang_up = lambda call_id: hang_up(bridge, call_id)
+    try:
+        await callers.call_all(calls, at_once=AT_ONCE)
+        await callers.drain(20)
+    finally:
+        callers.close()
+    return callers.outcomes
+
+
+def hang_up(bridge: BridgeProcess, leg_id: str) -> None:
+    for call in bridge.calls(leg_id=leg_id, live=True):
+        # It may be ending by itself: then there is nothing to hang up.
+        bridge.try_hang_up(call["id"])
+
+
+def settle(bridge: BridgeProcess) -> None:
+    """Wait until calls, streams, ports, dialogs and transactions are gone."""
+
+    def gone() -> bool:
+        metrics = bridge.metrics()
+        return all(metrics[name] == 0 for name in (*GONE, "offhook_sip_transactions"))
+
+    bridge.wait_for(gone, 60, f"return to zero of {GONE}")
+
+
+class State:
+    """What a process holds on to."""
+
+    def __init__(self, bridge: BridgeProcess) -> None:
+        metrics = bridge.metrics()
+        self.files = bridge.open_files()
+        self.threads = bridge.threads()
+        self.tasks = metrics["offhook_event_loop_tasks"]
+        self.timers = metrics["offhook_sip_timers"]
+        status = Path(f"/proc/{bridge.pid}/status").read_text()
+        found = re.search(r"VmRSS:\s+(\d+)", status)
+        assert found
+        self.rss_mb = int(found[1]) / 1024
