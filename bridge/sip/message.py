@@ -52,6 +52,7 @@ for _short, _name in _COMPACT.items():
 # A NUL may stand in a quoted string, escaped (RFC 4475 3.1.1.2).
 _FORBIDDEN = re.compile(r"[\r\n]|(?<!\\)\x00")
 _CSEQ = re.compile(r"\s*+([0-9]{1,10})\s++(\S++)\s*+")
+_RETRY_AFTER = re.compile(r"([0-9]{1,9})(?![0-9])")
 _MAX_CSEQ = 2**31
 
 DEFAULT_MAX_HEADERS = 200
@@ -257,6 +258,12 @@ class Response(_FieldAccess):
     headers: Headers = field(default_factory=Headers)
     body: bytes = b""
     charset: str = "utf-8"
+
+    @property
+    def retry_after_s(self) -> int | None:
+        """Seconds after which it may be tried again (RFC 3261 20.33), None where nothing readable is said of it."""
+        match = _RETRY_AFTER.match(self.headers.get("Retry-After") or "")
+        return int(match[1]) if match else None
 
     def serialise(self) -> bytes:
         return _encode(f"SIP/2.0 {self.status} {self.reason}", self.headers, self.body, self.charset)
