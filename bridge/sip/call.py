@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum, auto
 
-from bridge.sip.body import following, sdp_of
+from bridge.sip.body import sdp_of
 from bridge.sip.dialog import Dialog
 from bridge.sip.digest import DigestClient
 from bridge.sip.errors import CallStateError
@@ -21,31 +21,24 @@ from bridge.sip.events import (
     Lost,
     LostReason,
     Progress,
-    Refreshed,
     Rejected,
-    ReofferAnswered,
-    ReofferCancelled,
     ReofferConfirmed,
-    Reoffered,
-    ReofferRejected,
 )
 from bridge.sip.exchange import Exchange
 from bridge.sip.flow import Flow
 from bridge.sip.layer import TransactionLayer
 from bridge.sip.message import Request, Response, make_response
+from bridge.sip.offers import Offers
 from bridge.sip.refer import Referrals
+from bridge.sip.reinvite import Reinvites
 from bridge.sip.reliable import ReliableResponses
 from bridge.sip.screening import screen
 from bridge.sip.session_timer import SessionTimer
-from bridge.sip.timers import Timers
 from bridge.sip.transaction import InviteServer, ResponseUser, ServerTransaction, ignore_response
 from bridge.sip.uac import ClientInvite
 from bridge.sip.uas import ServerInvite
 from bridge.sip.update import Updates
 from bridge.sip.uri import NameAddr
-
-_GLARE_RETRIES = 4
-"""Times that a re-INVITE is sent again after 491: a peer that still says so means something else."""
 
 
 class CallState(Enum):
@@ -82,10 +75,11 @@ class Call:
         """Answers challenges of our requests within the call."""
         self.referrals = Referrals(self)
         self.updates = Updates(self)
+        self.offers = Offers(self)
+        self.reinvites = Reinvites(self)
         self.session = SessionTimer(self)
-        self.local_sdp: bytes | None = None
-        """Our side of the session as last agreed on."""
-        self.remote_sdp: bytes | None = None
+        self.reliable: ReliableResponses | None = None
+        """Those to the INVITE that made the call, if the peer did."""
         self.closing = False
         """We hang up, or the last event was told: from now on nothing is."""
         self._told = False
@@ -93,11 +87,7 @@ class Call:
         self._forget = forget
         self._bye_sent = False
         self._bye_reason = ""
-        self._retry: bytes | None = None
-        self._retries = 0
-        self._reliable: ReliableResponses | None = None
         self._peer_methods: frozenset[str] | None = None
-        self.timers = Timers(layer.queue, self._fire)
 
     # -- what the parts of a call need of it ----------------------------------------------------------------
 
@@ -166,31 +156,6 @@ class Call:
         """Answered with 2xx: not about to be, and not over."""
         return self.state is CallState.UP and not any(invite.held for invite in self.invites.values())
 
-    @property
-    def offering(self) -> bool:
-        """An offer of ours waits for its answer, or an INVITE of ours for its final response or its ACK."""
-        sending = self.sending
-        return (
-            (sending is not None and sending.offering)
-            or self.updates.offering
-            or any(invite.offering for invite in self.invites.values())
-        )
-
-    @property
-    def offered(self) -> bool:
-        """An offer of the peer's waits for our answer."""
-        return self.updates.offered or any(invite.offered for invite in self.invites.values())
-
-    @property
-    def changing(self) -> bool:
-        """The session is being changed, by whichever side, or about to be."""
-        return self.offering or bool(self.invites) or self.updates.offered or self.retrying
-
-    @property
-    def retrying(self) -> bool:
-        """An offer of ours met one of the peer's and is sent again soon."""
-        return self._retry is not None or self.updates.waiting
-
     def peer_allows(self, method: str) -> bool:
         """Whether the peer said that it takes this method."""
         return self._peer_methods is not None and method in self._peer_methods
@@ -204,19 +169,6 @@ class Call:
     def refresh_target(self, message: Request | Response) -> None:
         self._dialog.refresh_target(message)
         self.note_peer(message)
-
-    def following(self, sdp: bytes) -> bytes:
-        """`sdp`, with a version that follows our last description's."""
-        return sdp if self.local_sdp is None else following(self.local_sdp, sdp)
-
-    def described(self, local: bytes | None, remote: bytes | None) -> None:
-        """Note what was agreed on; None changes nothing."""
-        self.local_sdp = local or self.local_sdp
-        self.remote_sdp = remote or self.remote_sdp
-
-    def glare_delay_s(self) -> float:
-        """How long to wait after 491: the caller longer, so that the two don't meet again (RFC 3261 14.1)."""
-        return random.uniform(0.0, 2.0) if self.inbound else random.uniform(2.1, 4.0)
 
     def release(self, now: float) -> None:
         """Something that a 200 of ours may have waited for is over."""
@@ -243,7 +195,7 @@ class Call:
         self.referrals.abandon(now)
         self.updates.abandon(now)
         self.session.stop()
-        self.timers.stop_all()
+        self.reinvites.stop()
         if forget and self.state is not CallState.ENDED:
             self.state = CallState.ENDED
             self._forget(self)
@@ -274,9 +226,9 @@ class Call:
     def acknowledge(self, sdp: bytes, now: float) -> None:
         if self.sending is None or self.sending.answer is None or self.sending.over:
             raise CallStateError("no answered INVITE of ours waits for its ACK")
-        sdp = self.following(sdp)
+        sdp = self.offers.following(sdp)
         self.sending.acknowledge(sdp)
-        self.described(sdp, None)
+        self.offers.agreed_on(sdp, None)
 
     def bye(self, reason: str, now: float) -> None:
         if self.state is CallState.SETUP:
@@ -309,15 +261,13 @@ class Call:
     def reinvite(self, sdp: bytes | None, now: float) -> None:
         if self.state is not CallState.UP or self.closing:
             raise CallStateError("the call is not up")
-        if self.changing:
-            raise CallStateError("another INVITE is under way")
-        self._retries = 0
-        self.send_reinvite(sdp, now)
+        self.reinvites.offer(sdp, now)
 
     def update(self, sdp: bytes, now: float) -> None:
-        if self.closing or self.offering or self.offered or self.retrying:
+        offers = self.offers
+        if self.closing or offers.ours_open or offers.theirs_open or offers.retrying:
             raise CallStateError("the call is over, or another offer is under way")
-        if not self.established and not self._early_offer_fits:
+        if not offers.first_is_settled:
             raise CallStateError("the first offer is not yet answered by a reliable response")
         self.updates.send(sdp, now)
 
@@ -325,15 +275,13 @@ class Call:
         if self.updates.offered and not self.closing:
             self.updates.answer(sdp, now)
         else:
-            self._reinvite_to_answer().answer(self.following(sdp), (), now)
+            self.reinvites.answer(sdp, now)
 
     def reject_reinvite(self, status: int, reason: str, now: float) -> None:
         if self.updates.offered and not self.closing:
             self.updates.reject(status, reason, now)
-            return
-        invite = self._reinvite_to_answer()
-        invite.reject(status, reason, (), now)
-        del self.invites[invite.cseq]
+        else:
+            self.reinvites.reject(status, reason, now)
 
     def info(self, content_type: str, body: bytes, now: float) -> None:
         if self.state is not CallState.UP or self.closing:
@@ -365,7 +313,7 @@ class Call:
         self.note_peer(request)
         invite = ServerInvite(self, request, transaction, initial=True, now=now)
         self.invites[request.cseq.number] = invite
-        self._reliable = invite.reliable
+        self.reliable = invite.reliable
 
     def receive(self, request: Request, flow: Flow, now: float) -> None:
         """A new request of the peer within this dialog."""
@@ -376,7 +324,7 @@ class Call:
         if request.method == "INVITE":
             invite_transaction = layer.serve_invite(request, flow)
             if self._in_order(request, invite_transaction, flow, now):
-                self._reinvited(request, invite_transaction, now)
+                self.reinvites.receive(request, invite_transaction, now)
             return
         transaction = layer.serve(request, flow)
         if not self._in_order(request, transaction, flow, now):
@@ -402,8 +350,8 @@ class Call:
             self.referrals.referred(request, transaction, now)
         elif request.method == "UPDATE":
             self.updates.receive(request, transaction, now)
-        elif request.method == "PRACK" and self._reliable is not None:
-            self._reliable.receive(request, transaction, now)
+        elif request.method == "PRACK" and self.reliable is not None:
+            self.reliable.receive(request, transaction, now)
         elif request.method == "PRACK":
             transaction.respond(self.response(request, 481), now)
         else:
@@ -414,22 +362,20 @@ class Call:
         if invite.initial:
             self.finish(Cancelled(self.key, f"cancel: {reason}" if reason else "cancel"), now)
         else:
-            invite.abandon(now)
-            del self.invites[invite.cseq]
-            self.emit(ReofferCancelled(self.key))
+            self.reinvites.cancelled(invite, now)
 
     def _in_order(self, request: Request, transaction: ServerTransaction, flow: Flow, now: float) -> bool:
         """Refuse what no dialog takes; note the number and the source of what is taken."""
         dialog = self.dialog
         number = request.cseq.number
         if dialog is None:
-            self._refuse(request, transaction, 481 if request.method == "BYE" else 500, now)
+            self.refuse(request, transaction, 481 if request.method == "BYE" else 500, now)
             return False
         last = dialog.remote_cseq
         # A BYE with the number of the request before it is wrong, too, but ending is what both sides want.
         if last is not None and (number < last or (number == last and request.method != "BYE")):
             self.layer.counters["refused: out of order"] += 1
-            self._refuse(request, transaction, 500, now)
+            self.refuse(request, transaction, 500, now)
             return False
         dialog.remote_cseq = number
         dialog.flow = flow
@@ -441,23 +387,11 @@ class Call:
             return False
         return True
 
-    def _refuse(self, request: Request, transaction: ServerTransaction, status: int, now: float) -> None:
+    def refuse(self, request: Request, transaction: ServerTransaction, status: int, now: float) -> None:
         response = self.response(request, status)
         if status == 500 and request.method == "INVITE":
             response.headers.add("Retry-After", str(self.random_retry_s()))
         transaction.respond(response, now)
-
-    def _reinvited(self, request: Request, transaction: InviteServer, now: float) -> None:
-        if self.closing:
-            self._refuse(request, transaction, 481, now)
-        elif not self.established or any(invite.pending for invite in self.invites.values()) or self.updates.offered:
-            self._refuse(request, transaction, 500, now)
-        elif self.offering:
-            self._refuse(request, transaction, 491, now)
-        else:
-            self.refresh_target(request)
-            self.invites[request.cseq.number] = ServerInvite(self, request, transaction, initial=False, now=now)
-            self.emit(Reoffered(self.key, sdp_of(request)))
 
     def _acknowledged(self, request: Request, now: float) -> None:
         invite = self.invites.get(request.cseq.number)
@@ -466,7 +400,7 @@ class Call:
             return
         del self.invites[invite.cseq]
         invite.acknowledged()
-        self.described(None, sdp_of(request))
+        self.offers.agreed_on(None, sdp_of(request))
         if not invite.initial:
             self.emit(ReofferConfirmed(self.key, sdp_of(request)))
         elif self.closing:
@@ -504,8 +438,7 @@ class Call:
             self.finish(Cancelled(self.key, "expired"), now)
         else:
             invite.reject(500, "", (), now)
-            del self.invites[invite.cseq]
-            self.emit(ReofferCancelled(self.key))
+            self.reinvites.cancelled(invite, now)
 
     def progress(self, response: Response, sdp: bytes | None) -> None:
         self.emit(Progress(self.key, response.status, response.reason, sdp))
@@ -514,16 +447,10 @@ class Call:
         self.note_peer(response)
         if not self.closing and not invite.cancelled:
             self.session.accepted(response, now)
-        changed = sdp is not None and sdp != self.remote_sdp
-        self.described(None if invite.early_answered else invite.request.body, sdp)
-        if invite is self.session.invite:
-            self.session.invite = None
-            if sdp is not None and changed:
-                self.emit(Refreshed(self.key, sdp))
-            return
         if not invite.initial:
-            self.emit(ReofferAnswered(self.key, sdp, invite.late_offer))
+            self.reinvites.accepted(invite, sdp)
             return
+        self.offers.agreed_on(None if invite.early_answered else invite.request.body, sdp)
         self.state = CallState.UP
         if invite.cancelled:
             # The CANCEL and the answer crossed.
@@ -533,32 +460,15 @@ class Call:
             self.emit(Answered(self.key, sdp, invite.late_offer, response))
 
     def invite_rejected(self, invite: ClientInvite, response: Response, now: float) -> None:
-        status = response.status
-        if invite.initial and status == 422 and not invite.cancelled and self.session.too_small(response):
-            self._invite_again(invite, now)
-        elif invite.initial:
-            self.finish(Rejected(self.key, status, response.reason, response), now)
-        elif self.closing:
-            return
-        elif invite is self.session.invite:
-            self.session.refused(response, now)
-        elif status == 481:
-            self.gone("INVITE", now)
-        elif status == 408:
-            self._break_off(LostReason.TIMEOUT, "the peer timed out on our re-INVITE", now)
-        elif status == 491 and self._retries < _GLARE_RETRIES:
-            self._retries += 1
-            self._retry = invite.request.body
-            self.timers.set("retry", now + self.glare_delay_s())
-        elif status == 422 and self.session.too_small(response):
-            self.send_reinvite(invite.request.body, now)
+        again = response.status == 422 and not invite.cancelled
+        if not invite.initial:
+            self.reinvites.refused(invite, response, now)
+        elif again and self.session.too_small(response):
+            # With the session interval that the peer asks for (RFC 4028 7.3).
+            self.dialog = None
+            invite.repeat(now, dict(self.session.fields()))
         else:
-            self.emit(ReofferRejected(self.key, status, response.reason))
-
-    def _invite_again(self, invite: ClientInvite, now: float) -> None:
-        """Send the first INVITE anew, with the session interval that the peer asks for (RFC 4028 7.3)."""
-        self.dialog = None
-        invite.repeat(now, dict(self.session.fields()))
+            self.finish(Rejected(self.key, response.status, response.reason, response), now)
 
     def invite_timed_out(self, invite: ClientInvite, now: float) -> None:
         if invite.initial:
@@ -566,8 +476,8 @@ class Call:
                 f"our INVITE was not delivered: {invite.failure}" if invite.failure else "no answer to our INVITE"
             )
             self.finish(Lost(self.key, LostReason.TIMEOUT, detail), now)
-        elif not self.closing:
-            self._break_off(LostReason.TIMEOUT, "no answer to our re-INVITE", now)
+        else:
+            self.unreachable("no answer to our re-INVITE", now)
 
     def answer_unusable(self, detail: str, now: float) -> None:
         self.finish(Lost(self.key, LostReason.UNUSABLE, detail), now)
@@ -603,32 +513,6 @@ class Call:
             raise CallStateError("only an inbound call that is not yet answered can be answered or rejected")
         return invite
 
-    def _reinvite_to_answer(self) -> ServerInvite:
-        invite = next((invite for invite in self.invites.values() if not invite.initial and invite.pending), None)
-        if invite is None or self.closing:
-            raise CallStateError("no re-INVITE to answer")
-        return invite
-
-    @property
-    def _early_offer_fits(self) -> bool:
-        """Whether the first offer is answered, so that UPDATE may bring the next before the call is up (RFC 3311)."""
-        reliable, sending = self._reliable, self.sending
-        if sending is not None:
-            return sending.early_answered
-        return reliable is not None and reliable.agreed and not reliable.outstanding
-
-    def send_reinvite(self, sdp: bytes | None, now: float) -> ClientInvite:
-        """Send a re-INVITE, without looking whether it fits."""
-        request = self.new_request("INVITE")
-        request.headers.extend(self.layer.capabilities_of_invite(offers=bool(sdp)))
-        request.headers.extend(self.session.fields())
-        if sdp:
-            request.headers.add("Content-Type", "application/sdp")
-            request.body = self.following(sdp)
-        flow = self._dialog.next_flow(self.layer.config.resolve)
-        self.sending = ClientInvite(self, request, flow, initial=False, now=now)
-        return self.sending
-
     def _send_bye(self, now: float) -> None:
         if self._bye_sent:
             return
@@ -638,7 +522,7 @@ class Call:
         self.invites.clear()
         self.updates.abandon(now)
         self.session.stop()
-        self.timers.stop_all()
+        self.reinvites.stop()
         request = self.new_request("BYE")
         if self._bye_reason:
             request.headers.add("Reason", self._bye_reason)
@@ -655,12 +539,3 @@ class Call:
         self.emit(InfoAnswered(self.key, status))
         if status == 481:
             self.gone("INFO", now)
-
-    def _fire(self, name: str, now: float) -> None:
-        sdp, self._retry = self._retry, None
-        if self.changing:
-            # The peer was faster: its offer comes first, ours a little later.
-            self._retry = sdp
-            self.timers.set(name, now + 1.0)
-        else:
-            self.send_reinvite(sdp, now)

@@ -95,7 +95,7 @@ class ReliableResponses:
         self._open = self._rseq, response
         if sdp is not None and not self.late_offer:
             self.agreed = True
-            self._call.described(sdp, sdp_of(self._request))
+            self._call.offers.agreed_on(sdp, sdp_of(self._request))
         self._transaction.respond(response, now)
         self._interval = self._call.layer.config.timers.t1
         self.timers.set("repeat", now + self._interval)
@@ -113,10 +113,15 @@ class ReliableResponses:
         sdp = sdp_of(request)
         if sdp is not None and self.late_offer and not self.agreed and response.body:
             self.agreed = True
-            call.described(response.body, sdp)
+            call.offers.agreed_on(response.body, sdp)
             transaction.respond(call.response(request, 200), now)
             call.emit(EarlyAnswer(call.key, sdp))
-        elif sdp is not None and self.agreed and not self._final and not (call.offered or call.offering):
+        elif (
+            sdp is not None
+            and self.agreed
+            and not self._final
+            and not (call.offers.theirs_open or call.offers.ours_open)
+        ):
             call.updates.take_offer(request, transaction, sdp, now)
         else:
             transaction.respond(call.response(request, 200), now)

@@ -174,7 +174,7 @@ class SessionTimer:
             self._update_refused = True
             self._refresh(now)
         else:
-            delay = call.glare_delay_s() if status == 491 else min(_RETRY_S, (self._ends_at - now) / 2)
+            delay = call.offers.glare_delay_s() if status == 491 else min(_RETRY_S, (self._ends_at - now) / 2)
             self.timers.set("refresh", now + max(delay, 1.0))
 
     def _start(self, interval: int, ours: bool, now: float) -> None:
@@ -199,15 +199,15 @@ class SessionTimer:
 
     def _refresh(self, now: float) -> None:
         call = self._call
-        if call.changing:
+        if call.offers.changing:
             self.timers.set("refresh", now + _BUSY_S)
         elif call.peer_allows("UPDATE") and not self._update_refused:
             request = call.new_request("UPDATE")
             request.headers.extend(call.capabilities)
             request.headers.extend(self.fields())
             call.send_request(request, self._update_answered, now)
-        elif call.local_sdp is not None:
-            self.invite = call.send_reinvite(call.local_sdp, now)
+        elif call.offers.local is not None:
+            self.invite = call.reinvites.send(call.offers.local, now)
 
     def _update_answered(self, response: Response | None, now: float) -> None:
         if response is not None and response.status < 200:

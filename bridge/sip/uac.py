@@ -200,7 +200,7 @@ class ClientInvite:
                 # Where several phones ring, the one that is heard is the call's.
                 self._use(early.dialog, now)
             if self.initial and sdp is not None and rseq is not None:
-                call.described(self.request.body, sdp)
+                call.offers.agreed_on(self.request.body, sdp)
         if self.initial and not self.cancelled:
             call.note_peer(response)
             call.progress(response, sdp)
@@ -250,7 +250,7 @@ class ClientInvite:
         # rule, and an UPDATE may have changed the session since.
         sdp = call.sdp_of(response) or (early.sdp if early is not None else None)
         if early is not None and early.answered and early.dialog is call.dialog:
-            sdp = call.sdp_of(response) or call.remote_sdp
+            sdp = call.sdp_of(response) or call.offers.remote
         if self.initial:
             try:
                 self._use(self._early.confirm(tag, self._form(response)), now)

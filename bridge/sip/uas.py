@@ -107,7 +107,7 @@ class ServerInvite:
             if self._reliable.agreed:
                 sdp = None
         if sdp is not None:
-            self._call.described(sdp, self._call.sdp_of(self._request))
+            self._call.offers.agreed_on(sdp, self._call.sdp_of(self._request))
         response = self._response(200, "", sdp, headers)
         response.headers.extend(self._call.session.accept(self._request, now))
         self._transaction.respond(response, now)

@@ -59,7 +59,7 @@ class Updates:
         if call.established:
             request.headers.extend(call.session.fields())
         request.headers.add("Content-Type", "application/sdp")
-        self._sent = request.body = call.following(sdp)
+        self._sent = request.body = call.offers.following(sdp)
         call.send_request(request, self._answered, now)
 
     def _answered(self, response: Response | None, now: float) -> None:
@@ -75,14 +75,14 @@ class Updates:
             if call.established:
                 call.session.accepted(response, now)
             answer = sdp_of(response)
-            call.described(sdp, answer)
+            call.offers.agreed_on(sdp, answer)
             call.emit(ReofferAnswered(call.key, answer, False))
         elif status == 481:
             call.gone("UPDATE", now)
         elif status == 408 and call.established:
             call.unreachable("no answer to our UPDATE", now)
         elif status == 491 and self._retries < _GLARE_RETRIES:
-            self._again(sdp, call.glare_delay_s(), now)
+            self._again(sdp, call.offers.glare_delay_s(), now)
         elif response is not None and status == 422 and call.session.too_small(response):
             self._again(sdp, 0.0, now)
         else:
@@ -99,13 +99,13 @@ class Updates:
         """An UPDATE came (RFC 3311 5.2)."""
         call = self._call
         sdp = sdp_of(request)
-        if self._open is not None or (sdp is not None and call.offered):
+        if self._open is not None or (sdp is not None and call.offers.theirs_open):
             response = call.response(request, 500)
             response.headers.add("Retry-After", str(call.random_retry_s()))
             transaction.respond(response, now)
         elif sdp is None:
             self._accept(request, transaction, None, now)
-        elif call.offering:
+        elif call.offers.ours_open:
             transaction.respond(call.response(request, 491), now)
         else:
             self.take_offer(request, transaction, sdp, now)
@@ -119,9 +119,9 @@ class Updates:
     def answer(self, sdp: bytes, now: float) -> None:
         """Accept the open offer."""
         request, transaction = self._take()
-        sdp = self._call.following(sdp)
+        sdp = self._call.offers.following(sdp)
         self._accept(request, transaction, sdp, now)
-        self._call.described(sdp, sdp_of(request))
+        self._call.offers.agreed_on(sdp, sdp_of(request))
         self._call.emit(ReofferConfirmed(self._call.key, None))
         self._call.release(now)
 
@@ -166,7 +166,7 @@ class Updates:
             self._call.emit(ReofferCancelled(self._call.key))
             return
         sdp, self._retry = self._retry, None
-        if sdp is not None and (self._call.offering or self._call.offered):
+        if sdp is not None and (self._call.offers.ours_open or self._call.offers.theirs_open):
             # The peer was faster: its offer comes first, ours a little later.
             self._retry = sdp
             self.timers.set(name, now + 1.0)
