@@ -21,8 +21,9 @@ from bridge.events import (
     LegEnded,
     LegEvent,
     Note,
+    OneWayAudio,
 )
-from bridge.legs.base import Leg, LegError, LegState
+from bridge.legs.base import Leg, LegError, LegState, MediaQuality
 from bridge.second_leg import Dial
 from bridge.transfers import DEFAULT_LIMITS, CallParts, TransferLimits, Transfers
 
@@ -232,8 +233,7 @@ class Call:
                 self._emit(Note("recording-incomplete", f"{result.lost_ms:.0f} ms are silence", self._at_ms()))
             elif result.failure and not self._recording_complained:
                 self._recording_failed(result.failure)
-        quality = self.leg.quality.numbers()
-        self._emit(ended_event(cause, detail, self._leg_ended, recording, quality))
+        self._emit(ended_event(cause, detail, self._leg_ended, recording, self.leg.quality))
         log.info("call ended", cause=cause.value, detail=detail, seconds=round(time.time() - self.started_at, 1))
 
     # -- what comes in --------------------------------------------------------------------------------------
@@ -241,7 +241,10 @@ class Call:
     def _on_leg_event(self, event: LegEvent) -> None:
         self._emit(event)
         self.transfers.on_leg_event(event)
-        if isinstance(event, LegEnded):
+        if isinstance(event, OneWayAudio):
+            # The media clock that found it does not know whose call it is.
+            log.warning("one-way audio", call=self.id, reason=event.reason.value, detail=event.detail)
+        elif isinstance(event, LegEnded):
             self._leg_ended = event
             if self.transfers.joined and not self._agent_present():
                 # What the agent came to: it put the caller through. Who hung up then is on record beside it.
@@ -278,11 +281,23 @@ def started_event(leg: Leg, agent: str, started_at: float) -> CallStarted:
 
 
 def ended_event(
-    cause: Cause, detail: str, leg: LegEnded | None, recording: str | None, quality: dict[str, float]
+    cause: Cause, detail: str, leg: LegEnded | None, recording: str | None, quality: MediaQuality | None = None
 ) -> CallEnded:
     """The last event of a call, whose leg ended as `leg` says."""
     how = leg or LegEnded(cause)
-    return CallEnded(cause, detail, time.time(), recording, quality, how.by, how.status, how.q850)
+    return CallEnded(
+        cause=cause,
+        detail=detail,
+        ended_at=time.time(),
+        recording=recording,
+        quality=quality.numbers() if quality else {},
+        by=how.by,
+        status=how.status,
+        q850=how.q850,
+        codec=quality.codec if quality else "",
+        srtp=quality.srtp if quality else "",
+        one_way=quality.one_way if quality else "",
+    )
 
 
 async def refuse(leg: Leg, cause: Cause, detail: str, record: Callable[[str, CallEvent], None]) -> None:
@@ -292,5 +307,5 @@ async def refuse(leg: Leg, cause: Cause, detail: str, record: Callable[[str, Cal
     ended: list[LegEnded] = []
     await leg.hangup(cause, detail)
     leg.subscribe(lambda event: ended.append(event) if isinstance(event, LegEnded) else None)
-    record(call_id, ended_event(cause, detail, ended[0] if ended else None, None, {}))
+    record(call_id, ended_event(cause, detail, ended[0] if ended else None, None))
     log.info("call refused", call=call_id, cause=cause.value, detail=detail, from_=leg.info.from_, to=leg.info.to)

@@ -87,6 +87,23 @@ class MediaLost:
     silent_ms: int
 
 
+class OneWay(StrEnum):
+    """Why a call is heard by one side only."""
+
+    NOT_HEARD = "no audio from the caller"
+    NOT_ARRIVING = "our audio does not arrive"
+    UNDECIPHERABLE = "media can't be decrypted"
+
+
+@dataclass(frozen=True, slots=True)
+class OneWayAudio:
+    """Audio flows one way only; told once for each reason."""
+
+    reason: OneWay
+    detail: str
+    """For people: what was seen."""
+
+
 @dataclass(frozen=True, slots=True)
 class TransferResult:
     """How a transfer we asked for ended: the final SIP status seen by the referee (200 is success)."""
@@ -143,6 +160,7 @@ LegEvent = (
     | Answered
     | Progress
     | MediaLost
+    | OneWayAudio
     | TransferResult
     | TransferAsked
     | FarPartyChanged
@@ -331,11 +349,18 @@ class CallEnded:
     """File name inside the recordings directory, or None: then a `recording-unavailable` note says why,
     if the agent's recording was on."""
     quality: dict[str, float]
-    """Media counters of the leg at its end: packets, lost, jitter_ms, ..."""
+    """Media counters of the leg at its end, those that are known: packets, lost, jitter_ms, mos, ... (the numbers of
+    `bridge.legs.base.MediaQuality`)."""
     by: EndedBy = "us"
     status: int | None = None
     """SIP's final status, for a call that was not answered."""
     q850: int | None = None
+    codec: str = ""
+    """Encoding name of what we sent; empty: there was no media."""
+    srtp: str = ""
+    """The crypto suite; empty: in clear."""
+    one_way: str = ""
+    """A `OneWay`, where audio flowed one way only until the end."""
 
 
 CallEvent = CallStarted | CallAnswered | CallEnded | LegEvent | SecondEvent | AgentEvent

@@ -42,7 +42,15 @@ class CallOut(BaseModel):
     cause: Cause | None = Field(default=None, description="The one reason the call ended with.")
     detail: str = ""
     recording: str | None = Field(default=None, description="Path of the stereo WAV (caller left, agent right).")
-    quality: dict[str, float] | None = Field(default=None, description="Media counters of the leg at its end.")
+    quality: dict[str, float] | None = Field(
+        default=None,
+        description="Media of the leg at its end: packets by their fate, jitter_ms, loss_percent, round_trip_ms, mos "
+        "and mos_remote (E-model, 1 to 4.5: of what we heard, and of what the far side did), clock_drift_ppm. What was "
+        "not measured is left out.",
+    )
+    codec: str = Field(default="", description="What we sent: `PCMU`, `OPUS`, ...; empty without media.")
+    srtp: str = Field(default="", description="The crypto suite of the media; empty: in clear.")
+    one_way: str = Field(default="", description="Why audio flowed one way only, where it did until the end.")
 
 
 class DelaysOut(BaseModel):
@@ -140,6 +148,9 @@ def call_fields(call: CallRecord) -> dict[str, Any]:
         "detail": call.detail,
         "recording": recording_url(call.id) if call.recording else None,
         "quality": call.quality,
+        "codec": call.codec,
+        "srtp": call.srtp,
+        "one_way": call.one_way,
     }
 
 

@@ -39,6 +39,12 @@ class CallRecord:
     recording: str | None
     """File name inside the recordings directory."""
     quality: dict[str, float] | None
+    """Numbers of the media; MOS, loss, jitter and round trip among them, where they are known."""
+    codec: str = ""
+    srtp: str = ""
+    """The crypto suite; empty: in clear."""
+    one_way: str = ""
+    """Why audio flowed one way only, where it did until the end."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,6 +81,12 @@ calls = Table(
     Column("detail", Text, nullable=False, server_default=""),
     Column("recording", Text),
     Column("quality", _json()),
+    # Of the media, what calls are looked for by; the numbers are all in `quality`.
+    Column("codec", Text, nullable=False, server_default=""),
+    Column("srtp", Text, nullable=False, server_default=""),
+    Column("one_way", Text, nullable=False, server_default=""),
+    Column("mos", Double),
+    Column("mos_remote", Double),
     Index(None, "started_at", "id"),
     Index(None, "ended_at"),
     Index(None, "leg_id"),

@@ -315,6 +315,11 @@ def _ended_row(call_id: str, event: CallEnded) -> dict[str, Any]:
         "detail": clean_text(event.detail),
         "recording": event.recording,
         "quality": clean_json(event.quality),
+        "codec": event.codec,
+        "srtp": event.srtp,
+        "one_way": event.one_way,
+        "mos": clean_number(event.quality.get("mos")),
+        "mos_remote": clean_number(event.quality.get("mos_remote")),
     }
 
 
@@ -380,6 +385,9 @@ def _call(row: Row[Any]) -> CallRecord:
         detail=row.detail,
         recording=row.recording,
         quality=row.quality,
+        codec=row.codec,
+        srtp=row.srtp,
+        one_way=row.one_way,
     )
 
 

@@ -9,7 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from bridge.events import CallStarted, DtmfReceived, FormCompleted, ToolCalled, TurnEnded
+from bridge.events import (
+    CallEnded,
+    CallStarted,
+    Cause,
+    DtmfReceived,
+    FormCompleted,
+    OneWay,
+    OneWayAudio,
+    ToolCalled,
+    TurnEnded,
+)
 from bridge.store.call_log import CallLog
 from bridge.store.records import CallHistory, Recorded
 from bridge.store.store import Store
@@ -82,6 +92,34 @@ async def test_a_whole_call_is_on_record_as_it_happened(store, events, wall_cloc
     assert (turn.interrupted, turn.reply_ms, turn.stt_ms) == (True, 640.0, None)
     assert turn.at.timestamp() == wall_clock()
     assert await log.flush_and_close() == 0
+
+
+async def test_how_a_calls_media_was_is_on_record(store, events):
+    log = CallLog(store)
+    log.start()
+    log.record("c1", events.started())
+    log.record("c1", OneWayAudio(OneWay.NOT_ARRIVING, "nobody takes RTP at 10.0.0.1:4000"))
+    quality = {"mos": 4.31, "mos_remote": 1.0, "round_trip_ms": 40.0}
+    ended = CallEnded(
+        Cause.CALLER_HUNG_UP,
+        "",
+        events.t0 + 9,
+        None,
+        quality,
+        codec="G722",
+        srtp="AEAD_AES_128_GCM",
+        one_way=OneWay.NOT_ARRIVING,
+    )
+    log.record("c1", ended)
+    assert await log.flush_and_close() == 0
+    history = await store.get_call("c1")
+    call = history.call
+    assert (call.codec, call.srtp, call.one_way) == ("G722", "AEAD_AES_128_GCM", "our audio does not arrive")
+    assert call.quality == quality
+    assert history.events[1].data == {
+        "reason": "our audio does not arrive",
+        "detail": "nobody takes RTP at 10.0.0.1:4000",
+    }
 
 
 async def test_settle_makes_what_was_recorded_visible_without_waiting_for_the_interval(store, events):

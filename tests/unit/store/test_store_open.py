@@ -12,12 +12,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
 
 from bridge.events import Cause
 from bridge.store.call_log import CallLog
+from bridge.store.database import MIGRATIONS
 from bridge.store.errors import StoreDamagedError, StoreError, StoreLockedError, StoreSchemaError
 from bridge.store.records import CallFilter
 from bridge.store.retention import attach_recovered
@@ -255,4 +258,26 @@ async def test_calls_of_another_node_are_left_open(url):
     history = await store.get_call("up")
     assert history is not None
     assert history.call.ended_at is None
+    await store.aclose()
+
+
+async def test_a_database_of_the_first_schema_is_brought_up_with_its_calls(url):
+    engine = create_engine(url)
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.set_main_option("path_separator", "os")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.execute(
+            text(
+                "INSERT INTO calls (id, node, direction, from_user, to_user, trunk, agent, leg_kind, leg_id,"
+                " started_at, ended_at, quality) VALUES ('c1', 'n', 'inbound', 'a', 'b', '', 'x', 'sip', 'y',"
+                " '2026-01-01 00:00:00', '2026-01-01 00:01:00', '{\"jitter_ms\": 2.0}')"
+            )
+        )
+    engine.dispose()
+    store = await Store.open(url)
+    (call,) = (await store.list_calls()).calls
+    assert (call.quality, call.codec, call.srtp, call.one_way) == ({"jitter_ms": 2.0}, "", "", "")
     await store.aclose()
