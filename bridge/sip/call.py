@@ -103,31 +103,27 @@ class Call:
     @property
     def contact(self) -> str:
         """Our Contact value, as the peer should see it."""
-        return self.layer.contact(self._dialog.flow)
+        return self.layer.contact(self.named_dialog.flow)
 
     @property
     def local_uri(self) -> str:
         """Our URI, as the peer knows us."""
-        return str(NameAddr.parse(self._dialog.local).uri)
+        return str(NameAddr.parse(self.named_dialog.local).uri)
 
     @property
     def remote_target(self) -> str:
-        return str(self._dialog.remote_target)
+        return str(self.named_dialog.remote_target)
 
     @property
     def capabilities(self) -> list[tuple[str, str]]:
         return self.layer.capabilities
 
     @property
-    def _dialog(self) -> Dialog:
+    def named_dialog(self) -> Dialog:
+        """The dialog. Raises CallStateError before there is one."""
         if self.dialog is None:
             raise CallStateError("the call has no dialog yet")
         return self.dialog
-
-    @property
-    def named_dialog(self) -> Dialog:
-        """The dialog. Raises CallStateError before there is one."""
-        return self._dialog
 
     def response(self, request: Request, status: int, reason: str = "") -> Response:
         response = make_response(request, status, reason, to_tag=self.key)
@@ -137,7 +133,7 @@ class Call:
 
     def new_request(self, method: str) -> Request:
         """A request within the dialog, to be sent with `send_request`."""
-        request = self._dialog.request(method)
+        request = self.named_dialog.request(method)
         if method in ("INVITE", "REFER", "NOTIFY", "UPDATE"):
             request.headers.add("Contact", self.contact)
         if self.layer.config.user_agent:
@@ -145,7 +141,7 @@ class Call:
         return request
 
     def send_request(self, request: Request, user: ResponseUser, now: float) -> Exchange:
-        return self._send_within(self._dialog, request, user, now)
+        return self._send_within(self.named_dialog, request, user, now)
 
     def _send_within(self, dialog: Dialog, request: Request, user: ResponseUser, now: float) -> Exchange:
         flow = dialog.next_flow(self.layer.config.resolve)
@@ -167,7 +163,7 @@ class Call:
             self._peer_methods = frozenset(method.upper() for method in methods)
 
     def refresh_target(self, message: Request | Response) -> None:
-        self._dialog.refresh_target(message)
+        self.named_dialog.refresh_target(message)
         self.note_peer(message)
 
     def release(self, now: float) -> None:
@@ -409,7 +405,7 @@ class Call:
             self.emit(Confirmed(self.key, sdp_of(request)))
 
     def _bye_received(self, request: Request, now: float) -> None:
-        reason = request.headers.get("Reason") or ""
+        reason = ", ".join(request.headers.get_all("Reason"))
         if self._bye_sent:
             return
         if self.closing:

@@ -93,7 +93,7 @@ class Incoming:
         if not self._admits(request, flow):
             return
         refusal = screen_new(request, self.config) or self._overload(request)
-        if layer.is_merged(request):
+        if layer.is_merged(request) or self._is_ours(request):
             refusal = Refusal(482)
         if refusal is not None:
             layer.refuse(request, flow, refusal.status, refusal.reason, refusal.headers)
@@ -132,7 +132,7 @@ class Incoming:
         response = make_response(request, 200, to_tag=invite.local_tag)
         layer.reply(request, flow, response)
         if invite.on_cancel is not None:
-            invite.on_cancel(request.headers.get("Reason") or "", now)
+            invite.on_cancel(", ".join(request.headers.get_all("Reason")), now)
 
     def _options(self, request: Request, flow: Flow) -> None:
         layer = self._layer
@@ -186,6 +186,16 @@ class Incoming:
         if full and request.method == "INVITE":
             return Refusal(503, "Too Many Calls", (("Retry-After", str(self.config.retry_after_s)),))
         return None
+
+    def _is_ours(self, request: Request) -> bool:
+        """Whether a request is an INVITE of ours that went round in a circle: answered, we would talk to ourselves."""
+        call = self._calls.get(CallKey(request.from_.tag or ""))
+        return (
+            call is not None
+            and not call.inbound
+            and call.sending is not None
+            and call.sending.request.call_id == request.call_id
+        )
 
     @staticmethod
     def _in_dialog(call: Call, request: Request, now: float) -> bool:

@@ -281,6 +281,18 @@ def test_bye_is_answered_told_once_and_answered_again() -> None:
     assert alice.agent.events() == [ByeReceived(key, 'Q.850;cause=16;text="Normal"')]
 
 
+def test_all_reasons_of_an_end_are_told() -> None:
+    two = 'Reason: SIP;cause=486\nReason: Q.850;cause=17;text="Busy, sorry"\n'
+    alice = peer()
+    key = established_call(alice)
+    alice.send(in_dialog("BYE", key, extra=two))
+    assert alice.agent.events() == [ByeReceived(key, 'SIP;cause=486, Q.850;cause=17;text="Busy, sorry"')]
+    alice = peer()
+    key = ringing_call(alice)
+    alice.send(request("CANCEL", extra=two))
+    assert alice.agent.events() == [Cancelled(key, 'cancel: SIP;cause=486, Q.850;cause=17;text="Busy, sorry"')]
+
+
 def test_our_bye_waits_for_the_ack() -> None:
     alice = peer()
     key = ringing_call(alice)

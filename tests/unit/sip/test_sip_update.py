@@ -7,6 +7,7 @@ from bridge.sip.agent import UserAgent
 from bridge.sip.body import following
 from bridge.sip.errors import CallStateError
 from bridge.sip.events import (
+    Answered,
     CallKey,
     Confirmed,
     InviteReceived,
@@ -355,6 +356,44 @@ def test_offers_that_cross_are_both_settled(verbs: tuple[str, str], seed: int) -
     net.run(40)
     for owner in (alice, bob):
         assert (owner.agent.call_count, owner.agent.transaction_count, owner.agent.timer()) == (0, 0, None)
+
+
+# -- before the answer, between two of us ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", ["caller", "callee"])
+@pytest.mark.parametrize("loss", [0.0, 0.15])
+def test_session_changes_both_ways_while_it_rings(first: str, loss: float) -> None:
+    for seed in range(5 if loss else 1):
+        net = Network(seed=seed, loss=loss, jitter_s=0.02)
+        alice, bob = net.add(ALICE), net.add(BOB)
+        at_alice = net.call()
+        net.run(8)
+        at_bob = bob.one(InviteReceived).key
+        bob.agent.ring(at_bob, net.now, status=183, sdp=answer_to(offer()))
+        net.run(20)
+        assert net.count("PRACK") >= 1
+        sides = [(alice, at_alice, bob, at_bob), (bob, at_bob, alice, at_alice)]
+        for n, (mine, my_key, other, other_key) in enumerate(sides if first == "caller" else sides[::-1]):
+            mine.agent.update(my_key, offer(5000 + 2 * n, mine.address[0]), net.now)
+            net.run(8)
+            change = other.one(Reoffered)
+            assert change.sdp is not None
+            other.agent.answer_reinvite(other_key, answer_to(change.sdp, 7000 + 2 * n), net.now)
+            net.run(8)
+            assert mine.one(ReofferAnswered).key == my_key
+            assert other.one(ReofferConfirmed).key == other_key
+        bob.agent.answer(at_bob, answer_to(offer()), net.now)
+        net.run(10)
+        answered = alice.one(Answered)
+        # The 200 has no description: what counts is what was agreed on last.
+        assert answered.sdp is not None
+        assert (b"m=audio 5002" if first == "caller" else b"m=audio 7002") in answered.sdp
+        bob.one(Confirmed)
+        alice.agent.bye(at_alice, net.now)
+        net.run(70)
+        for owner in (alice, bob):
+            assert (owner.agent.call_count, owner.agent.transaction_count, owner.agent.timer()) == (0, 0, None)
 
 
 # -- versions -------------------------------------------------------------------------------------------------
