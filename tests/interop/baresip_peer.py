@@ -51,8 +51,6 @@ module_tmp account.so
 module_app menu.so
 module_app ctrl_tcp.so
 ctrl_tcp_listen 127.0.0.1:{control_port}
-opus_stereo no
-opus_sprop_stereo no
 {extra}
 """
 
@@ -135,6 +133,9 @@ class Baresip:
 
     def dial(self, target: str) -> None:
         self.command("dial", target)
+
+    def wait_until_registered(self) -> None:
+        self.program.wait_for_line("200 OK")
 
     def wait_for_event(self, kind: str, limit_s: float = 10, *, count: int = 1) -> dict[str, Any]:
         """The `count`th event of this kind, e.g. CALL_ESTABLISHED."""

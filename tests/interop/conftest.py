@@ -8,6 +8,8 @@ import pytest
 from asterisk_peer import Asterisk
 from baresip_peer import Baresip
 from bridge_process import BridgeProcess
+from certificates import Authority
+from kamailio_peer import Kamailio
 from sipp_run import Sipp
 
 Start = Callable[..., Any]
@@ -67,3 +69,22 @@ def asterisk(tmp_path: Path) -> Iterator[Callable[..., Asterisk]]:
     yield start
     for pbx in started:
         pbx.stop()
+
+
+@pytest.fixture
+def kamailio(tmp_path: Path) -> Iterator[Callable[..., Kamailio]]:
+    """Starts proxies."""
+    started: list[Kamailio] = []
+
+    def start(**settings: Any) -> Kamailio:
+        started.append(Kamailio(tmp_path / f"kamailio{len(started)}", **settings))
+        return started[-1]
+
+    yield start
+    for proxy in started:
+        proxy.stop()
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
