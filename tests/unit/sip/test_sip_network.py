@@ -241,7 +241,13 @@ def test_referral_that_the_owner_forgets_is_refused() -> None:
     assert_nothing_left(alice, bob)
 
 
-@settings(max_examples=60, deadline=None)
+DEEDS = (
+    "call", "late", "bye", "cancel", "hangup", "reinvite", "refer", "info", "update", "ring", "answer", "reject",
+    "accept refer", "notify",
+)  # fmt: skip
+
+
+@settings(max_examples=100, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     loss=st.sampled_from([0.0, 0.1, 0.3, 0.5]),
@@ -249,17 +255,28 @@ def test_referral_that_the_owner_forgets_is_refused() -> None:
     jitter_s=st.sampled_from([0.0, 0.3, 2.0]),
     deeds=st.lists(
         st.tuples(
-            st.sampled_from(["call", "late", "bye", "cancel", "hangup", "reinvite", "refer", "info"]),
+            st.sampled_from(DEEDS),
             st.booleans(),
             st.floats(0, 4),
         ),
         max_size=12,
     ),
+    interval_s=st.sampled_from([0, 90]),
+    slow=st.booleans(),
 )
 def test_whatever_happens_every_call_ends_once_and_nothing_is_left(
-    seed: int, loss: float, duplication: float, jitter_s: float, deeds: list[tuple[str, bool, float]]
+    seed: int,
+    loss: float,
+    duplication: float,
+    jitter_s: float,
+    deeds: list[tuple[str, bool, float]],
+    interval_s: int,
+    slow: bool,
 ) -> None:
-    network, alice, bob = pair(seed=seed, loss=loss, duplication=duplication, jitter_s=jitter_s)
+    network = Network(seed=seed, loss=loss, duplication=duplication, jitter_s=jitter_s)
+    config = UserAgentConfig(allow=(*DEFAULT_ALLOW, "REFER"), session_expires_s=interval_s)
+    alice = network.add(ALICE, config, answers=True)
+    bob = network.add(BOB, config, answers=not slow, rings=not slow)
     network.call()
     for deed, by_alice, pause in deeds:
         network.run(pause)
@@ -290,6 +307,18 @@ def act(network: Network, owner: Owner, deed: str) -> None:
                 agent.hangup(key, now)
             elif deed == "reinvite":
                 agent.reinvite(key, offer(5004), now)
+            elif deed == "update":
+                agent.update(key, offer(5006), now)
+            elif deed == "ring":
+                agent.ring(key, now, status=183, sdp=answer_to(offer()))
+            elif deed == "answer":
+                agent.answer(key, answer_to(offer()), now)
+            elif deed == "reject":
+                agent.reject(key, 486, now)
+            elif deed == "accept refer":
+                agent.accept_refer(key, now)
+            elif deed == "notify":
+                agent.notify(key, 200, now)
             elif deed == "refer":
                 agent.refer(key, "sip:carol@192.0.2.3", now)
             else:
