@@ -34,8 +34,10 @@ class OutboundCall:
 
     target: str
     """Request-URI: a SIP URI."""
-    from_: str
-    """URI or name-addr; "" host of it: see `SipEndpoint.place`."""
+    from_: str = ""
+    """URI or name-addr, or a user: then at our own address; "": `shown_from` there."""
+    display_name: str = ""
+    """Of From, in place of the one that `from_` may have."""
     next_hop: str = ""
     """SIP URI that is looked up (RFC 3263); "": the target."""
     transport: Literal["", "udp", "tcp", "tls"] = ""

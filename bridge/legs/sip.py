@@ -41,7 +41,7 @@ from bridge.sip.errors import SdpError, SipError
 from bridge.sip.flow import Flow
 from bridge.sip.offer_answer import LocalMedia
 from bridge.sip.sdp import SessionDescription
-from bridge.sip.udp import UdpEndpoint
+from bridge.sip.transports import Transports
 
 log = structlog.get_logger(__name__)
 
@@ -67,7 +67,7 @@ class SipSide(Protocol):
     retry_after_s: int
 
     @property
-    def udp(self) -> UdpEndpoint: ...
+    def transports(self) -> Transports: ...
 
     def forget(self, key: sip.CallKey) -> None: ...
 
@@ -555,11 +555,11 @@ class SipLeg:
 
     def now(self) -> float:
         """The user agent's time (s)."""
-        return self._endpoint.udp.now()
+        return self._endpoint.transports.now()
 
     def flush(self) -> None:
         """Send what the user agent has to say."""
-        self._endpoint.udp.flush()
+        self._endpoint.transports.flush()
 
 
 def bracketed(host: str) -> str:

@@ -13,7 +13,7 @@ from bridge.sip.agent import UserAgent
 from bridge.sip.offer_answer import PCMU, LocalMedia, accept_answer, make_offer
 from bridge.sip.sdp import parse_sdp
 from bridge.sip.settings import UserAgentConfig
-from bridge.sip.udp import UdpEndpoint, open_udp
+from bridge.sip.transports import Transports, TransportSettings, open_transports
 
 SILENCE = b"\xff" * 160
 LOUD_RMS = 200
@@ -49,7 +49,9 @@ class RawCaller:
     async def open(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.agent = UserAgent(UserAgentConfig())
-        self.sip: UdpEndpoint = await open_udp(self.agent, self._on_event, host="127.0.0.1", port=0)
+        self.sip: Transports = await open_transports(
+            self.agent, self._on_event, TransportSettings(hosts=("127.0.0.1",), port=0, tcp=False)
+        )
         self.rtp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.rtp.bind(("127.0.0.1", 0))
         self.rtp.setblocking(False)

@@ -116,7 +116,9 @@ async def test_no_free_port_is_a_refusal_and_a_clear_error() -> None:
         await near.answer()
 
 
-@pytest.mark.parametrize("target", ["", "nonsense", "tel:+4930123", "sips:a@127.0.0.1", "sip:a@no-such-host.invalid"])
+@pytest.mark.parametrize(
+    "target", ["", "nonsense", "tel:+4930123", "sip:a@127.0.0.1;transport=sctp", "sip:a@no-such-host.invalid"]
+)
 async def test_a_target_that_can_not_be_called_is_named(target: str) -> None:
     async with line() as made:
         with pytest.raises(LegError):
