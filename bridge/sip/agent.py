@@ -140,7 +140,7 @@ class UserAgent:
 
         `alternatives` are tried in turn on 503, and when nothing at all comes back. Challenges are answered with
         `credentials`, throughout the call. So many 3xx are told as `Redirected`. A call that is made on account of
-        one that came in has its `max_forwards`, less one."""
+        one that came in has its `max_forwards`, less one; ValueError where that is less than 0."""
         key = CallKey(secrets.token_hex(8))
         layer = self._layer
         request = build_invite(

@@ -188,7 +188,7 @@ class Incoming:
         return None
 
     def _is_ours(self, request: Request) -> bool:
-        """Whether a request is an INVITE of ours that went round in a circle: answered, we would talk to ourselves."""
+        """Whether a request is an INVITE of ours that came back: taken, we would talk to ourselves."""
         call = self._calls.get(CallKey(request.from_.tag or ""))
         return (
             call is not None

@@ -30,7 +30,9 @@ def build_invite(
     route: Iterable[str],
     max_forwards: int,
 ) -> Request:
-    """The INVITE of a new call, without its Via; `tag` is ours in the dialog. Raises SipSyntaxError."""
+    """The INVITE of a new call, without its Via; `tag` is ours in the dialog. Raises SipSyntaxError, ValueError."""
+    if max_forwards < 0:
+        raise ValueError(f"{max_forwards} hops left: the call has been forwarded too often (483)")
     request = _start(layer, "INVITE", target, tag, from_, to, route, max_forwards)
     add = request.headers.add
     add("Call-ID", secrets.token_hex(16))
