@@ -64,7 +64,9 @@ request_route {{
     }}
     if (has_totag()) {{
         if (!loose_route()) {{
-            if (is_method("ACK") && t_check_trans()) t_relay();
+            # pyVoIP does not follow the recorded route, but names the far end.
+            if ($rp == {neighbour_port}) t_relay();
+            else if (is_method("ACK") && t_check_trans()) t_relay();
             else if (!is_method("ACK")) sl_send_reply("404", "Not Here");
             exit;
         }}
@@ -87,7 +89,7 @@ request_route {{
         exit;
     }}
     # Calls of the neighbour that it is an SBC for come without a password.
-    if (src_port != {neighbour_port}) {{
+    if ({calls_need_password} && src_port != {neighbour_port}) {{
         if (!pv_proxy_authenticate("{domain}", "{password}", "0")) {{
             proxy_challenge("{domain}", "1");
             exit;
@@ -138,6 +140,7 @@ class Kamailio:
         min_expires: int = 10,
         max_expires: int = 3600,
         algorithm: str = "MD5",
+        calls_need_password: bool = True,
     ) -> None:
         self.folder = folder
         folder.mkdir(parents=True)
@@ -158,6 +161,7 @@ class Kamailio:
                 min_expires=min_expires,
                 max_expires=max_expires,
                 algorithm=algorithm,
+                calls_need_password=int(calls_need_password),
             )
         )
         program = installed("kamailio", "kamailio")
