@@ -197,7 +197,7 @@ class UserAgent:
     def bye(self, key: CallKey, now: float, *, reason: str = "") -> None:
         """Hang up a call that is up; `reason` is a Reason header value. `ByeAnswered` follows."""
         if key in self._calls:
-            self._calls[key].bye(reason, now)
+            self._calls[key].ending.bye(reason, now)
 
     def hangup(self, key: CallKey, now: float, *, status: int = 480, reason: str = "") -> None:
         """End a call in whatever state: `bye`, `cancel`, or `reject` with `status`."""

@@ -7,11 +7,10 @@ from enum import Enum, auto
 from bridge.sip.body import sdp_of
 from bridge.sip.dialog import Dialog
 from bridge.sip.digest import DigestClient
+from bridge.sip.ending import Ending
 from bridge.sip.errors import CallStateError
 from bridge.sip.events import (
     Answered,
-    ByeAnswered,
-    ByeReceived,
     CallKey,
     Cancelled,
     Confirmed,
@@ -46,8 +45,6 @@ class CallState(Enum):
     """The first INVITE has no final answer yet."""
     UP = auto()
     """Answered with 2xx, acknowledged or not."""
-    ENDED = auto()
-    """Nothing more will come of it; the agent has forgotten it."""
 
 
 class Call:
@@ -80,13 +77,7 @@ class Call:
         self.session = SessionTimer(self)
         self.reliable: ReliableResponses | None = None
         """Those to the INVITE that made the call, if the peer did."""
-        self.closing = False
-        """We hang up, or the last event was told: from now on nothing is."""
-        self._told = False
-        self._tell = tell
-        self._forget = forget
-        self._bye_sent = False
-        self._bye_reason = ""
+        self.ending = Ending(self, tell, forget)
         self._peer_methods: frozenset[str] | None = None
 
     # -- what the parts of a call need of it ----------------------------------------------------------------
@@ -171,30 +162,19 @@ class Call:
         for invite in list(self.invites.values()):
             invite.release(now)
 
+    @property
+    def up(self) -> bool:
+        """Answered with 2xx, or about to be."""
+        return self.state is CallState.UP
+
+    @property
+    def closing(self) -> bool:
+        """We hang up, or the last event was told: from now on nothing is."""
+        return self.ending.closing
+
     def emit(self, event: Event) -> None:
         """Tell the owner, unless it has hung up or was told the end."""
-        if not self.closing:
-            self._tell(event)
-
-    def finish(self, event: Event | None, now: float, *, forget: bool = True) -> None:
-        """Tell the call's end, once; None where the owner knows it."""
-        self.closing = True
-        if not self._told:
-            self._told = True
-            if event is not None:
-                self._tell(event)
-        for invite in list(self.invites.values()):
-            invite.abandon(now)
-        self.invites.clear()
-        if self.sending is not None:
-            self.sending.abandon()
-        self.referrals.abandon(now)
-        self.updates.abandon(now)
-        self.session.stop()
-        self.reinvites.stop()
-        if forget and self.state is not CallState.ENDED:
-            self.state = CallState.ENDED
-            self._forget(self)
+        self.ending.emit(event)
 
     # -- the owner's verbs ----------------------------------------------------------------------------------
 
@@ -207,7 +187,7 @@ class Call:
 
     def reject(self, status: int, reason: str, headers: Iterable[tuple[str, str]], now: float) -> None:
         self._first_invite().reject(status, reason, headers, now)
-        self.finish(None, now)
+        self.ending.finish(None, now)
 
     def cancel(self, reason: str, now: float) -> None:
         if self.sending is None or self.state is not CallState.SETUP:
@@ -226,29 +206,9 @@ class Call:
         self.sending.acknowledge(sdp)
         self.offers.agreed_on(sdp, None)
 
-    def bye(self, reason: str, now: float) -> None:
-        if self.state is CallState.SETUP:
-            raise CallStateError("a call that is not up is cancelled or rejected")
-        if self.closing:
-            return
-        held = next((invite for invite in self.invites.values() if invite.held), None)
-        if held is not None:
-            # Our 200 never went out, so that there is nothing to say BYE to.
-            held.reject(480, "", [("Reason", reason)] if reason else (), now)
-            self.finish(ByeAnswered(self.key, 480), now)
-            return
-        self.closing = True
-        self.session.stop()
-        self._bye_reason = reason
-        if self.sending is not None and not self.sending.over:
-            self.sending.acknowledge(None)
-        # The called side may not send BYE before it has the ACK (RFC 3261 15): else the BYE could come first.
-        if not any(invite.initial for invite in self.invites.values()):
-            self._send_bye(now)
-
     def hangup(self, status: int, reason: str, now: float) -> None:
         if self.state is CallState.UP:
-            self.bye(reason, now)
+            self.ending.bye(reason, now)
         elif self.sending is not None:
             self.cancel(reason, now)
         else:
@@ -330,7 +290,7 @@ class Call:
             transaction.respond(self.response(request, 481), now)
         elif request.method == "BYE":
             transaction.respond(self.response(request, 200), now)
-            self._bye_received(request, now)
+            self.ending.bye_received(request, now)
         elif self.closing:
             transaction.respond(self.response(request, 481), now)
         elif request.method == "OPTIONS":
@@ -356,7 +316,7 @@ class Call:
     def invite_cancelled(self, invite: ServerInvite, reason: str, now: float) -> None:
         """CANCEL of an INVITE that is not yet answered."""
         if invite.initial:
-            self.finish(Cancelled(self.key, f"cancel: {reason}" if reason else "cancel"), now)
+            self.ending.finish(Cancelled(self.key, f"cancel: {reason}" if reason else "cancel"), now)
         else:
             self.reinvites.cancelled(invite, now)
 
@@ -400,38 +360,27 @@ class Call:
         if not invite.initial:
             self.emit(ReofferConfirmed(self.key, sdp_of(request)))
         elif self.closing:
-            self._send_bye(now)
+            self.ending.send_bye(now)
         else:
             self.emit(Confirmed(self.key, sdp_of(request)))
-
-    def _bye_received(self, request: Request, now: float) -> None:
-        reason = ", ".join(request.headers.get_all("Reason"))
-        if self._bye_sent:
-            return
-        if self.closing:
-            self.finish(ByeAnswered(self.key, 200), now)
-        elif not self.established:
-            self.finish(Cancelled(self.key, f"bye: {reason}" if reason else "bye"), now)
-        else:
-            self.finish(ByeReceived(self.key, reason), now)
 
     # -- what becomes of INVITEs ----------------------------------------------------------------------------
 
     def never_acknowledged(self, invite: ServerInvite, now: float) -> None:
         self.invites.pop(invite.cseq, None)
         if self.closing:
-            self._send_bye(now)
+            self.ending.send_bye(now)
         else:
-            self._break_off(LostReason.NO_ACK, "no ACK came for our 200", now)
+            self.ending.break_off(LostReason.NO_ACK, "no ACK came for our 200", now)
 
     def never_pracked(self, now: float) -> None:
         self._first_invite().reject(504, "", (), now)
-        self.finish(Cancelled(self.key, "no-prack"), now)
+        self.ending.finish(Cancelled(self.key, "no-prack"), now)
 
     def never_answered(self, invite: ServerInvite, now: float) -> None:
         if invite.initial:
             invite.reject(480, "", (), now)
-            self.finish(Cancelled(self.key, "expired"), now)
+            self.ending.finish(Cancelled(self.key, "expired"), now)
         else:
             invite.reject(500, "", (), now)
             self.reinvites.cancelled(invite, now)
@@ -450,8 +399,8 @@ class Call:
         self.state = CallState.UP
         if invite.cancelled:
             # The CANCEL and the answer crossed.
-            self.finish(Rejected(self.key, 487, "Request Terminated", None), now, forget=False)
-            self._send_bye(now)
+            self.ending.finish(Rejected(self.key, 487, "Request Terminated", None), now, forget=False)
+            self.ending.send_bye(now)
         else:
             self.emit(Answered(self.key, sdp, invite.late_offer, response))
 
@@ -464,38 +413,19 @@ class Call:
             self.dialog = None
             invite.repeat(now, dict(self.session.fields()))
         else:
-            self.finish(Rejected(self.key, response.status, response.reason, response), now)
+            self.ending.finish(Rejected(self.key, response.status, response.reason, response), now)
 
     def invite_timed_out(self, invite: ClientInvite, now: float) -> None:
         if invite.initial:
             detail = (
                 f"our INVITE was not delivered: {invite.failure}" if invite.failure else "no answer to our INVITE"
             )
-            self.finish(Lost(self.key, LostReason.TIMEOUT, detail), now)
+            self.ending.finish(Lost(self.key, LostReason.TIMEOUT, detail), now)
         else:
-            self.unreachable("no answer to our re-INVITE", now)
+            self.ending.unreachable("no answer to our re-INVITE", now)
 
     def answer_unusable(self, detail: str, now: float) -> None:
-        self.finish(Lost(self.key, LostReason.UNUSABLE, detail), now)
-
-    def gone(self, method: str, now: float) -> None:
-        """The peer said 481: it has no such call."""
-        if not self.closing:
-            self.finish(Lost(self.key, LostReason.GONE, f"the peer does not know the call ({method}: 481)"), now)
-
-    def unreachable(self, detail: str, now: float) -> None:
-        """A request within the dialog was never answered, which ends it (RFC 3261 12.2.1.2)."""
-        if not self.closing:
-            self._break_off(LostReason.TIMEOUT, detail, now)
-
-    def session_expired(self, interval_s: int, now: float) -> None:
-        """Nobody refreshed the session (RFC 4028 10)."""
-        self._bye_reason = 'SIP;cause=408;text="Session Expired"'
-        self._break_off(LostReason.SESSION_EXPIRED, f"nobody refreshed the session of {interval_s} s", now)
-
-    def _break_off(self, reason: LostReason, detail: str, now: float) -> None:
-        self.finish(Lost(self.key, reason, detail), now, forget=False)
-        self._send_bye(now)
+        self.ending.finish(Lost(self.key, LostReason.UNUSABLE, detail), now)
 
     def send_stray_bye(self, dialog: Dialog, now: float) -> None:
         """Hang up a second answer to our INVITE."""
@@ -509,29 +439,10 @@ class Call:
             raise CallStateError("only an inbound call that is not yet answered can be answered or rejected")
         return invite
 
-    def _send_bye(self, now: float) -> None:
-        if self._bye_sent:
-            return
-        self._bye_sent = True
-        for invite in list(self.invites.values()):
-            invite.abandon(now)
-        self.invites.clear()
-        self.updates.abandon(now)
-        self.session.stop()
-        self.reinvites.stop()
-        request = self.new_request("BYE")
-        if self._bye_reason:
-            request.headers.add("Reason", self._bye_reason)
-        self.send_request(request, self._bye_answered, now)
-
-    def _bye_answered(self, response: Response | None, now: float) -> None:
-        if response is None or response.status >= 200:
-            self.finish(ByeAnswered(self.key, 408 if response is None else response.status), now)
-
     def _info_answered(self, response: Response | None, now: float) -> None:
         if response is not None and response.status < 200:
             return
         status = 408 if response is None else response.status
         self.emit(InfoAnswered(self.key, status))
         if status == 481:
-            self.gone("INFO", now)
+            self.ending.gone("INFO", now)

@@ -76,7 +76,7 @@ class Referrals:
         reason = REASONS[408] if response is None else response.reason
         self._call.emit(ReferRejected(self._call.key, status, reason))
         if status == 481:
-            self._call.gone("REFER", now)
+            self._call.ending.gone("REFER", now)
 
     def notified(self, request: Request, transaction: NonInviteServer, now: float) -> None:
         """A NOTIFY came, maybe before the answer to our REFER."""

@@ -74,9 +74,9 @@ class Reinvites:
         if invite is call.session.invite:
             call.session.refused(response, now)
         elif status == 481:
-            call.gone("INVITE", now)
+            call.ending.gone("INVITE", now)
         elif status == 408:
-            call.unreachable("the peer timed out on our re-INVITE", now)
+            call.ending.unreachable("the peer timed out on our re-INVITE", now)
         elif status == 491 and self._retries < _GLARE_RETRIES:
             self._retries += 1
             self._retry = invite.request.body

@@ -165,9 +165,9 @@ class SessionTimer:
             return
         status = 408 if response is None else response.status
         if status == 481:
-            call.gone("UPDATE" if by_update else "INVITE", now)
+            call.ending.gone("UPDATE" if by_update else "INVITE", now)
         elif response is None or status == 408:
-            call.unreachable("no answer to our session refresh", now)
+            call.ending.unreachable("no answer to our session refresh", now)
         elif status == 422 and self.too_small(response):
             self._refresh(now)
         elif by_update and (status == 501 or (400 <= status < 500 and status not in _NOT_THE_METHOD)):
@@ -193,7 +193,7 @@ class SessionTimer:
 
     def _fire(self, name: str, now: float) -> None:
         if name == "expiry":
-            self._call.session_expired(self.interval_s, now)
+            self._call.ending.session_expired(self.interval_s, now)
         else:
             self._refresh(now)
 

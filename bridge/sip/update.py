@@ -78,9 +78,9 @@ class Updates:
             call.offers.agreed_on(sdp, answer)
             call.emit(ReofferAnswered(call.key, answer, False))
         elif status == 481:
-            call.gone("UPDATE", now)
+            call.ending.gone("UPDATE", now)
         elif status == 408 and call.established:
-            call.unreachable("no answer to our UPDATE", now)
+            call.ending.unreachable("no answer to our UPDATE", now)
         elif status == 491 and self._retries < _GLARE_RETRIES:
             self._again(sdp, call.offers.glare_delay_s(), now)
         elif response is not None and status == 422 and call.session.too_small(response):
