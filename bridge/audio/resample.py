@@ -6,6 +6,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from bridge.audio.frames import frame_bytes
+
 PASS_BAND = 0.85
 """Part of the lower rate's Nyquist band that is kept: 3400 Hz at 8 kHz, the telephone's own band."""
 
@@ -91,6 +93,25 @@ class Resampler:
         np.clip(out, -32768, 32767, out=out)
         samples_out: NDArray[np.int16] = out.astype("<i2")
         return samples_out.tobytes()
+
+
+class FrameResampler:
+    """Turns 20 ms frames at one rate into 20 ms frames at another, one for one; late by the filter's half length."""
+
+    def __init__(self, in_rate: int, out_rate: int) -> None:
+        self._resampler = Resampler(in_rate, out_rate)
+        self._frame_bytes = frame_bytes(out_rate)
+        self._rest = b""
+
+    def convert(self, frame: bytes) -> bytes:
+        """The next frame (int16 mono)."""
+        pcm = self._rest + self._resampler.process(frame)
+        missing = self._frame_bytes - len(pcm)
+        if missing > 0:
+            # At the start: the filter waits for what follows its first samples.
+            pcm = bytes(missing) + pcm
+        self._rest = pcm[self._frame_bytes :]
+        return pcm[: self._frame_bytes]
 
 
 @lru_cache(maxsize=32)

@@ -214,13 +214,14 @@ class MediaStream:
 
 
 def _format(agreed: Negotiated) -> RtpFormat:
-    dtmf_receive = min(agreed.dtmf_receive) if agreed.dtmf_receive else None
     return RtpFormat(
         _audio_codec(agreed.codec),
         agreed.payload_type,
         receive={number: _audio_codec(codec) for number, codec in agreed.receive.items()},
         dtmf_payload_type=agreed.dtmf_payload_type,
-        dtmf_receive_payload_type=dtmf_receive,
+        dtmf_clock_rate=agreed.dtmf_clock_rate,
+        dtmf_receive={number: agreed.dtmf_clock_rate for number in agreed.dtmf_receive},
+        ptime_ms=agreed.ptime_ms,
     )
 
 

@@ -161,14 +161,22 @@ class RtpEndpoint:
         # A listener may have ended the leg meanwhile.
         if packet is None or destination is None or self._closed:
             return
+        self._transmit(packet, destination, now)
+        if session.further:
+            for packet in session.further:
+                self._transmit(packet, destination, now)
+            session.further.clear()
+
+    def _transmit(self, packet: bytes, destination: Address, now: float) -> None:
         if not self._plain:
             if self._tap is not None:
                 self._tap(False, packet, destination, now)
             if self.srtp is not None:
-                packet = self.srtp.protect(packet)
-                if packet is None:
+                protected = self.srtp.protect(packet)
+                if protected is None:
                     self.send_errors += 1
                     return
+                packet = protected
         try:
             self._send(packet, destination)
         except OSError as error:

@@ -11,6 +11,7 @@ from bridge.audio.frames import FRAME_MS, frame_bytes
 from bridge.rtp.comfort_noise import ComfortNoise
 from bridge.rtp.conceal import Concealer
 from bridge.rtp.pace import Change, Pace
+from bridge.rtp.sequence import Sequences
 from bridge.rtp.timeline import MISFIT, Timeline
 
 MIN_DELAY_MS = 20
@@ -51,6 +52,7 @@ class JitterBuffer:
         "_quiet_gap",
         "_rest",
         "_sample_rate",
+        "_sequences",
         "_silence",
         "_span",
         "_state",
@@ -71,9 +73,10 @@ class JitterBuffer:
         *,
         min_delay_ms: int = MIN_DELAY_MS,
         max_delay_ms: int = MAX_DELAY_MS,
+        sequences: Sequences | None = None,
     ) -> None:
         """`clock_rate` is that of the RTP timestamp (Hz), `sample_rate` that of the PCM: one is a multiple of the
-        other, else ValueError."""
+        other, else ValueError. `sequences` counts on what another buffer has counted."""
         if sample_rate % clock_rate and clock_rate % sample_rate:
             raise ValueError(f"neither of {sample_rate} Hz and the RTP clock's {clock_rate} Hz is a multiple")
         self.late = 0
@@ -84,7 +87,8 @@ class JitterBuffer:
         """Lost audio that was played from the redundancy in the packet after it."""
         self.restarts = 0
         """Times the stream began anew: another SSRC, or a jump of its sequence numbers or timestamps."""
-        self.timeline = Timeline(clock_rate, min_delay_ms, max_delay_ms, max(1, clock_rate // sample_rate))
+        self.timeline = Timeline(clock_rate, min_delay_ms, max_delay_ms, max(1, clock_rate // sample_rate), sequences)
+        self._sequences = self.timeline.sequences
         # From here on times are in units: ticks of the RTP clock, or samples where those are fewer.
         clock_rate = self.timeline.clock_rate
         self._sample_rate = sample_rate
@@ -136,7 +140,7 @@ class JitterBuffer:
     def reset(self) -> None:
         """Forget the stream, its counters excepted: the next packet starts a new one."""
         self._flush()
-        self.timeline.ssrc = -1
+        self.timeline.forget()
 
     # -- packets in -----------------------------------------------------------------------------------------
 
@@ -160,7 +164,7 @@ class JitterBuffer:
             return
         known = self._packets.get(stamp)
         if known is None or not known[0] or known[1] == self._noise.hear:
-            self._packets[stamp] = (payload, decode, timeline.extend(sequence))
+            self._packets[stamp] = (payload, decode, self._sequences.extend(sequence))
 
     def push_pause(self, sequence: int, timestamp: int, ssrc: int) -> None:
         """An event in the place of audio: silence until the next packet that has any."""
@@ -178,23 +182,31 @@ class JitterBuffer:
             decode(payload)
             self._quiet_gap = True
         elif 0 <= stamp - self._cursor <= self._span:
-            self._packets.setdefault(stamp, (payload, decode, self.timeline.extend(sequence)))
+            self._packets.setdefault(stamp, (payload, decode, self._sequences.extend(sequence)))
+
+    def push_untimed(self, sequence: int, ssrc: int) -> None:
+        """As `push_pause`, for a packet whose timestamp is by another clock: it follows the newest one."""
+        timeline = self.timeline
+        if timeline.note(sequence, ssrc) and self._state != IDLE:
+            self._packets.setdefault(
+                timeline.newest_stamp + self._packet, (b"", bytes, self._sequences.extend(sequence))
+            )
 
     def _place_first(self, stamp: int, sequence: int, arrival: float) -> bool:
         """Prepare to start (again) at this packet; False if it is older than what was played."""
         if self._state == FILLING:
             if stamp < self._cursor:
-                if self.timeline.extend(sequence) <= self._played:
+                if self._sequences.extend(sequence) <= self._played:
                     self.late += 1
                     return False
                 self._cursor = stamp
             elif stamp - self._cursor > self._span:
                 self._skip(stamp)
             return True
-        if stamp < self._cursor and self.timeline.extend(sequence) <= self._played:
+        if stamp < self._cursor and self._sequences.extend(sequence) <= self._played:
             self.late += 1
             return False
-        self._settle_suspects(lost=self.timeline.extend(sequence) != self._played + 1)
+        self._settle_suspects(lost=self._sequences.extend(sequence) != self._played + 1)
         if arrival * self.timeline.clock_rate - stamp - self.timeline.base > self._span:
             # The path has become longer than any delay that would make up for it.
             self.timeline.rebase(stamp, arrival)
@@ -206,7 +218,7 @@ class JitterBuffer:
         self, sequence: int, timestamp: int, ssrc: int, payload: bytes, decode: Decode, arrival: float
     ) -> None:
         self.late += 1
-        if self.timeline.extend(sequence) > self._played:
+        if self._sequences.extend(sequence) > self._played:
             self._behind += 1
             if self._behind >= BEHIND_LIMIT and not self._packets:
                 self._start(sequence, timestamp, ssrc, payload, decode, arrival)
@@ -235,7 +247,7 @@ class JitterBuffer:
         self._cursor = stamp
         self._played = -1
         self._state = FILLING
-        self._packets[stamp] = (payload, decode, self.timeline.extend(sequence))
+        self._packets[stamp] = (payload, decode, self._sequences.extend(sequence))
 
     def _flush(self) -> None:
         if self._state == PLAYING:

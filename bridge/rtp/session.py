@@ -1,157 +1,46 @@
 """One leg's RTP stream, both ways, without I/O: datagrams and ticks go in; frames, events and packets come out."""
 
-import secrets
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from enum import Enum
+from collections.abc import Callable
 
-from bridge.audio.codec import Codec, Decode
-from bridge.audio.frames import FRAME_MS, FrameSink, Unsubscribe
+from bridge.audio.frames import FrameSink, Unsubscribe
 from bridge.audio.playout import Playout
-from bridge.rtp.dtmf import Digit, DtmfReceiver, DtmfSender
-from bridge.rtp.jitter import MAX_DELAY_MS, MIN_DELAY_MS, JitterBuffer
+from bridge.rtp.dtmf import Digit
+from bridge.rtp.events import (
+    DigitReceived,
+    MediaResumed,
+    MediaSilent,
+    MediaTimedOut,
+    Reception,
+    RtpEvent,
+    RtpQuality,
+    SenderInfo,
+    SourceChanged,
+)
+from bridge.rtp.format import COMFORT_NOISE, DEFAULT_LIMITS, Direction, RtpFormat, RtpLimits
 from bridge.rtp.latch import Address, SourceLatch
-from bridge.rtp.packet import MARKER, MASK_16, MASK_32, RtpError, is_rtcp, pack_header, payload_bounds, unpack_order
+from bridge.rtp.packet import RtpError, is_rtcp, payload_bounds, unpack_order
+from bridge.rtp.receiving import RtpReceiver
+from bridge.rtp.sending import RtpSender
 
-COMFORT_NOISE = 13
-"""Static payload type (RFC 3389): the far end is silent."""
-
-
-class Direction(Enum):
-    """What our side of the SDP says (RFC 3264 5.1)."""
-
-    SENDRECV = "sendrecv"
-    SENDONLY = "sendonly"
-    RECVONLY = "recvonly"
-    INACTIVE = "inactive"
-
-    @property
-    def sends(self) -> bool:
-        return self in (Direction.SENDRECV, Direction.SENDONLY)
-
-    @property
-    def receives(self) -> bool:
-        return self in (Direction.SENDRECV, Direction.RECVONLY)
-
-
-@dataclass(frozen=True, slots=True)
-class RtpFormat:
-    """What was negotiated: one codec that we send, those we take, and telephone events."""
-
-    codec: Codec
-    payload_type: int
-    """Of what we send: the number the far end gave the codec."""
-    receive: Mapping[int, Codec] = field(default_factory=dict)
-    """Every payload type we named, and its codec; when empty, `payload_type` alone."""
-    dtmf_payload_type: int | None = None
-    """Of the events we send; None: the far end takes none."""
-    dtmf_receive_payload_type: int | None = None
-    """Of the events we take, when that is another number."""
-
-
-@dataclass(frozen=True, slots=True)
-class RtpLimits:
-    """Waits of a session, in seconds."""
-
-    first_media_s: float = 30.0
-    """From the start until the first packet."""
-    media_s: float = 20.0
-    """Without a packet in mid-call."""
-    notice_s: float = 5.0
-    """Without a packet until it is worth telling."""
-    min_delay_ms: int = MIN_DELAY_MS
-    max_delay_ms: int = MAX_DELAY_MS
-    """Bounds of the jitter buffer's delay."""
-
-
-DEFAULT_LIMITS = RtpLimits()
-
-
-@dataclass(frozen=True, slots=True)
-class DigitReceived:
-    digit: str
-    duration_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class MediaSilent:
-    """No packet came for a while; told once in each such pause."""
-
-    silent_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class MediaResumed:
-    """Packets come again after `MediaSilent`."""
-
-
-@dataclass(frozen=True, slots=True)
-class MediaTimedOut:
-    """The limit is reached: end the leg. Told once, until packets come again."""
-
-    silent_ms: int
-    ever_received: bool
-
-
-@dataclass(frozen=True, slots=True)
-class SourceChanged:
-    """Media is taken from, and sent to, this address from now on."""
-
-    address: Address
-
-
-RtpEvent = DigitReceived | MediaSilent | MediaResumed | MediaTimedOut | SourceChanged
-
-
-@dataclass(frozen=True, slots=True)
-class RtpQuality:
-    """Counters since the start; the first eight are those of `MediaQuality`."""
-
-    packets_received: int
-    packets_sent: int
-    packets_lost: int
-    packets_late: int
-    packets_rejected: int
-    concealed_ms: int
-    jitter_ms: float
-    buffer_ms: float
-    rejected: Mapping[str, int]
-    """`packets_rejected` by reason: malformed, payload-type, stranger, rtcp (not counted as rejected)."""
-    loss_bursts: int
-    """Runs of lost packets."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reception:
-    """What a report block says of the source that is heard now (RFC 3550 6.4.1); counters begin anew with it."""
-
-    ssrc: int
-    highest_sequence: int
-    """Extended by the number of wraps in its upper 16 bits."""
-    expected: int
-    """Packets, by sequence number."""
-    received: int
-    """Packets, duplicates not counted."""
-    jitter: float
-    """Interarrival jitter, in units of the RTP clock."""
-    clock_rate: int
-    """Hz of the RTP clock."""
-
-
-@dataclass(frozen=True, slots=True)
-class SenderInfo:
-    """What a sender report says of our stream (RFC 3550 6.4.1)."""
-
-    ssrc: int
-    packets: int
-    octets: int
-    """Of payload."""
-    timestamp: int
-    """RTP timestamp of the tick at `at`, sent or not; it goes on by `clock_rate` a second."""
-    at: float
-    """Clock time (s, monotonic)."""
-    clock_rate: int
+__all__ = [
+    "COMFORT_NOISE",
+    "DEFAULT_LIMITS",
+    "DigitReceived",
+    "Direction",
+    "MediaResumed",
+    "MediaSilent",
+    "MediaTimedOut",
+    "Reception",
+    "RtpEvent",
+    "RtpFormat",
+    "RtpLimits",
+    "RtpQuality",
+    "RtpSession",
+    "SenderInfo",
+    "SourceChanged",
+]
+"""All that a session's owner needs."""
 
 
 class RtpSession:
@@ -170,68 +59,37 @@ class RtpSession:
         symmetric: bool = True,
     ) -> None:
         """`remote` is the address in the far end's SDP, None while it is not known (a late offer): then nothing is
-        sent until a source proved itself. `playout` has the codec's sample rate. The first media is awaited from
+        sent until a source proved itself. Frames have the playout's sample rate, both ways, whatever codec is agreed
+        on now or later: give it the first codec's, and nothing need be resampled. The first media is awaited from
         `now` on."""
-        if playout.sample_rate != format.codec.sample_rate:
-            raise ValueError(f"the playout has {playout.sample_rate} Hz and {format.codec.name} another rate")
         self.playout = playout
+        self.format = format
         self.latch = SourceLatch(remote, symmetric=symmetric)
         self.destination = remote
         """Where the next packet goes; None: not known yet."""
-        self.ssrc = secrets.randbits(32)
-        self.sample_rate = format.codec.sample_rate
+        self.sample_rate = playout.sample_rate
         self._limits = limits
         self._on_event = on_event
-        self._jitter = JitterBuffer(
-            format.codec.clock_rate,
-            format.codec.sample_rate,
-            min_delay_ms=limits.min_delay_ms,
-            max_delay_ms=limits.max_delay_ms,
-        )
+        self._receiver = RtpReceiver(format, playout.sample_rate, limits, self._tell_digits)
+        self._sender = RtpSender(format, playout, now)
+        self.further = self._sender.further
+        """Packets of the last tick beyond the one that it returned (10 ms each); who sends them empties the list."""
+        self._decoders = self._receiver.decoders
+        self._payload_type = -1
+        """Of the last packet taken."""
         self._sinks: list[FrameSink] = []
         self._established: Address | None = None
         """The source, once others' packets need no second look."""
-        self._decoders: list[Decode | None] = [None] * 128
-        self._event_type = -1
         self._rejected: Counter[str] = Counter()
-        # The lower half only: SRTP's receiver must not meet the first wrap before its first packet (RFC 3711 3.3.1).
-        self._sequence = secrets.randbits(15)
-        self._timestamp = secrets.randbits(32)
-        self._mark = MARKER
-        self._sent = 0
-        self._octets = 0
-        self._ticked_at = now
-        self._last_pcm = b""
-        self._last_payload = b""
-        """What was encoded last: silence is the same object each tick."""
         self._direction = direction
         self._receives = direction.receives
-        self._withhold = not direction.sends
+        self._sender.withhold(not direction.sends)
         self._ever_heard = False
         self._heard_at = now
         self._wait = 0.0
         """Silence (s) at which the next thing is to be told; infinite while none is expected."""
         self._noticed = self._timed_out = False
-        self._receiver = DtmfReceiver(format.codec.clock_rate)
-        self._sender = DtmfSender(format.codec.clock_rate)
-        self._set_format(format)
         self._next_wait()
-
-    def _set_format(self, format: RtpFormat) -> None:
-        self.format = format
-        codec = format.codec
-        self._encode = codec.encoder()
-        self._payload_type = format.payload_type
-        self._step = codec.clock_rate * FRAME_MS // 1000
-        self._last_pcm = b""
-        self._decoders = [None] * 128
-        for payload_type, received in (format.receive or {format.payload_type: codec}).items():
-            if (received.sample_rate, received.clock_rate) == (codec.sample_rate, codec.clock_rate):
-                self._decoders[payload_type] = received.decoder()
-        event_type = format.dtmf_receive_payload_type
-        if event_type is None:
-            event_type = format.dtmf_payload_type
-        self._event_type = -1 if event_type is None else event_type
 
     # -- the leg's side -------------------------------------------------------------------------------------
 
@@ -252,27 +110,23 @@ class RtpSession:
         remote: Address | None = None,
         direction: Direction | None = None,
     ) -> None:
-        """What a re-INVITE (or a late answer) changed. Sequence and timestamps go on.
-
-        Raises ValueError for a codec of another sample or clock rate: frames have one rate for a leg's life."""
+        """What a re-INVITE (or a late answer) changed. Sequence and timestamps go on, except that a codec of another
+        clock rate begins with an SSRC of its own."""
         if format is not None and format != self.format:
-            old, new = self.format.codec, format.codec
-            if (old.sample_rate, old.clock_rate) != (new.sample_rate, new.clock_rate):
-                raise ValueError(
-                    f"{old.name} at {old.sample_rate} Hz can't become {new.name} at {new.sample_rate} Hz"
-                )
-            self._set_format(format)
+            self.format = format
+            self._sender.change(format)
+            self._receiver.set_format(format)
+            self._decoders = self._receiver.decoders
+            self._payload_type = -1
         if remote is not None:
             self.latch.resignal(remote, now)
             self._follow_latch()
         if direction is not None and direction != self._direction:
             self._direction = direction
             self._receives = direction.receives
-            self._withhold = not direction.sends
-            if self._withhold:
-                self._mark = MARKER
+            self._sender.withhold(not direction.sends)
             if not self._receives:
-                self._jitter.reset()
+                self._receiver.jitter.reset()
             self._heard_at = now
             self._noticed = self._timed_out = False
             self._next_wait()
@@ -298,7 +152,7 @@ class RtpSession:
         Raises ValueError for another character, or if the far end takes no telephone events."""
         if self.format.dtmf_payload_type is None:
             raise ValueError("the far end takes no telephone events")
-        self._sender.queue(digits, tone_ms=tone_ms, gap_ms=gap_ms)
+        self._sender.queue_dtmf(digits, tone_ms=tone_ms, gap_ms=gap_ms)
 
     @property
     def can_send_dtmf(self) -> bool:
@@ -308,59 +162,60 @@ class RtpSession:
     def direction(self) -> Direction:
         return self._direction
 
+    @property
+    def ssrc(self) -> int:
+        """Of what we send now."""
+        return self._sender.ssrc
+
     def silent_ms(self, now: float) -> float:
         """Since the last valid packet, or the start (or the end of a hold)."""
         return max(0.0, now - self._heard_at) * 1000
 
     @property
     def quality(self) -> RtpQuality:
-        jitter = self._jitter
+        receiver = self._receiver
+        timeline = receiver.jitter.timeline
         rejected = dict(self._rejected)
         return RtpQuality(
-            packets_received=jitter.timeline.received,
-            packets_sent=self._sent,
-            packets_lost=jitter.timeline.lost,
-            packets_late=jitter.late,
+            packets_received=timeline.sequences.received,
+            packets_sent=self._sender.sent,
+            packets_lost=timeline.sequences.lost,
+            packets_late=receiver.late,
             packets_rejected=sum(rejected.values()) - rejected.get("rtcp", 0),
-            concealed_ms=round(jitter.concealed_ms),
-            jitter_ms=jitter.timeline.jitter_ms,
-            buffer_ms=jitter.delay_ms,
+            concealed_ms=round(receiver.concealed_ms),
+            jitter_ms=timeline.jitter_ms,
+            buffer_ms=receiver.jitter.delay_ms,
             rejected=rejected,
-            loss_bursts=jitter.timeline.gaps,
+            loss_bursts=timeline.sequences.gaps,
+            recovered_ms=round(receiver.recovered_ms),
+            restarts=receiver.restarts,
         )
 
     @property
     def clock_drift_ppm(self) -> float | None:
-        """By how much the far end's clock is faster than ours; None until that could be measured. Not for each tick:
-        half a millisecond of reckoning."""
-        return self._jitter.timeline.drift.ppm
+        """By how much the far end's clock is faster than ours; None until it has been heard for half a minute."""
+        return self._receiver.jitter.timeline.drift.ppm
 
     @property
     def reception(self) -> Reception | None:
         """For RTCP: what came of the present source; None before the first packet."""
-        timeline = self._jitter.timeline
-        if not timeline.started:
+        timeline = self._receiver.jitter.timeline
+        seen = timeline.sequences
+        if seen.ssrc < 0:
             return None
         return Reception(
-            ssrc=timeline.heard_ssrc,
-            highest_sequence=timeline.highest,
-            expected=timeline.expected,
-            received=timeline.received_now,
+            ssrc=seen.ssrc,
+            highest_sequence=seen.highest,
+            expected=seen.expected,
+            received=seen.received_now,
             jitter=timeline.jitter,
-            clock_rate=timeline.clock_rate,
+            clock_rate=timeline.tick_rate,
         )
 
     @property
     def sender(self) -> SenderInfo:
         """For RTCP: what we sent so far."""
-        return SenderInfo(
-            ssrc=self.ssrc,
-            packets=self._sent,
-            octets=self._octets,
-            timestamp=self._timestamp,
-            at=self._ticked_at,
-            clock_rate=self.format.codec.clock_rate,
-        )
+        return self._sender.info
 
     # -- the network's side ---------------------------------------------------------------------------------
 
@@ -371,7 +226,7 @@ class RtpSession:
             return
         payload_type = data[1] & 0x7F
         decode = self._decoders[payload_type]
-        if decode is None and payload_type != self._event_type and payload_type != COMFORT_NOISE:
+        if decode is None and not self._receiver.knows(payload_type):
             self._rejected["rtcp" if is_rtcp(data) else "payload-type"] += 1
             return
         if data[0] == 0x80:
@@ -392,12 +247,17 @@ class RtpSession:
             self._heard_again()
         if not self._receives:
             return
+        if payload_type != self._payload_type:
+            self._turn_to(payload_type)
         if decode is None:
-            self._jitter.push_pause(sequence, timestamp, ssrc)
-            if payload_type == self._event_type:
-                self._tell_digits(self._receiver.receive(payload, timestamp, arrival))
+            self._receiver.take_other(payload_type, sequence, timestamp, ssrc, payload, arrival)
         else:
-            self._jitter.push(sequence, timestamp, ssrc, payload, decode, arrival)
+            self._receiver.jitter.push(sequence, timestamp, ssrc, payload, decode, arrival)
+
+    def _turn_to(self, payload_type: int) -> None:
+        self._payload_type = payload_type
+        self._receiver.turn_to(payload_type)
+        self._next_wait()
 
     def _admit(self, address: Address, ssrc: int, sequence: int, arrival: float) -> bool:
         latch = self.latch
@@ -421,48 +281,15 @@ class RtpSession:
 
     def tick(self, now: float) -> bytes | None:
         """One step of 20 ms: listeners get a frame, the playout gives one. Returns the packet to send to
-        `destination`, or None: on hold, or nobody to send to."""
-        frame = self._jitter.take(now)
+        `destination`, or None: on hold, nobody to send to, or a packet that is not full yet. `further` has more."""
+        frame = self._receiver.take(now)
         for sink in self._sinks:
             sink(frame, now)
         if now - self._heard_at > self._wait:
             self._tell_silence(now)
         if self._receiver.pressed:
-            self._tell_digits(self._receiver.poll(now))
-        self._timestamp = timestamp = (self._timestamp + self._step) & MASK_32
-        self._ticked_at = now
-        if self._withhold or self._sender.busy:
-            return self._tick_without_playout(now, timestamp)
-        pcm = self.playout.take(now)
-        if pcm is not self._last_pcm:
-            self._last_pcm = pcm
-            self._last_payload = self._encode(pcm)
-        return self._audio_packet(timestamp, self._last_payload)
-
-    def _tick_without_playout(self, now: float, timestamp: int) -> bytes | None:
-        silence = self.playout.withhold(now)
-        if self._withhold:
-            self._sender.clear()
-            return None
-        event = self._sender.next(timestamp)
-        event_type = self.format.dtmf_payload_type
-        if event is None or event_type is None:
-            return self._audio_packet(timestamp, self._encode(silence))
-        self._mark = MARKER
-        return self._packet(event_type | (MARKER if event.first else 0), event.timestamp, event.payload)
-
-    def _audio_packet(self, timestamp: int, payload: bytes) -> bytes | None:
-        second = self._payload_type | self._mark
-        self._mark = 0
-        return self._packet(second, timestamp, payload)
-
-    def _packet(self, second: int, timestamp: int, payload: bytes) -> bytes | None:
-        if self.destination is None:
-            return None
-        self._sequence = sequence = (self._sequence + 1) & MASK_16
-        self._sent += 1
-        self._octets += len(payload)
-        return pack_header(0x80, second, sequence, timestamp, self.ssrc) + payload
+            self._receiver.poll(now)
+        return self._sender.tick(now, self.destination is not None)
 
     def _tell_silence(self, now: float) -> None:
         silent_ms = round((now - self._heard_at) * 1000)
@@ -476,13 +303,15 @@ class RtpSession:
             self._on_event(MediaTimedOut(silent_ms, self._ever_heard))
 
     def _next_wait(self) -> None:
-        limit = self._limits.media_s if self._ever_heard else self._limits.first_media_s
+        limits = self._limits
         if not self._receives or self._timed_out:
             self._wait = float("inf")
-        elif self._noticed:
-            self._wait = limit
-        else:
-            self._wait = min(self._limits.notice_s, limit)
+            return
+        limit = limits.media_s if self._ever_heard else limits.first_media_s
+        notice = limits.notice_s
+        if self._receiver.suppressed:
+            limit = notice = max(limit, limits.suppressed_s)
+        self._wait = limit if self._noticed else min(notice, limit)
 
     def _tell_digits(self, digits: list[Digit]) -> None:
         for digit in digits:

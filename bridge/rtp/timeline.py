@@ -1,4 +1,4 @@
-"""One stream's order and timing: sequence numbers and timestamps unwrapped, loss counted, its need of delay measured.
+"""One stream's timing: timestamps unwrapped, jitter and drift measured, and what delay would have all in time.
 
 A packet's *transit* is its arrival less its timestamp: a constant (the two clocks' offset and the path's delay) plus
 what the network added. The least transit of the last seconds is the base; the second-largest of each block of
@@ -9,16 +9,13 @@ from collections import deque
 
 from bridge.audio.frames import FRAME_MS
 from bridge.rtp.drift import DriftMeter
+from bridge.rtp.sequence import Sequences
 
 BLOCK_PACKETS = 50
 """One second at 20 ms a packet."""
 
 WINDOW_BLOCKS = 8
 """How long a burst of jitter is remembered: it tends to come again."""
-
-MAX_DROPOUT = 3000
-MAX_MISORDER = 100
-"""Steps of the sequence number that are still the same stream (RFC 3550 A.1)."""
 
 JUMP_S = 1.0
 """A transit this far off the base is not jitter: the timestamps jumped, or the stream starts anew."""
@@ -34,12 +31,6 @@ DUPLICATE = -1
 MISFIT = -2
 """What `accept` returns instead of a timestamp."""
 
-FIRST_CYCLE = 0x10000
-"""Added to sequence numbers, so that one from before the first packet is not negative."""
-
-SEEN_BITS = (1 << 128) - 1
-"""Duplicates are known among the last 128 packets."""
-
 
 class Timeline:
     """Sans-IO. What comes in is in ticks of the RTP clock, arrivals in seconds (monotonic); what is kept and told, in
@@ -53,8 +44,6 @@ class Timeline:
         "_block_top",
         "_blocks",
         "_divisor",
-        "_expected_before",
-        "_first",
         "_jitter",
         "_jump",
         "_last_transit",
@@ -62,27 +51,32 @@ class Timeline:
         "_max_delay",
         "_min_delay",
         "_peak",
-        "_received_before",
-        "_seen",
-        "_top",
         "base",
         "clock_rate",
         "drift",
         "frame",
-        "gaps",
-        "heard_ssrc",
         "high",
         "low",
         "need",
         "newest",
-        "received",
+        "sequences",
         "ssrc",
         "started",
         "target",
+        "tick_rate",
     )
 
-    def __init__(self, clock_rate: int, min_delay_ms: int, max_delay_ms: int, divisor: int = 1) -> None:
-        """`clock_rate`: ticks a second."""
+    def __init__(
+        self,
+        clock_rate: int,
+        min_delay_ms: int,
+        max_delay_ms: int,
+        divisor: int = 1,
+        sequences: Sequences | None = None,
+    ) -> None:
+        """`clock_rate`: ticks a second. `sequences` counts on what came before."""
+        self.sequences = sequences or Sequences()
+        self.tick_rate = clock_rate
         clock_rate //= divisor
         self.clock_rate = clock_rate
         """Units a second."""
@@ -91,10 +85,6 @@ class Timeline:
         self.frame = clock_rate * FRAME_MS // 1000
         self.started = False
         self.ssrc = -1
-        self.received = 0
-        """Packets, duplicates not counted, since the beginning, restarts included."""
-        self.gaps = 0
-        """Runs of packets that did not come, since the beginning: how bursty the loss is."""
         self.newest = 0
         """Highest timestamp so far, unwrapped, in ticks."""
         self.base = 0.0
@@ -107,37 +97,12 @@ class Timeline:
         self._jump = clock_rate * JUMP_S
         self._leap = clock_rate * LEAP_S
         self._jitter = 0.0
-        self.heard_ssrc = -1
-        """The stream's SSRC, which stays known when `ssrc` is forgotten so that the next packet starts anew."""
-        self._expected_before = self._received_before = 0
-        self._first = self._top = 0
-        self._seen = 0
         self._last_transit = 0.0
         self._peak = 0.0
         self._block = 0
         self._block_least = self._block_second = self._block_top = 0.0
         self._block_least_at = 0.0
         self._blocks: deque[tuple[float, float]] = deque(maxlen=WINDOW_BLOCKS)
-
-    @property
-    def lost(self) -> int:
-        """Packets expected by sequence number and never received, restarts included."""
-        return max(0, self._expected_before + self.expected - self.received)
-
-    @property
-    def expected(self) -> int:
-        """Packets by sequence number since the stream began (anew)."""
-        return self._top - self._first + 1 if self.started else 0
-
-    @property
-    def received_now(self) -> int:
-        """Packets, duplicates not counted, since the stream began (anew)."""
-        return self.received - self._received_before
-
-    @property
-    def highest(self) -> int:
-        """Extended highest sequence number of the stream (RFC 3550 A.1)."""
-        return self._top - FIRST_CYCLE
 
     @property
     def jitter(self) -> float:
@@ -151,13 +116,9 @@ class Timeline:
 
     def start(self, sequence: int, timestamp: int, ssrc: int, arrival: float) -> int:
         """Begin (again) with this packet; returns its unwrapped timestamp."""
-        self._expected_before += self.expected
-        self._received_before = self.received
+        self.sequences.start(sequence, ssrc)
         self.started = True
-        self.ssrc = self.heard_ssrc = ssrc
-        self.received += 1
-        self._first = self._top = sequence + FIRST_CYCLE
-        self._seen = 1
+        self.ssrc = ssrc
         self.newest = timestamp + (1 << 32)
         stamp = self.newest // self._divisor
         self._last_transit = arrival * self.clock_rate - stamp
@@ -180,8 +141,9 @@ class Timeline:
         jump = self._jump
         if ssrc != self.ssrc or not -jump < transit - self.base < jump:
             return MISFIT
-        if not self._count(sequence):
-            return MISFIT if self._far(sequence) else DUPLICATE
+        sequences = self.sequences
+        if not sequences.count(sequence):
+            return MISFIT if sequences.far(sequence) else DUPLICATE
         if ahead > 0:
             self.newest += ahead
         self._jitter += (abs(transit - self._last_transit) - self._jitter) / 16
@@ -207,47 +169,26 @@ class Timeline:
 
     def accept_untimed(self, sequence: int, timestamp: int, ssrc: int) -> int:
         """As `accept` for a packet whose timestamp says nothing of its sending (an event's updates)."""
-        if ssrc != self.ssrc or self._far(sequence):
+        if ssrc != self.ssrc or self.sequences.far(sequence):
             return MISFIT
-        if not self._count(sequence):
+        if not self.sequences.count(sequence):
             return DUPLICATE
         ahead = ((timestamp - self.newest + 0x80000000) & 0xFFFFFFFF) - 0x80000000
         return (self.newest + ahead) // self._divisor
 
-    def note(self, sequence: int, ssrc: int) -> None:
-        """Count a packet of the stream that has nothing to do with its timestamps."""
-        if ssrc == self.ssrc and not self._far(sequence):
-            self._count(sequence)
+    def note(self, sequence: int, ssrc: int) -> bool:
+        """Count a packet of the stream that has nothing to do with its timestamps; False if it is none, or known."""
+        return ssrc == self.ssrc and self.sequences.count(sequence)
 
-    def extend(self, sequence: int) -> int:
-        """The unwrapped sequence number."""
-        return self._top + ((sequence - self._top + 0x8000) & 0xFFFF) - 0x8000
+    @property
+    def newest_stamp(self) -> int:
+        """Highest timestamp so far, unwrapped, in units."""
+        return self.newest // self._divisor
 
-    def _far(self, sequence: int) -> bool:
-        return not -MAX_MISORDER < self.extend(sequence) - self._top < MAX_DROPOUT
-
-    def _count(self, sequence: int) -> bool:
-        """Note the packet as received; False if it was before, or is far off."""
-        step = ((sequence - self._top + 0x8000) & 0xFFFF) - 0x8000
-        if step == 1:
-            self._seen = (self._seen << 1 | 1) & SEEN_BITS
-            self._top += 1
-        elif 0 < step < MAX_DROPOUT:
-            self._seen = (self._seen << step | 1) & SEEN_BITS
-            self._top += step
-            self.gaps += 1
-        elif -MAX_MISORDER < step <= 0:
-            bit = 1 << -step
-            if self._seen & bit:
-                return False
-            self._seen |= bit
-            # A late one fills its gap, takes a piece off its end, or parts it in two.
-            self.gaps += 1 - bool(self._seen & bit << 1) - bool(self._seen & bit >> 1)
-            self._first = min(self._first, self._top + step)
-        else:
-            return False
-        self.received += 1
-        return True
+    def forget(self) -> None:
+        """The next packet begins a new stream, whatever it is."""
+        self.ssrc = -1
+        self.sequences.forget()
 
     def _come_earlier(self, stamp: int, transit: float, arrival: float) -> None:
         if self.base - transit > self._leap:

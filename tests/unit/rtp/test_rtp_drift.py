@@ -76,7 +76,7 @@ def test_twenty_minutes_of_drift_are_unheard(ppm: int, sound: Callable[[int], np
     natural = largest_step(pcm.astype(int))
     assert largest_step(heard[800:]) <= 1.5 * natural
     assert max(delays) <= 60 and min(delays[10:]) >= 5
-    assert buffer.late == buffer.timeline.lost == buffer.concealed_ms == buffer.restarts == 0
+    assert buffer.late == buffer.timeline.sequences.lost == buffer.concealed_ms == buffer.restarts == 0
     assert buffer.timeline.drift.ppm == pytest.approx(ppm, abs=10)
 
 
@@ -104,7 +104,7 @@ def test_loss_and_jitter_are_counted_for_what_they_are(loss: float, part: float)
     rng = random.Random(3)
     gone = {n for n in range(30_000) if rng.random() < loss}
     buffer, heard, delays = listen(vowel(8000), 60, jitter_ms=30, packets=30_000, lost=lambda n: n in gone and n > 10)
-    assert buffer.timeline.lost == pytest.approx(len(gone), abs=10)
+    assert buffer.timeline.sequences.lost == pytest.approx(len(gone), abs=10)
     assert buffer.concealed_ms == pytest.approx(len(gone) * 20, rel=0.25)
     assert buffer.late <= 30
     assert max(delays) <= 150

@@ -104,7 +104,7 @@ def test_steady_stream_is_played_whole_after_the_shortest_delay() -> None:
     run = play(steady(100), 110)
     assert run.whole[:100] == list(range(100))
     assert 20 <= run.delays[50] < 40
-    assert run.buffer.late == run.buffer.timeline.lost == run.buffer.concealed_ms == 0
+    assert run.buffer.late == run.buffer.timeline.sequences.lost == run.buffer.concealed_ms == 0
 
 
 @pytest.mark.parametrize(("sequence", "timestamp"), [(0xFFF0, 0), (0, 0xFFFFFFFF - 1600), (0xFFFF, 0xFFFFFFFF)])
@@ -123,14 +123,14 @@ def test_duplicates_are_played_once() -> None:
     packets = steady(100)
     run = play(packets + [(arrival + 0.004, *rest) for arrival, *rest in packets], 110)
     assert run.whole == list(range(100))
-    assert run.buffer.timeline.received == 100 and run.buffer.late == 0
+    assert run.buffer.timeline.sequences.received == 100 and run.buffer.late == 0
 
 
 def test_lost_packet_is_concealed_and_counted_and_nothing_else_moves() -> None:
     run = play(steady(100, lost=lambda n: n == 50), 110)
     # The frame after the gap is faded over from the invented audio.
     assert set(range(100)) - set(run.whole) <= {50, 51}
-    assert run.buffer.timeline.lost == 1
+    assert run.buffer.timeline.sequences.lost == 1
     assert run.buffer.concealed_ms == 20
     assert run.delays[60] == pytest.approx(run.delays[40])
 
@@ -148,7 +148,7 @@ def test_concealment_goes_on_in_the_callers_sound_and_then_fades() -> None:
 def test_late_packet_is_counted_and_dropped() -> None:
     run = play(steady(100, late_ms=lambda n: 70 if n == 50 else 0), 110)
     assert 50 not in run.whole
-    assert run.buffer.late == 1 and run.buffer.timeline.lost == 0
+    assert run.buffer.late == 1 and run.buffer.timeline.sequences.lost == 0
 
 
 # -- adaptation ---------------------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ def test_pause_of_the_sender_is_silence_and_not_loss() -> None:
     ]
     run = play(packets, 160)
     assert set(run.whole) >= set(range(50)) | set(range(101, 150))
-    assert run.buffer.concealed_ms == 0 and run.buffer.timeline.lost == 0
+    assert run.buffer.concealed_ms == 0 and run.buffer.timeline.sequences.lost == 0
     assert run.delays[150] < 45
 
 
@@ -250,7 +250,7 @@ def test_comfort_noise_packet_silences_at_once() -> None:
         frames.append(buffer.take(now + 0.001))
     last = max(i for i, frame in enumerate(frames) if frame != SILENCE)
     assert frames[last] == speech(9)
-    assert buffer.concealed_ms == 0 and buffer.timeline.lost == 0
+    assert buffer.concealed_ms == 0 and buffer.timeline.sequences.lost == 0
 
 
 def test_audio_beside_event_packets_of_the_same_time_is_played() -> None:
@@ -295,7 +295,7 @@ def test_new_ssrc_is_absorbed_by_its_second_packet() -> None:
         heard.append(buffer.take(now + 0.001))
     assert buffer.restarts == 1
     assert numbered(55) in heard and numbered(97) in heard
-    assert buffer.timeline.lost == 0
+    assert buffer.timeline.sequences.lost == 0
 
 
 def test_stray_packet_of_another_stream_changes_nothing() -> None:
@@ -342,7 +342,7 @@ def test_every_packet_on_time_is_played_once_and_in_order(
     near_loss = {n + 1 for n in gone}
     assert set(range(len(delays))) - gone - near_loss <= set(run.whole)
     assert set(range(len(delays))) - gone <= changed(run)
-    assert run.buffer.timeline.received == len(delays) - len(gone)
+    assert run.buffer.timeline.sequences.received == len(delays) - len(gone)
 
 
 def changed(run: Run) -> set[int]:
@@ -383,7 +383,7 @@ def test_any_packets_at_any_time_never_raise_nor_make_a_wrong_frame(
     for _ in range(40):
         now += 0.02
         assert len(buffer.take(now)) == rates[1] // 50 * 2
-    assert buffer.timeline.lost >= 0 and buffer.late >= 0
+    assert buffer.timeline.sequences.lost >= 0 and buffer.late >= 0
     assert len(buffer._packets) < 400
 
 

@@ -57,7 +57,7 @@ def half(n: int) -> bytes:
 @pytest.mark.parametrize("ms", [10, 20, 40, 60])
 def test_opus_timestamps_of_48_khz_play_without_a_seam_at_16_khz(ms: int) -> None:
     buffer, frames = opus_call("", set(), ms=ms, packets=6000 // ms)
-    assert buffer.late == buffer.timeline.lost == buffer.concealed_ms == 0
+    assert buffer.late == buffer.timeline.sequences.lost == buffer.concealed_ms == 0
     assert all(len(frame) == 640 for frame in frames)
     whole = b"".join(frames)
     assert rms(whole[-32000:]) > 1500
@@ -67,7 +67,7 @@ def test_opus_timestamps_of_48_khz_play_without_a_seam_at_16_khz(ms: int) -> Non
 def test_lost_opus_packets_come_from_the_next_ones_redundancy() -> None:
     lost = set(range(40, 200, 7))
     buffer, _ = opus_call("useinbandfec=1", lost)
-    assert buffer.timeline.lost == len(lost)
+    assert buffer.timeline.sequences.lost == len(lost)
     # An encoder makes it for what is speech to it.
     assert buffer.recovered_ms > 10 * len(lost)
     assert buffer.recovered_ms + buffer.concealed_ms == pytest.approx(20 * len(lost), abs=40)
@@ -125,14 +125,14 @@ def test_pause_is_noise_of_the_level_that_was_told(level: int, cn_packets: int) 
     assert all(len(frame) == 320 for frame in noise)
     assert rms(b"".join(noise)) == pytest.approx(32768 * 10 ** (-level / 20), rel=0.15)
     assert rms(b"".join(after)) == pytest.approx(6000 / 2**0.5, rel=0.05)
-    assert buffer.concealed_ms == buffer.late == buffer.timeline.lost == buffer.restarts == 0
+    assert buffer.concealed_ms == buffer.late == buffer.timeline.sequences.lost == buffer.restarts == 0
 
 
 def test_long_pause_stays_noise_and_ends_at_once() -> None:
     buffer, noise, after = quiet_call(50, pause=500)
     assert all(rms(frame) > 30 for frame in noise)
     assert rms(after[0]) > 3000
-    assert buffer.concealed_ms == buffer.timeline.lost == 0
+    assert buffer.concealed_ms == buffer.timeline.sequences.lost == 0
 
 
 def test_silence_that_is_told_is_digital() -> None:
@@ -195,4 +195,4 @@ def test_break_of_the_stream_is_a_short_gap_without_noise(ssrc: int, sequence: i
     assert all(audible[8:])
     assert largest_step(frames) < 3 * largest_step([sine(n) for n in range(3)])
     assert buffer.delay_ms < 60
-    assert buffer.timeline.lost <= 1
+    assert buffer.timeline.sequences.lost <= 1

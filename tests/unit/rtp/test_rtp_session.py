@@ -143,13 +143,14 @@ def test_garbage_never_raises(datagrams: list[tuple[bytes, bytes]]) -> None:
     assert all(len(frame) == 320 for frame in call.frames)
 
 
-def test_comfort_noise_is_silence_and_keeps_the_call_alive() -> None:
+def test_comfort_noise_is_faint_and_keeps_the_call_alive() -> None:
     call = Call(limits=RtpLimits(media_s=1.0, notice_s=1.0))
     call.talk(20)
     for _ in range(20):
         call.hear(b"\x40", payload_type=13)
         call.wait(0.1)
-    assert heard(call) <= 21
+    faint = b"".join(call.frames[25:])
+    assert 0 < np.abs(np.frombuffer(faint, "<i2").astype(int)).max() < 100
     assert call.events == [SourceChanged(NAMED)]
     assert call.session.quality.concealed_ms == 0
 
@@ -325,14 +326,6 @@ def test_codec_changes_within_the_call() -> None:
     assert abs(int(np.frombuffer(call.frames[-1], "<i2")[80]) - 4000) < 150
     call.hear()
     assert call.session.quality.packets_rejected == 1
-
-
-def test_sample_rate_can_not_change() -> None:
-    call = Call()
-    with pytest.raises(ValueError, match="can't become"):
-        call.session.update(call.now, format=RtpFormat(L16, 96))
-    with pytest.raises(ValueError, match="playout"):
-        RtpSession(RtpFormat(L16, 96), Playout(8000), remote=None, now=0.0, on_event=call.events.append)
 
 
 def test_far_end_that_moved_is_followed() -> None:
