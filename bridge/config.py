@@ -58,6 +58,10 @@ class RtpSettings(Section):
     """A call whose caller never sends RTP ends after this."""
     media_timeout_s: Annotated[float, Field(gt=0)] = 20
     """A call whose RTP stops ends after this; not while it is on hold."""
+    rtcp: bool = True
+    """Send and read reports: without them loss and delay on the far side are not known."""
+    rtcp_mux: bool = False
+    """Offer RTCP on RTP's port (RFC 5761). An offer of it is accepted either way."""
 
     @model_validator(mode="after")
     def _range(self) -> "RtpSettings":

@@ -1,5 +1,7 @@
 """The media of legs that speak RTP: a stream is a port pair, a session and a playout on the media clock."""
 
+import secrets
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -9,10 +11,13 @@ from bridge.audio.codec import find_codec
 from bridge.audio.frames import FrameSink, Unsubscribe
 from bridge.audio.playout import Playout
 from bridge.config import RtpSettings
-from bridge.events import DtmfReceived, LegEvent, MediaLost
+from bridge.events import DtmfReceived, LegEvent, MediaLost, OneWayAudio
 from bridge.legs.base import LegError, LegStateError, MediaQuality, NotCapableError
-from bridge.rtp.mux import RtpEndpoint, RtpMux
+from bridge.legs.media_quality import QualityWatch
+from bridge.rtp.endpoint import RtpEndpoint, Tap
+from bridge.rtp.mux import RtpMux
 from bridge.rtp.ports import PortPair, PortPool, PortsError
+from bridge.rtp.rtcp_session import RtcpSession
 from bridge.rtp.session import (
     DigitReceived,
     Direction,
@@ -53,6 +58,8 @@ class MediaPlane:
     def __init__(self, clock: MediaClock, settings: RtpSettings, *, host: str = "0.0.0.0") -> None:
         self.clock = clock
         self.limits = RtpLimits(first_media_s=settings.first_media_timeout_s, media_s=settings.media_timeout_s)
+        self.reports = settings.rtcp
+        """Whether streams send and read RTCP."""
         self.mux = RtpMux()
         self.ports = PortPool(host, settings.port_min, settings.port_max)
         self._unsubscribe = clock.before_tick(self.mux.poll)
@@ -90,7 +97,11 @@ class MediaStream:
         self._playout = Playout(8000)
         self._session: RtpSession | None = None
         self._endpoint: RtpEndpoint | None = None
+        self._watch: QualityWatch | None = None
         self._quality = MediaQuality()
+        self._frame = b""
+        """The last that listeners were given."""
+        self._tap: Tap | None = None
         self._closed = False
 
     @property
@@ -107,7 +118,14 @@ class MediaStream:
 
     @property
     def quality(self) -> MediaQuality:
-        return self._quality if self._session is None else _quality(self._session)
+        """Of what runs now, or of what ran last."""
+        return self._quality if self._watch is None else self._watch.quality
+
+    def tap(self, tap: Tap | None) -> None:
+        """Show each RTP and RTCP packet of this leg to `tap`, in clear; None ends that."""
+        self._tap = tap
+        if self._endpoint is not None:
+            self._endpoint.tap(tap)
 
     def prepare(self, codec: Codec) -> None:
         """Take the rate of the codec that is agreed on, before anybody uses the playout."""
@@ -138,25 +156,40 @@ class MediaStream:
             limits=self._plane.limits,
         )
         session.listen(self._hear)
-        self._endpoint = self._plane.mux.open(self._pair, session, self._crashed)
-        self._plane.clock.add(self._endpoint, self._crashed)
+        rtcp = None
+        if self._plane.reports:
+            # The name says nothing of us, and is another for each session (RFC 7022).
+            rtcp = RtcpSession(session, cname=secrets.token_urlsafe(12), now=now, unix_time=time.time())
+        endpoint = self._endpoint = self._plane.mux.open(self._pair, session, self._crashed, rtcp=rtcp)
+        endpoint.configure(now, rtcp_to=agreed.remote_rtcp, rtcp_mux=agreed.rtcp_mux, srtp=agreed.srtp)
+        endpoint.tap(self._tap)
+        self._watch = QualityWatch(
+            session,
+            endpoint,
+            codec=agreed.codec.name,
+            ptime_ms=agreed.ptime_ms,
+            now=now,
+            on_one_way=self._on_one_way,
+        )
+        endpoint.observe = self._look
+        self._plane.clock.add(endpoint, self._crashed)
 
     def update(self, agreed: Negotiated) -> None:
         """Go on as a re-INVITE has it. The rate stays (the leg offers and takes no other)."""
-        if self._session is None:
+        if self._session is None or self._endpoint is None or self._watch is None:
             return
+        now = self._plane.clock.time()
         remote = None if agreed.held else _remote(agreed)
-        self._session.update(
-            self._plane.clock.time(),
-            format=_format(agreed),
-            remote=remote,
-            direction=Direction(agreed.direction),
-        )
+        self._session.update(now, format=_format(agreed), remote=remote, direction=Direction(agreed.direction))
+        self._endpoint.configure(now, rtcp_to=agreed.remote_rtcp, rtcp_mux=agreed.rtcp_mux, srtp=agreed.srtp)
+        self._watch.agreed(codec=agreed.codec.name, ptime_ms=agreed.ptime_ms)
 
     def await_media(self) -> None:
         """The call was answered: media that came before, or none, was early."""
-        if self._session is not None:
-            self._session.await_media(self._plane.clock.time())
+        if self._session is not None and self._watch is not None:
+            now = self._plane.clock.time()
+            self._session.await_media(now)
+            self._watch.answered(now)
 
     def take_over(self, other: "MediaStream") -> None:
         """Go on with the ports of `other`, which is over; ours are given back. Listeners and playout stay; `start`
@@ -186,14 +219,23 @@ class MediaStream:
     # -- inside ---------------------------------------------------------------------------------------------
 
     def _stop(self) -> None:
-        if self._session is not None:
-            self._quality = _quality(self._session)
+        if self._watch is not None:
+            self._watch.finish(self._plane.clock.time())
+            self._quality = self._watch.quality
         if self._endpoint is not None:
             self._plane.clock.remove(self._endpoint)
-            self._endpoint.close()
-        self._session = self._endpoint = None
+            self._endpoint.leave()
+        self._session = self._endpoint = self._watch = None
+
+    def _look(self, now: float) -> None:
+        if self._watch is not None:
+            self._watch.look(now, self._frame)
+
+    def _on_one_way(self, event: OneWayAudio) -> None:
+        self.on_event(event)
 
     def _hear(self, pcm: bytes, now: float) -> None:
+        self._frame = pcm
         for sink in self._sinks:
             sink(pcm, now)
 
@@ -235,20 +277,6 @@ def _audio_codec(codec: Codec) -> AudioCodec:
 def _remote(agreed: Negotiated) -> tuple[str, int] | None:
     """Where RTP goes; nowhere yet for a null address (a hold in the old way)."""
     return None if agreed.remote[0] in ("0.0.0.0", "::") else agreed.remote
-
-
-def _quality(session: RtpSession) -> MediaQuality:
-    quality = session.quality
-    return MediaQuality(
-        packets_received=quality.packets_received,
-        packets_sent=quality.packets_sent,
-        packets_lost=quality.packets_lost,
-        packets_late=quality.packets_late,
-        packets_rejected=quality.packets_rejected,
-        concealed_ms=quality.concealed_ms,
-        jitter_ms=quality.jitter_ms,
-        buffer_ms=quality.buffer_ms,
-    )
 
 
 def _ignore(event: StreamEvent) -> None:

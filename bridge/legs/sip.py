@@ -450,10 +450,8 @@ class SipLeg:
         self._state = LegState.UP
         if self._ring_limit is not None:
             self._ring_limit.cancel()
-        early = self._media.running
         self._media.apply()
-        if early:
-            self._media.stream.await_media()
+        self._media.stream.await_media()
         self.tell(Answered())
         self._media.tell_hold()
 

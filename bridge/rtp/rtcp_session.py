@@ -125,7 +125,7 @@ class RtcpSession:
         blocks = self._blocks(now)
         before, self._sent_packets = self._sent_packets[0], (self._sent_packets[1], sender.packets)
         report: RtcpPacket
-        if sender.packets > before:
+        if sender.packets != before:
             elapsed = round((now - sender.at) * sender.clock_rate)
             timestamp = (sender.timestamp + elapsed) & 0xFFFFFFFF
             report = SenderReport(sender.ssrc, self._ntp(now), timestamp, sender.packets, sender.octets, blocks)

@@ -6,6 +6,7 @@ Pure functions between what we want (`LocalMedia`) and session descriptions. To 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from bridge.rtp.srtp_keys import SrtpKeys
 from bridge.sip.errors import NoAudioError, NoCommonCodecError, SdpError
 from bridge.sip.flow import Address
 from bridge.sip.sdp import Attribute, Connection, Direction, MediaDescription, Origin, SessionDescription
@@ -95,6 +96,10 @@ class Negotiated:
     """Ours: `recvonly` and `inactive` mean that we send no audio."""
     held: bool
     """The peer put us on hold: it sends sendonly, inactive, or a null address."""
+    rtcp_mux: bool = False
+    """RTCP goes over RTP's port (RFC 5761)."""
+    srtp: SrtpKeys | None = None
+    """None: in clear."""
 
 
 @dataclass(frozen=True, slots=True)
