@@ -94,7 +94,8 @@ class Call:
     @property
     def contact(self) -> str:
         """Our Contact value, as the peer should see it."""
-        return self.layer.contact(self.named_dialog.flow)
+        dialog = self.named_dialog
+        return self.layer.contact(dialog.flow, secure=dialog.remote_target.scheme == "sips")
 
     @property
     def local_uri(self) -> str:

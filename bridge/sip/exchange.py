@@ -160,13 +160,14 @@ class Exchange:
         number = old.cseq.number + 1 if self._renumber is None else self._renumber()
         changed = {name.lower(): (name, value) for name, value in (fields or {}).items()}
         changed["cseq"] = ("CSeq", f"{number} {old.method}")
-        ours = self._layer.contact(self._path)
+        secure = old.uri.startswith("sips:")
+        ours = self._layer.contact(self._path, secure=secure)
         headers = Headers()
         for name, value in old.headers:
             if name == "Via" or (name in AUTHORIZATION and self._digest is not None):
                 continue
             if name == "Contact" and flow != self._path and value.startswith(ours):
-                headers.add(name, self._layer.contact(flow) + value[len(ours) :])
+                headers.add(name, self._layer.contact(flow, secure=secure) + value[len(ours) :])
             else:
                 headers.add(*changed.pop(name.lower(), (name, value)))
         headers.extend(changed.values())

@@ -53,10 +53,12 @@ class TransactionLayer:
         """Our address as the peer of `flow` should see it."""
         return self.config.advertised(flow) if self.config.advertised else flow.local
 
-    def contact(self, flow: Flow) -> str:
-        """Our Contact value for the peer of `flow`."""
+    def contact(self, flow: Flow, *, secure: bool = False) -> str:
+        """Our Contact value for the peer of `flow`; `secure` in a call to a sips URI (RFC 3261 8.1.1.8)."""
         host, port = self.advertised(flow)
         user = f"{self.config.contact_user}@" if self.config.contact_user else ""
+        if secure:
+            return f"<sips:{user}{format_host(host)}:{port}>"
         transport = "" if flow.transport == "udp" else f";transport={flow.transport}"
         return f"<sip:{user}{format_host(host)}:{port}{transport}>"
 
@@ -79,6 +81,9 @@ class TransactionLayer:
         host, port = self.advertised(flow)
         branch = branch or BRANCH_COOKIE + secrets.token_hex(10)
         via = f"SIP/2.0/{flow.transport.upper()} {format_host(host)}:{port};rport;branch={branch}"
+        if flow.reliable:
+            # The peer's requests to this address may come on the same connection (RFC 5923 5).
+            via += ";alias"
         fields = list(request.headers)
         request.headers = type(request.headers)([("Via", via), *fields])
 

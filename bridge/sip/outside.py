@@ -37,7 +37,7 @@ def build_invite(
     add = request.headers.add
     add("Call-ID", secrets.token_hex(16))
     add("CSeq", "1 INVITE")
-    add("Contact", layer.contact(flow))
+    add("Contact", layer.contact(flow, secure=request.uri.startswith("sips:")))
     request.headers.extend(layer.capabilities_of_invite(offers=sdp is not None))
     if sdp is not None and layer.config.reliable == "required":
         add("Require", "100rel")

@@ -67,6 +67,17 @@ async def test_calls_are_made_and_hung_up_over_tls(authority: Authority) -> None
         assert bob.transports.peer_names(bob.messages[0][2]) == frozenset()
 
 
+async def test_calls_to_sips_uris_are_secure_in_all_they_name(authority: Authority) -> None:
+    tls = TlsSettings(own=authority.issue("pbx.example", "127.0.0.1"), ca=authority.ca)
+    async with phone(tls=tls) as alice, phone(tls=tls, answers=True) as bob:
+        alice.call(alice.transports.flow_to(tls_address(bob), "tls", "pbx.example"), "sips:agent@pbx.example")
+        answered = await alice.next(Answered)
+        asked = parse_message(bob.messages[0][1])
+        for side, contact in ((alice, asked.contact), (bob, answered.response.contact)):
+            assert contact is not None
+            assert str(contact.uri) == f"sips:127.0.0.1:{tls_address(side)[1]}"
+
+
 @pytest.mark.parametrize(
     ("names", "wanted", "expected"),
     [
