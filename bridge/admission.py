@@ -45,7 +45,7 @@ class Admission:
         call's facts out of an INVITE (SipSyntaxError where it can't)."""
         self.trunks = trunks
         self._limits = limits
-        self._now = now
+        self.now = now
         self._clock_lateness_ms = clock_lateness_ms
         self._record = record
         self._describe = describe
@@ -71,7 +71,7 @@ class Admission:
 
     def admit(self, request: Request, flow: Flow) -> Refusal | Verdict | None:
         """For `UserAgentConfig.admit`: None lets a request in that belongs to no call."""
-        now = self._now()
+        now = self.now()
         match = self.trunks.identify(request, flow, now)
         if not isinstance(match, TrunkMatch):
             return match
@@ -91,7 +91,7 @@ class Admission:
 
     def trunk_of(self, request: Request, flow: Flow) -> Trunk | None:
         """The trunk of a request that was let in; None: it is no trunk's."""
-        match = self.trunks.recognise(request, flow, self._now())
+        match = self.trunks.recognise(request, flow, self.now())
         return match.trunk if match is not None else None
 
     # -- room -----------------------------------------------------------------------------------------------
@@ -116,7 +116,7 @@ class Admission:
 
     def takes_outbound(self, trunk: Trunk | None) -> str | None:
         """Why we may not place a call now; counts it on the trunk."""
-        now = self._now()
+        now = self.now()
         problem = self.no_room_on_box(trunk) or self._too_fast(trunk, now)
         if trunk is not None:
             trunk.attempts += 1

@@ -5,6 +5,7 @@ import contextlib
 import gc
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 
 import structlog
 
@@ -21,25 +22,37 @@ from bridge.audio.recording import Recordings, StereoRecorder
 from bridge.audio.vad import VoiceActivity
 from bridge.call import Call, CallServices, refuse
 from bridge.config import Config
+from bridge.dialling import Dialler
 from bridge.events import CallEvent, Cause
-from bridge.legs.base import LegError
-from bridge.legs.media import MediaPlane, MediaUnavailableError
+from bridge.legs.codecs import CODECS
+from bridge.legs.media import MediaPlane
+from bridge.legs.outbound import LegProfile
 from bridge.legs.sip import SipLeg
-from bridge.legs.sip_endpoint import SipEndpoint, SipEndpointSettings, inbound_info
+from bridge.legs.sip_endpoint import SipEndpoint, inbound_info
 from bridge.log import Logs
 from bridge.router import pick_agent
-from bridge.startup import StartError, make_data_dir, only_one, port_problem
+from bridge.sip.errors import TlsError
+from bridge.sip.events import RequestAnswered
+from bridge.sip.flow import Flow
+from bridge.sip.message import Request
+from bridge.startup import StartError, endpoint_settings, make_data_dir, only_one, sip_port_problem
 from bridge.store.call_log import CallLog
 from bridge.store.errors import StoreError
 from bridge.store.retention import attach_recovered, keep_purging
 from bridge.store.store import Store
 from bridge.talkers import AgentError, Progress, Talkers
-from bridge.trunks.guard import Guard
+from bridge.trunks.guard import Ban, Guard
+from bridge.trunks.keeper import TrunkKeeper
+from bridge.trunks.outbound import profile_of
+from bridge.trunks.status import TrunkStatus, moved
 from bridge.trunks.trunks import TrunkError, Trunks, prepare
 
 __all__ = ["Bridge", "StartError"]
 
 log = structlog.get_logger(__name__)
+
+UNREGISTER_S = 2.0
+"""How long registrars get to answer when the bridge stops."""
 
 HANG_UP_S = 5.0
 """After the drain limit: how long the last calls get to hang up properly."""
@@ -55,13 +68,14 @@ class Bridge:
         self._stack = contextlib.AsyncExitStack()
         self._calls: dict[str, Call] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._dialling = 0
         self._state = "starting"
         self.guard = Guard(config.guard)
         self._stop = asyncio.Event()
         self._idle = asyncio.Event()
         self.trunks: Trunks
         self.admission: Admission
+        self.dialler: Dialler
+        self.keeper: TrunkKeeper
         self.talkers: Talkers
         self.clock: MediaClock
         self.voice: VoiceActivity
@@ -122,13 +136,25 @@ class Bridge:
             record=self._record_refused,
             describe=inbound_info,
         )
-        self.sip = SipEndpoint(_endpoint_settings(config), self.media, self._on_incoming, admit=self.admission.admit)
+        self.sip = SipEndpoint(
+            endpoint_settings(config),
+            self.media,
+            self._on_incoming,
+            admit=self.admission.admit,
+            profile_of=self._profile_of,
+            on_answered=self._on_answered,
+        )
+        self.dialler = Dialler(self.sip, self.admission)
         self.sip.agent.refuse_new("Starting", config.limits.retry_after_s)
         try:
             await self.sip.start()
         except OSError as error:
-            raise StartError(port_problem(error, f"sip {config.sip.listen}:{config.sip.port}/udp", "sip")) from error
+            raise StartError(sip_port_problem(error, config.sip)) from error
+        except TlsError as error:
+            raise StartError(f"tls: {error}") from error
         stack.push_async_callback(self.sip.aclose)
+        self.trunks.peer_names = self.sip.transports.peer_names
+        self.sip.transports.accepts = self._takes_connection
 
         try:
             self.store = await Store.open(config.store.url or f"sqlite:///{data_dir / 'offhook.sqlite3'}")
@@ -184,11 +210,26 @@ class Bridge:
         gc.freeze()
         self._state = "up"
         self.sip.agent.accept_new()
+        self.keeper = TrunkKeeper(self.trunks, self.sip.agent, self.sip.transports)
+        self.sip.transports.on_connection_lost = self.keeper.connection_lost
+        self.keeper.start()
+        stack.push_async_callback(self.keeper.aclose)
         watching = loop.create_task(self.admission.watch(), name="admission")
         stack.push_async_callback(_cancelled, watching)
         stack.push_async_callback(self._end_all_calls)
 
     # -- calls that come in ---------------------------------------------------------------------------------
+
+    def _profile_of(self, request: Request, flow: Flow) -> LegProfile | None:
+        trunk = self.admission.trunk_of(request, flow)
+        return None if trunk is None else profile_of(trunk, CODECS)
+
+    def _on_answered(self, event: RequestAnswered) -> None:
+        if not self.keeper.answered(event):
+            log.debug("an answer that nobody waits for", method=event.request.method)
+
+    def _takes_connection(self, address: str) -> bool:
+        return not self.guard.is_banned(address, self.admission.now())
 
     def _on_incoming(self, leg: SipLeg) -> None:
         if leg.media_refusal:
@@ -287,19 +328,11 @@ class Bridge:
         if self.talkers.get(request.agent) is None:
             known = ", ".join(self.talkers.names)
             raise DialRefused(404, "no-such-agent", f"there is no agent {request.agent!r}; known: {known}")
-        problem = self._no_room(request.agent, "")
-        if problem is not None:
-            raise DialRefused(503, "busy", problem)
-        self._dialling += 1
-        try:
-            leg = await self.sip.dial(request.to, from_user=request.from_ or "offhook", timeout_s=request.timeout_s)
-        except MediaUnavailableError as error:
-            raise DialRefused(503, "no-ports", str(error)) from error
-        except LegError as error:
-            raise DialRefused(400, "bad-target", str(error)) from error
-        finally:
-            self._dialling -= 1
-        return self._begin(leg, request.agent).id
+        if self.talkers[request.agent].embedded:
+            problem = self.admission.no_room_to_talk(self.talkers.overloaded)
+            if problem is not None:
+                raise DialRefused(503, "busy", problem)
+        return self._begin(await self.dialler.dial(request), request.agent).id
 
     async def hang_up(self, call_id: str) -> bool:
         call = self._calls.get(call_id)
@@ -307,6 +340,21 @@ class Bridge:
             return False
         call.end(Cause.API_HUNG_UP)
         return True
+
+    def trunk_status(self) -> Sequence[TrunkStatus]:
+        offset_s = time.time() - self.admission.now()
+        return [moved(status, offset_s) for status in self.trunks.status()]
+
+    def register_again(self, trunk: str) -> bool:
+        return self.keeper.retry(trunk)
+
+    def bans(self) -> Sequence[Ban]:
+        now = self.admission.now()
+        offset_s = time.time() - now
+        return [replace(ban, since=ban.since + offset_s, until=ban.until + offset_s) for ban in self.guard.bans(now)]
+
+    def lift_ban(self, source: str) -> bool:
+        return self.guard.lift(source)
 
     # -- stop -----------------------------------------------------------------------------------------------
 
@@ -321,6 +369,8 @@ class Bridge:
         await self._stop.wait()
         self._state = "draining"
         self.sip.agent.refuse_new("Draining", self.config.limits.retry_after_s)
+        # First, so that carriers send new calls elsewhere.
+        await self.keeper.unregister(UNREGISTER_S)
         if not self._calls:
             return
         limit = self.config.limits.drain_s
@@ -365,17 +415,6 @@ class Bridge:
 
 
 # -- parts of the start -------------------------------------------------------------------------------------
-
-
-def _endpoint_settings(config: Config) -> SipEndpointSettings:
-    return SipEndpointSettings(
-        host=config.sip.listen,
-        port=config.sip.port,
-        advertised_address=config.sip.advertised_address,
-        user_agent=config.sip.user_agent,
-        t1_s=config.sip.t1_ms / 1000,
-        retry_after_s=config.limits.retry_after_s,
-    )
 
 
 async def _cancelled(task: "asyncio.Task[None]") -> None:

@@ -1,4 +1,4 @@
-"""The `offhook` command: serve, call, check, version."""
+"""The `offhook` command: serve, call, trunks, bans, check, version."""
 
 import argparse
 import asyncio
@@ -43,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _check(loaded)
         case "call":
             return _call(args, loaded)
+        case "trunks" | "bans":
+            return _view(args, loaded)
         case _:
             return _serve(loaded)
 
@@ -81,6 +83,19 @@ def _call(args: argparse.Namespace, loaded: Loaded) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _view(args: argparse.Namespace, loaded: Loaded) -> int:
+    from bridge.trunks.view import Api, ViewError, lift_ban, show_bans, show_trunks
+
+    api = Api(args.api or f"http://127.0.0.1:{loaded.config.http.port}", loaded.config.data_dir)
+    try:
+        if args.command == "trunks":
+            return show_trunks(api, print)
+        return lift_ban(api, args.lift, print) if args.lift else show_bans(api, print)
+    except ViewError as error:
+        print(f"offhook: {error}", file=sys.stderr)
+        return 1
 
 
 def _check(loaded: Loaded) -> int:
@@ -152,6 +167,13 @@ def _parser() -> argparse.ArgumentParser:
     call.add_argument(
         "--api", metavar="URL", help="the bridge's HTTP address, for the transcript as the agent understood it"
     )
+    api = argparse.ArgumentParser(add_help=False)
+    api.add_argument("--api", metavar="URL", help="the bridge's HTTP address (default: on this machine)")
+    commands.add_parser(
+        "trunks", parents=[config, api], help="show the trunks of the running bridge: registrations, calls, errors"
+    )
+    bans = commands.add_parser("bans", parents=[config, api], help="show who is banned, or lift a ban")
+    bans.add_argument("--lift", metavar="ADDRESS", help="let this address (or IPv6 /64) call again")
     commands.add_parser(
         "check", parents=[config], help="validate the configuration, print every mistake with its place"
     )

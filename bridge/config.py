@@ -9,8 +9,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from bridge.agents.settings import ConversationSettings, EchoSettings
 from bridge.providers.local.settings import EngineSettings
 from bridge.providers.openai_settings import OpenAiSettings
-from bridge.settings import Address, Network, Port, Section
-from bridge.trunks.settings import GuardSettings, Strangers, TrunkSettings
+from bridge.settings import Address, NameServer, Network, Port, Section
+from bridge.trunks.settings import GuardSettings, Hop, Strangers, TrunkSettings
 
 ENV_PREFIX = "OFFHOOK_"
 
@@ -30,11 +30,56 @@ LOOPBACK = ("127.0.0.0/8", "::1/128")
 """Where calls are taken from besides the trunks, once there are any."""
 
 
+class CertificateSettings(Section):
+    """PEM files. The key may stand in the certificate's file, which holds the whole chain, our own first."""
+
+    certificate: Path
+    key: Path | None = None
+
+
+class TlsSettings(Section):
+    """SIP over TLS. The files are read again at SIGHUP."""
+
+    port: Port = 5061
+    """Listened on if there is a certificate."""
+    certificate: Path | None = None
+    key: Path | None = None
+    by_name: dict[str, CertificateSettings] = Field(default_factory=dict)
+    """Further certificates, for peers that ask for these host names (SNI)."""
+    ca: Path | None = None
+    """Whom we trust, as a PEM file; by default whom the system trusts."""
+    client: Literal["none", "request", "require"] = "none"
+    """Whether peers that connect to us must show a certificate that `ca` vouches for. Trunks told by
+    `certificate_names` need `request` or `require`."""
+    verify: bool = True
+    """Whether servers that we connect to must show a valid certificate of the name that we wanted."""
+    advertised_port: Port | None = None
+
+    @model_validator(mode="after")
+    def _pair(self) -> "TlsSettings":
+        if self.key is not None and self.certificate is None:
+            raise ValueError("key without certificate")
+        return self
+
+
 class SipSettings(Section):
     listen: Address = "0.0.0.0"
+    more_listen: tuple[Address, ...] = ()
+    """Further addresses, e.g. `::` for IPv6."""
     port: Port = 5060
+    """Of UDP and TCP."""
+    udp: bool = True
+    tcp: bool = True
     advertised_address: Address | None = None
-    """Address written into Contact and SDP; by default the one the peer is reached from."""
+    """Address written into Contact, Via and SDP for peers beyond the NAT; by default the one they reach us by."""
+    advertised_port: Port | None = None
+    """Where NAT maps our port to another one."""
+    local_networks: tuple[Network, ...] = ()
+    """Peers on our side of the NAT: they are shown our own address."""
+    outbound_proxy: Hop = ""
+    """Calls that no trunk is named for go to this hop first (SIP URI or host)."""
+    nameservers: tuple[NameServer, ...] = ()
+    """Addresses of name servers, with a port if it is not 53; by default the system's."""
     allow_from: tuple[Network, ...] | None = None
     """Networks that calls are taken from though they are no trunk's. Not given: loopback and private networks until
     there are trunks, then loopback alone."""
@@ -149,6 +194,7 @@ class Config(BaseSettings):
     data_dir: Path = Path("data")
     """Database, recordings, phrase cache, API key. Relative to the working directory."""
     sip: SipSettings = SipSettings()
+    tls: TlsSettings = TlsSettings()
     guard: GuardSettings = GuardSettings()
     rtp: RtpSettings = RtpSettings()
     http: HttpSettings = HttpSettings()
@@ -186,6 +232,8 @@ class Config(BaseSettings):
             for i, route in enumerate(self.routes)
             if route.agent not in self.agents
         ]
+        if not (self.sip.udp or self.sip.tcp or self.tls.certificate):
+            problems.append("sip: neither udp nor tcp nor a certificate for TLS: there is nothing to listen on")
         names = [trunk.name for trunk in self.trunks]
         problems += [
             f"routes[{i}].trunk: there is no trunk {route.trunk!r}; known: {', '.join(names) or 'none'}"

@@ -26,6 +26,16 @@ def _address(value: str) -> str:
     return value
 
 
+def _name_server(value: str) -> str:
+    host, _, port = value.rpartition(":") if value.startswith("[") or value.count(":") == 1 else (value, "", "")
+    ipaddress.ip_address((host or value).strip("[]"))
+    if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise ValueError(f"{port!r} is no port")
+    return value
+
+
+NameServer = Annotated[str, AfterValidator(_name_server)]
+"""`address`, `address:port` or `[IPv6 address]:port`."""
 Network = Annotated[str, AfterValidator(_network)]
 Address = Annotated[str, AfterValidator(_address)]
 Port = Annotated[int, Field(ge=1, le=65535)]

@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from bridge.trunks.guard import Ban
+from bridge.trunks.status import TrunkStatus
+
 
 @dataclass(frozen=True, slots=True)
 class LiveCall:
@@ -28,13 +31,17 @@ class DialRequest:
     """A call to be made: whom to dial, and the agent that talks once they answer."""
 
     to: str
-    """SIP URI."""
+    """SIP URI, or a number for a trunk to call."""
     agent: str
     """An agent of the configuration; the API has not checked that there is one."""
     from_: str = ""
     """User part or number to call from; empty: the bridge's default."""
     timeout_s: float = 30.0
     """Give up when nobody has answered by then."""
+    trunk: str = ""
+    """The trunk to call by; empty: straight to the URI."""
+    headers: tuple[tuple[str, str], ...] = ()
+    """X- headers for the INVITE, as far as the trunk allows them."""
 
 
 class DialRefused(Exception):
@@ -65,4 +72,20 @@ class BridgeControl(Protocol):
 
     async def hang_up(self, call_id: str) -> bool:
         """End the call; False if no such call is live. Returns when the end is under way."""
+        ...
+
+    def trunk_status(self) -> Sequence[TrunkStatus]:
+        """Every configured trunk; times are Unix times (s)."""
+        ...
+
+    def register_again(self, trunk: str) -> bool:
+        """Don't wait for a registration's next attempt; False: no such trunk registers."""
+        ...
+
+    def bans(self) -> Sequence[Ban]:
+        """The bans that stand; times are Unix times (s)."""
+        ...
+
+    def lift_ban(self, source: str) -> bool:
+        """End the ban of an address or IPv6 /64; False: it is not banned. ValueError for what is no address."""
         ...

@@ -104,17 +104,44 @@ class DialIn(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         populate_by_name=True,
-        json_schema_extra={"examples": [{"to": "sip:+4930123456@192.168.1.5", "agent": "receptionist"}]},
+        json_schema_extra={
+            "examples": [
+                {"to": "sip:+4930123456@192.168.1.5", "agent": "receptionist"},
+                {"to": "+4930123456", "trunk": "carrier", "agent": "receptionist"},
+            ]
+        },
     )
 
     # No character that could end the URI inside a SIP header.
-    to: Annotated[str, Field(max_length=256, pattern=r"^sip:[^\s<>\",\x00-\x20\x7f]+$")]
+    to: Annotated[
+        str,
+        Field(
+            max_length=256,
+            pattern=r"^(sips?:[^\s<>\",\x00-\x20\x7f]+|\+?[0-9A-D*#(][0-9A-D*# ().\/-]*)$",
+            description="A SIP URI, or with `trunk` a number.",
+        ),
+    ]
     agent: Annotated[str, Field(min_length=1, max_length=64)]
     from_: Annotated[str, Field(alias="from", max_length=64, pattern=r"^[\w.+*#-]*$")] = ""
     timeout_s: Annotated[float, Field(ge=1, le=300)] = 30
+    trunk: Annotated[str, Field(max_length=64, description="The trunk to call by; empty: straight to the URI.")] = ""
+    headers: Annotated[
+        dict[
+            Annotated[str, Field(pattern=r"^[Xx]-[A-Za-z0-9_-]{1,62}$")],
+            Annotated[str, Field(max_length=512, pattern=r"^[^\x00-\x1f\x7f]*$")],
+        ],
+        Field(max_length=20, description="X- headers for the INVITE, as far as the trunk's `allow_headers` go."),
+    ] = Field(default_factory=dict)
 
     def request(self) -> DialRequest:
-        return DialRequest(to=self.to, agent=self.agent, from_=self.from_, timeout_s=self.timeout_s)
+        return DialRequest(
+            to=self.to,
+            agent=self.agent,
+            from_=self.from_,
+            timeout_s=self.timeout_s,
+            trunk=self.trunk,
+            headers=tuple(self.headers.items()),
+        )
 
 
 class Dialled(BaseModel):

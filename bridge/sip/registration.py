@@ -54,6 +54,8 @@ class RegistrationTiming:
     max_retry_s: float = 180.0
     refused_retry_s: float = 900.0
     """Wait after a refusal (403, a wrong password): soon again would be taken for an attack."""
+    reconnect_s: float = 2.0
+    """A registration whose connection is lost is renewed within it, at a random moment."""
     max_retry_after_s: float = 3600.0
     """Longer ones are cut."""
     pace_s: float = 0.02
@@ -173,6 +175,13 @@ class Registrations:
         registration = self._all.get(name)
         if registration is not None and registration.key is None and not registration.leaving:
             self._wait_until(registration, now)
+
+    def lost(self, flow: Flow, now: float) -> None:
+        """A connection has ended: calls come over it no more, so what is registered by it is registered again."""
+        for registration in self._all.values():
+            used = registration.flow
+            if used is not None and _same_way(used, flow) and registration.key is None and not registration.leaving:
+                self._wait_until(registration, now + self._rng.random() * self._timing.reconnect_s)
 
     def located(self, name: str, flows: Sequence[Flow], now: float) -> None:
         """The ways to the registrar, the preferred first."""

@@ -92,6 +92,11 @@ class Guard:
         self._fail(source, known, now, "too many requests", CHALLENGED)
         return False
 
+    def is_banned(self, address: str, now: float) -> bool:
+        """Whether a ban stands; counts nothing."""
+        banned = self._bans.get(source_of(address))
+        return banned is not None and now < banned.until
+
     def failed(self, address: str, now: float, why: str, weight: float = 1.0) -> bool:
         """Count a refused request. True: the address is banned from now on."""
         source = source_of(address)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from urllib.parse import quote
 
 from bridge.legs.outbound import LegProfile, OutboundCall
 from bridge.sip.errors import SipSyntaxError
@@ -75,17 +76,13 @@ def outbound_call(
     replaced = {name.lower() for name, _ in headers}
     added += [(name, value) for name, value in settings.headers.items() if name.lower() not in replaced]
     target = _target(trunk, to)
-    route = []
-    if settings.outbound_proxy:
-        route.append(f"<{settings.outbound_proxy}>" if ";lr" in settings.outbound_proxy else _loose(trunk))
-    if trunk.registration is not None:
-        route += trunk.registration.service_route
+    service_route = trunk.registration.service_route if trunk.registration is not None else ()
     return OutboundCall(
         target=str(target),
         from_=_ANONYMOUS if settings.anonymous else ours,
         next_hop=settings.next_hop,
         transport=settings.transport,
-        route=tuple(route),
+        route=(*settings.route, *service_route),
         headers=(*added, *headers),
         max_redirects=settings.follow_redirects,
         profile=profile,
@@ -114,11 +111,6 @@ def _parsed(text: str) -> Uri:
         raise DialError(f"{text!r} can't be called: {error}") from error
 
 
-def _loose(trunk: Trunk) -> str:
-    return f"<{trunk.settings.outbound_proxy};lr>"
-
-
 def _user(text: str) -> str:
     """As the user part of a URI: what may not stand there is escaped (RFC 3261 25.1)."""
-    return "".join(letter if letter.isalnum() and letter.isascii() or letter in "-_.!~*'()&=+$,;?/%" else
-                   "".join(f"%{byte:02X}" for byte in letter.encode()) for letter in text)  # fmt: skip
+    return quote(text, safe="!*'()&=+$,;?/%")

@@ -185,6 +185,14 @@ class TrunkSettings(PasswordSource):
         return f"sip:{self.host}{self.port_text}{self.transport_text}"
 
     @property
+    def route(self) -> tuple[str, ...]:
+        """Route values of our requests: the outbound proxy, as a loose router."""
+        if not self.outbound_proxy:
+            return ()
+        proxy = self.outbound_proxy
+        return (f"<{proxy}>" if Uri.parse(proxy).is_loose_router else f"<{proxy};lr>",)
+
+    @property
     def port_text(self) -> str:
         return "" if self.port is None else f":{self.port}"
 

@@ -1,6 +1,6 @@
 """What is shown of a trunk: its registration, whether it answers, its calls."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from bridge.sip.registration import RegistrationStatus
@@ -40,3 +40,15 @@ class TrunkStatus:
     last_error: str
     last_error_at: float | None
     """On the clock of `now`."""
+
+
+def moved(status: TrunkStatus, offset_s: float) -> TrunkStatus:
+    """The same with every time moved: to another clock."""
+
+    def at(time: float | None) -> float | None:
+        return None if time is None else time + offset_s
+
+    registration = status.registration
+    if registration is not None:
+        registration = replace(registration, until=at(registration.until), next_at=at(registration.next_at))
+    return replace(status, registration=registration, last_error_at=at(status.last_error_at))

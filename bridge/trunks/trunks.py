@@ -191,7 +191,7 @@ class Trunks:
     ) -> None:
         """`peer_names` gives the names in the client certificate of a TLS flow."""
         self.guard = guard
-        self._peer_names = peer_names
+        self.peer_names = peer_names
         self._trunks: dict[str, Trunk] = {}
         self._digest = DigestServer(realm, self._secret, nonce_lifetime_s=nonce_lifetime_s)
         self.apply(prepared, allow_from=allow_from, strangers=strangers)
@@ -281,8 +281,8 @@ class Trunks:
             self._by_address[address] = found
         if found:
             return TrunkMatch(*_pick(found, request))
-        if flow.transport == "tls" and self._certificates and self._peer_names is not None:
-            names = {name.lower() for name in self._peer_names(flow)}
+        if flow.transport == "tls" and self._certificates and self.peer_names is not None:
+            names = {name.lower() for name in self.peer_names(flow)}
             for wanted, trunk in self._certificates:
                 if any(_bears(name, wanted) for name in names):
                     return TrunkMatch(trunk, "certificate")

@@ -18,6 +18,8 @@ from bridge.api.services import ApiSettings
 from bridge.events import CallAnswered, CallEnded, CallEvent, CallStarted, Cause, TurnDelays, TurnEnded
 from bridge.store.call_log import CallLog
 from bridge.store.store import Store
+from bridge.trunks.guard import Ban
+from bridge.trunks.status import TrunkStatus
 
 KEY = "the-key-of-these-tests-0123456789"
 T0 = 1_790_000_000.0
@@ -32,6 +34,9 @@ class MadeUpBridge:
         self.calls: dict[str, LiveCall] = {}
         self.dialled: list[DialRequest] = []
         self.refusal: DialRefused | None = None
+        self.trunks: list[TrunkStatus] = []
+        self.registered: list[str] = []
+        self.banned: dict[str, Ban] = {}
 
     def ready(self) -> tuple[bool, Sequence[str]]:
         return not self.reasons, self.reasons
@@ -52,6 +57,21 @@ class MadeUpBridge:
             return False
         self.end(call_id, Cause.API_HUNG_UP)
         return True
+
+    def trunk_status(self) -> Sequence[TrunkStatus]:
+        return self.trunks
+
+    def register_again(self, trunk: str) -> bool:
+        self.registered.append(trunk)
+        return any(one.name == trunk and one.registration is not None for one in self.trunks)
+
+    def bans(self) -> Sequence[Ban]:
+        return list(self.banned.values())
+
+    def lift_ban(self, source: str) -> bool:
+        if source == "nobody":
+            raise ValueError("'nobody' is no address")
+        return self.banned.pop(source, None) is not None
 
     def begin(
         self,

@@ -1,0 +1,144 @@
+"""Calls that we make: for who asks by the API, and on behalf of a caller who is to be handed on."""
+
+import secrets
+from collections.abc import Sequence
+
+from bridge.admission import Admission
+from bridge.api.control import DialRefused, DialRequest
+from bridge.events import LegEnded, LegEvent
+from bridge.legs.base import Leg, LegError
+from bridge.legs.codecs import CODECS
+from bridge.legs.media import MediaUnavailableError
+from bridge.legs.outbound import OutboundCall
+from bridge.legs.sip import SipLeg
+from bridge.legs.sip_endpoint import SipEndpoint
+from bridge.sip.errors import SipSyntaxError
+from bridge.sip.uri import Uri, format_host
+from bridge.trunks.outbound import DialError, asked_headers, is_number, outbound_call, profile_of
+from bridge.trunks.trunks import Trunk
+
+DEFAULT_CALLER = "offhook"
+
+
+class Dialler:
+    """Finds the trunk, asks admission, and has the endpoint send the INVITE."""
+
+    def __init__(self, endpoint: SipEndpoint, admission: Admission) -> None:
+        self._endpoint = endpoint
+        self._admission = admission
+        self._trunks = admission.trunks
+
+    async def dial(self, request: DialRequest) -> SipLeg:
+        """The leg, which rings. It is not counted as live: the call that takes it is. Raises DialRefused."""
+        trunk: Trunk | None = None
+        try:
+            if request.trunk:
+                trunk = self._trunks.get(request.trunk)
+                if trunk is None:
+                    known = ", ".join(one.name for one in self._trunks) or "none"
+                    raise DialRefused(404, "no-such-trunk", f"there is no trunk {request.trunk!r}; known: {known}")
+                headers = asked_headers(trunk, request.headers)
+                call = outbound_call(
+                    trunk, request.to, profile=profile_of(trunk, CODECS), caller=request.from_, headers=headers
+                )
+            else:
+                if request.headers:
+                    raise DialError("headers need a trunk that allows them (allow_headers)")
+                call = _direct(request.to, request.from_)
+            return await self._place(call, trunk, request.timeout_s)
+        except DialError as error:
+            raise DialRefused(400, "bad-target", str(error)) from error
+        except MediaUnavailableError as error:
+            raise DialRefused(503, "no-ports", str(error)) from error
+        except _NoRoomError as error:
+            raise DialRefused(503, "busy", str(error)) from error
+        except LegError as error:
+            raise DialRefused(400, "bad-target", str(error)) from error
+
+    async def on_behalf(
+        self, target: str, caller: Leg, *, headers: Sequence[tuple[str, str]] = (), timeout_s: float
+    ) -> Leg:
+        """A second leg for `caller`: `target` is a URI, or a number for the way that the caller came by. It counts as
+        a live call of its trunk until it ends. Raises LegError."""
+        info = caller.info
+        trunk = self._trunks.get(info.trunk)
+        theirs = info.from_ if info.direction == "inbound" else info.to
+        ours = info.to if info.direction == "inbound" else info.from_
+        try:
+            if trunk is not None and trunk.settings.host and _is_its(trunk, target):
+                call = outbound_call(
+                    trunk,
+                    target,
+                    profile=profile_of(trunk, CODECS),
+                    caller=trunk.settings.caller if not trunk.settings.diversion else theirs,
+                    headers=headers,
+                    diverted_by=ours,
+                )
+            elif target.startswith(("sip:", "sips:")):
+                call = _direct(target, theirs, headers)
+                trunk = None
+            else:
+                host, _, port = info.peer.rpartition(":")
+                call = _direct(f"sip:{target}@{format_host(host.strip('[]'))}:{port}", theirs, headers)
+            leg = await self._place(call, trunk, timeout_s)
+        except (DialError, MediaUnavailableError) as error:
+            raise LegError(str(error)) from error
+        self._count(leg, trunk)
+        return leg
+
+    async def _place(self, call: OutboundCall, trunk: Trunk | None, timeout_s: float) -> SipLeg:
+        admission = self._admission
+        problem = admission.takes_outbound(trunk)
+        if problem is not None:
+            raise _NoRoomError(problem)
+        # Held while names are looked up: many requests at once must not pass the limit together.
+        place = f"dialling {secrets.token_hex(8)}"
+        admission.began(place, trunk.name if trunk is not None else "", embedded=False)
+        try:
+            return await self._endpoint.place(call, timeout_s=timeout_s)
+        except LegError as error:
+            if trunk is not None:
+                trunk.failed(f"INVITE: {error}", admission.now())
+            raise
+        finally:
+            admission.ended(place)
+
+    def _count(self, leg: Leg, trunk: Trunk | None) -> None:
+        place = f"second leg {secrets.token_hex(8)}"
+        self._admission.began(place, trunk.name if trunk is not None else "", embedded=False)
+
+        def on_event(event: LegEvent) -> None:
+            if isinstance(event, LegEnded):
+                self._admission.ended(place)
+
+        leg.subscribe(on_event)
+
+
+class _NoRoomError(LegError):
+    """A limit is reached."""
+
+
+def _direct(to: str, caller: str, headers: Sequence[tuple[str, str]] = ()) -> OutboundCall:
+    if not to.startswith(("sip:", "sips:")):
+        raise DialError(f"{to!r} is not a SIP URI: a number needs a trunk to be called by")
+    try:
+        uri = Uri.parse(to)
+    except SipSyntaxError as error:
+        raise DialError(f"{to!r} is not a SIP URI: {error}") from error
+    return OutboundCall(
+        target=to,
+        from_=caller or DEFAULT_CALLER,
+        headers=tuple(headers),
+        shown_from=caller or DEFAULT_CALLER,
+        shown_to=uri.user_text or uri.host,
+    )
+
+
+def _is_its(trunk: Trunk, target: str) -> bool:
+    """Whether a target is to be called by the trunk: a number, or a user at its host."""
+    if is_number(target) or not target.startswith(("sip:", "sips:")):
+        return True
+    try:
+        return Uri.parse(target).host in (trunk.settings.host, trunk.settings.from_host)
+    except SipSyntaxError:
+        return False
