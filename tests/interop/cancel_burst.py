@@ -1,4 +1,4 @@
-"""An INVITE and its CANCEL in one burst, from a plain socket."""
+"""An INVITE and its CANCEL right behind it, from a plain socket."""
 
 import re
 import socket
@@ -6,8 +6,9 @@ import socket
 _OFFER = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 9 RTP/AVP 0\r\n"
 
 
-def cancel_at_once(sip_port: int, call_id: str) -> int:
-    """Send both, then do what the INVITE's final response asks for: ACK, and BYE if the answer was faster.
+def cancel_at_once(sip_port: int, call_id: str, *, after_trying: bool = False) -> int:
+    """Send both, the CANCEL behind the 100 if asked to, then do what the INVITE's final response asks for: ACK, and
+    BYE if the answer was faster.
 
     Returns that response's status: 487 or 200. AssertionError for any other, or if the CANCEL gets no 200."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
@@ -33,6 +34,8 @@ def cancel_at_once(sip_port: int, call_id: str) -> int:
             sock.send(("\r\n".join(lines) + "\r\n\r\n" + body).encode())
 
         send("INVITE", 1, "invite", _OFFER)
+        if after_trying:
+            assert _status(sock.recv(65535).decode()) == (100, "INVITE")
         send("CANCEL", 1, "invite")
         finals: dict[str, int] = {}
         while finals.keys() != {"INVITE", "CANCEL"}:

@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +65,15 @@ class Sipp:
             self._process = subprocess.Popen(
                 command, cwd=self._folder, stdin=subprocess.DEVNULL, stdout=screen, stderr=subprocess.STDOUT
             )
+
+    def wait_until_listening(self) -> "Sipp":
+        """For the called side, before it is called: a refused datagram ends a call at once."""
+        wanted = f":{self.port:04X} "
+        until = time.monotonic() + 10
+        while wanted not in Path("/proc/net/udp").read_text():
+            assert time.monotonic() < until, f"SIPp does not listen:\n{self._report()}"
+            time.sleep(0.01)
+        return self
 
     def call_id(self, number: int = 1) -> str:
         """The SIP Call-ID of call 1, 2, ..."""
