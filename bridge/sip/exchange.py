@@ -85,14 +85,13 @@ class Exchange:
     def _send(self, request: Request, flow: Flow, now: float) -> ClientTransaction:
         layer = self._layer
         self._path, self._proceeding = flow, False
-        bare = request.headers
         layer.add_via(request, flow)
         data = request.serialise()
         if not flow.reliable and not self._no_stream and len(data) > layer.config.max_udp_bytes:
             stream = layer.config.stream_flow(flow) if layer.config.stream_flow is not None else None
             if stream is not None:
                 flow = stream
-                request.headers = bare
+                request.headers = Headers(field for field in request.headers if field[0] != "Via")
                 layer.add_via(request, flow)
                 data = request.serialise()
         self.request, self.flow = request, flow

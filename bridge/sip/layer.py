@@ -84,8 +84,7 @@ class TransactionLayer:
         if flow.reliable:
             # The peer's requests to this address may come on the same connection (RFC 5923 5).
             via += ";alias"
-        fields = list(request.headers)
-        request.headers = type(request.headers)([("Via", via), *fields])
+        request.headers.prepend("Via", via)
 
     def invite(self, request: Request, flow: Flow, user: ResponseUser, now: float, data: bytes = b"") -> InviteClient:
         """Send an INVITE that has its Via. `data`: it, serialised, where it is at hand."""

@@ -50,6 +50,8 @@ for _short, _name in _COMPACT.items():
     _NAMES[_short] = _NAMES[_short.upper()] = (_name.lower(), _name)
 
 # A NUL may stand in a quoted string, escaped (RFC 4475 3.1.1.2).
+_LENGTH = ("Content-Length", "content-length", "l", "L")
+
 _FORBIDDEN = re.compile(r"[\r\n]|(?<!\\)\x00")
 _CSEQ = re.compile(r"\s*+([0-9]{1,10})\s++(\S++)\s*+")
 _RETRY_AFTER = re.compile(r"([0-9]{1,9})(?![0-9])")
@@ -73,6 +75,15 @@ def _named(name: str) -> tuple[str, str]:
     return stripped.lower(), stripped
 
 
+def _field(name: str, value: str) -> tuple[str, str, str]:
+    """Key, spelling and value of a field. Raises SipSyntaxError for what can't be one."""
+    # Thirty fields a message: the pattern is for those that need it.
+    if ("\n" in value or "\r" in value or "\0" in value) and _FORBIDDEN.search(value):
+        raise SipSyntaxError(f"line break or NUL in the value of {name}", value)
+    key, spelling = _NAMES.get(name) or _named(name)
+    return key, spelling, value.strip(" \t")
+
+
 class Headers:
     """Header fields in order. Names compare without case, compact forms equal their long ones."""
 
@@ -85,17 +96,21 @@ class Headers:
 
     def add(self, name: str, value: str) -> None:
         """Append a field. Raises SipSyntaxError for a malformed name or a value that holds a line break."""
-        if _FORBIDDEN.search(value):
-            raise SipSyntaxError(f"line break or NUL in the value of {name}", value)
-        key, spelling = _named(name)
-        self._fields.append((key, spelling, value.strip(" \t")))
+        self._fields.append(_field(name, value))
+
+    def prepend(self, name: str, value: str) -> None:
+        """Put a field before all others. Raises as `add` does."""
+        self._fields.insert(0, _field(name, value))
+
+    def copy_from(self, source: "Headers", names: Iterable[str]) -> None:
+        """Append the fields of `source` that have one of these names, as we write them."""
+        self._fields += [entry for entry in source._fields if entry[1] in names]
 
     def replace_first(self, name: str, value: str) -> None:
         """Put `value` in place of the first field of this name, which must be there."""
-        key, _ = _named(name)
-        index = next(i for i, entry in enumerate(self._fields) if entry[0] == key)
-        self.add(name, value)
-        self._fields[index] = self._fields.pop()
+        field = _field(name, value)
+        index = next(i for i, entry in enumerate(self._fields) if entry[0] == field[0])
+        self._fields[index] = field
 
     def get(self, name: str) -> str | None:
         """The first field's value as written, or None."""
@@ -109,6 +124,10 @@ class Headers:
         """Each field's value as written, one per header line."""
         key = _NAMES[name][0] if name in _NAMES else name.lower()
         return [entry[2] for entry in self._fields if entry[0] == key]
+
+    def keys(self) -> list[str]:
+        """The names in lower case, in order, one per header line."""
+        return [entry[0] for entry in self._fields]
 
     def items_of(self, name: str) -> list[str]:
         """The items of a list-valued field (Via, Route, Allow, Supported, ...), over all its lines, split at commas.
@@ -190,7 +209,10 @@ class _FieldAccess:
     @property
     def via(self) -> Via:
         """The topmost hop."""
-        items = split_list(self._required("Via"))
+        value = self._required("Via")
+        if "," not in value:
+            return Via.parse(value)
+        items = split_list(value)
         if not items:
             raise SipSyntaxError("missing header", "Via")
         return Via.parse(items[0])
@@ -269,17 +291,18 @@ class Response(_FieldAccess):
         return _encode(f"SIP/2.0 {self.status} {self.reason}", self.headers, self.body, self.charset)
 
 
+_ECHOED = ("Via", "From", "To", "Call-ID", "CSeq")
+
+
 def make_response(request: Request, status: int, reason: str = "", *, to_tag: str = "") -> Response:
     """A response with what RFC 3261 8.2.6.2 copies from the request; `to_tag` is added unless To has one."""
     if _FORBIDDEN.search(reason):
         raise SipSyntaxError("line break or NUL in a reason phrase", reason)
     response = Response(status, reason or REASONS.get(status, "Unknown"), charset=request.charset)
     headers = response.headers
-    for name, value in request.headers:
-        if name in ("Via", "From", "Call-ID", "CSeq") or (name == "Timestamp" and status == 100):
-            headers.add(name, value)
-        elif name == "To":
-            headers.add(name, f"{value};tag={to_tag}" if to_tag and _takes_tag(request) else value)
+    headers.copy_from(request.headers, _ECHOED if status > 100 else (*_ECHOED, "Timestamp"))
+    if to_tag and _takes_tag(request):
+        headers.replace_first("To", f"{request.headers.get('To')};tag={to_tag}")
     return response
 
 
@@ -348,10 +371,7 @@ def parse_message(data: bytes, *, max_headers: int = DEFAULT_MAX_HEADERS) -> Req
         try:
             if not colon:
                 raise SipSyntaxError("header line without a colon", line)
-            if _NAMES.get(name, ("", ""))[0] == "content-length" or name.strip(" \t").lower() in (
-                "content-length",
-                "l",
-            ):
+            if name in _LENGTH or (name not in _NAMES and name.strip(" \t").lower() in _LENGTH):
                 value = value.strip(" \t")
                 fault = fault or ("Conflicting Content-Length" if length not in (None, value) else "")
                 length = value
@@ -384,8 +404,9 @@ def check(message: Request | Response) -> None:
         for name in ("Via", "From", "To", "Call-ID", "CSeq"):
             if not message.headers.get(name):
                 raise MalformedMessage(f"Missing {name} Header", request=request)
+        keys = message.headers.keys()
         for name in _ONCE:
-            if len(message.headers.get_all(name)) > 1:
+            if keys.count(name.lower()) > 1:
                 raise MalformedMessage(f"Repeated {name} Header", request=request)
         for part, name in ((message.from_, "From"), (message.to, "To")):
             if part.tag == "":
