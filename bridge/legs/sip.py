@@ -34,6 +34,7 @@ from bridge.legs.base import (
 from bridge.legs.media import MediaCrashed, MediaExpired, MediaStream
 from bridge.legs.sip_dtmf import DtmfMode, InfoDigits, parse_info
 from bridge.legs.sip_media import SipMedia
+from bridge.legs.sip_reoffer import SipReoffers
 from bridge.legs.sip_transfer import SipTransfers, TransferWay
 from bridge.sip import events as sip
 from bridge.sip.agent import UserAgent
@@ -98,6 +99,7 @@ class SipLeg:
         self._info = info
         self._flow = flow
         self._media = SipMedia(stream, local, self.tell)
+        self._reoffers = SipReoffers(self, self._media)
         self._transfers = SipTransfers(self)
         self._digits = InfoDigits(self._send_info)
         self._events_heard = False
@@ -107,7 +109,6 @@ class SipLeg:
         self._ended: LegEnded | None = None
         self._confirmed = asyncio.Event()
         """The ACK has come (or the call has ended): only then may the session be changed."""
-        self._reoffer: asyncio.Future[None] | None = None
         self._ring_limit: asyncio.TimerHandle | None = None
         stream.on_event = self._on_media_event
 
@@ -243,20 +244,7 @@ class SipLeg:
         self._must_be_up()
         await self._confirmed.wait()
         self._must_be_up()
-        media = self._media
-        if on == media.holding:
-            return
-        if self._reoffer is not None and not self._reoffer.done():
-            raise LegError("another change of the session is under way")
-        self._reoffer = asyncio.get_running_loop().create_future()
-        try:
-            self.agent.reinvite(self.key, media.offer("sendonly" if on else "sendrecv"), self.now())
-        except SipError as error:
-            media.offered = self._reoffer = None
-            raise LegError(f"can't change the session now: {error}") from error
-        self.flush()
-        await self._reoffer
-        media.holding = on
+        await self._reoffers.hold(on)
 
     # -- the endpoint's side --------------------------------------------------------------------------------
 
@@ -294,7 +282,7 @@ class SipLeg:
         former, was_up = self.key, self._state is LegState.UP
         self._endpoint.forget(former)
         asyncio.get_running_loop().call_later(linger_s, self._hang_up_former, former)
-        self._fail_reoffer("the far party changed")
+        self._reoffers.fail("the far party changed")
         self._confirmed.set()
         self.key, self._flow, self._confirmed = new.key, new._flow, new._confirmed
         # It ends below, which its own would be set by.
@@ -337,20 +325,15 @@ class SipLeg:
                 self.tell(Progress(status, early_media=self._take_early(sdp)))
             case sip.Answered(sdp=sdp):
                 self._on_answered(sdp)
-            case sip.Reoffered(sdp=sdp):
-                self._on_reoffered(sdp)
-            case sip.ReofferConfirmed(sdp=sdp):
-                if sdp is not None and self._media.offered is not None:
-                    self._accept(sdp)
-            case sip.ReofferCancelled():
-                self._media.offered = None
-            case sip.ReofferAnswered(sdp=sdp, late_offer=late_offer):
-                self._on_reoffer_answered(sdp, late_offer=late_offer)
-            case sip.ReofferRejected(status=status, reason=reason):
-                self._media.offered = None
-                self._fail_reoffer(f"the far side refused the change: {status} {reason}")
-            case sip.Refreshed(sdp=sdp):
-                self._on_refreshed(sdp)
+            case (
+                sip.Reoffered()
+                | sip.ReofferConfirmed()
+                | sip.ReofferCancelled()
+                | sip.ReofferAnswered()
+                | sip.ReofferRejected()
+                | sip.Refreshed()
+            ):
+                self._reoffers.on_sip_event(event)
             case sip.ReferAccepted() | sip.ReferRejected() | sip.ReferResult() | sip.Referred():
                 self._transfers.on_sip_event(event)
             case sip.InfoReceived(content_type=content_type, body=body):
@@ -380,8 +363,10 @@ class SipLeg:
             self._confirmed.set()
             return
         if sdp is None:
-            self._break_off("the ACK to our offer has no answer")
-        elif self._accept(sdp):
+            self.break_off("the ACK to our offer has no answer")
+        elif problem := self._media.problem_with_answer(sdp):
+            self.break_off(problem)
+        else:
             self._go_up()
         self._confirmed.set()
 
@@ -400,51 +385,12 @@ class SipLeg:
 
     def _on_answered(self, sdp: bytes | None) -> None:
         if sdp is None:
-            self._break_off("the answer has no session description")
-        elif self._accept(sdp):
+            self.break_off("the answer has no session description")
+        elif problem := self._media.problem_with_answer(sdp):
+            self.break_off(problem)
+        else:
             self._confirmed.set()
             self._go_up()
-
-    def _on_reoffered(self, sdp: bytes | None) -> None:
-        media = self._media
-        if sdp is None:
-            self.agent.answer_reinvite(self.key, media.offer(), self.now())
-            return
-        try:
-            media.take_offer(sdp)
-        except SdpError as error:
-            log.info("offer refused", reason=str(error))
-            self.agent.reject_reinvite(self.key, 488, self.now())
-            return
-        self.agent.answer_reinvite(self.key, media.answer(), self.now())
-        if media.running:
-            self._apply()
-
-    def _on_reoffer_answered(self, sdp: bytes | None, *, late_offer: bool) -> None:
-        if sdp is None or late_offer or not self._accept(sdp):
-            self._fail_reoffer("the far side's answer to our offer can't be used")
-        elif self._reoffer is not None and not self._reoffer.done():
-            self._reoffer.set_result(None)
-
-    def _on_refreshed(self, sdp: bytes) -> None:
-        try:
-            self._media.take_moved(sdp)
-        except SdpError as error:
-            log.info("the far side's new description can't be used", reason=str(error))
-        else:
-            self._apply()
-
-    def _accept(self, sdp: bytes) -> bool:
-        """Take the answer to our offer. False: the call (or the change) failed over it."""
-        try:
-            self._media.take_answer(sdp)
-        except SdpError as error:
-            if self._state is LegState.OFFERED:
-                self._break_off(f"the answer can't be used: {error}")
-            return False
-        if self._state is LegState.UP:
-            self._apply()
-        return True
 
     def _go_up(self) -> None:
         self._state = LegState.UP
@@ -455,13 +401,8 @@ class SipLeg:
         self.tell(Answered())
         self._media.tell_hold()
 
-    def _apply(self) -> None:
-        """A changed session: new address, codec or direction."""
-        self._media.apply()
-        if self._state is LegState.UP:
-            self._media.tell_hold()
-
-    def _break_off(self, detail: str) -> None:
+    def break_off(self, detail: str) -> None:
+        """There is no session that both can have."""
         self.agent.hangup(self.key, self.now(), reason='SIP;cause=488;text="Not Acceptable Here"')
         self._end(Cause.REFUSED_MEDIA, detail, q850=clearing_of(Cause.REFUSED_MEDIA).cause)
 
@@ -517,7 +458,7 @@ class SipLeg:
         self._digits.close()
         self._ended = LegEnded(cause, detail, by, status, q850)
         why = f"the call ended: {cause.value}"
-        self._fail_reoffer(why)
+        self._reoffers.fail(why)
         self._transfers.close(why)
         self._confirmed.set()
         self.tell(self._ended)
@@ -530,10 +471,6 @@ class SipLeg:
         """Tell who has subscribed."""
         for handler in self._handlers:
             handler(event)
-
-    def _fail_reoffer(self, message: str) -> None:
-        if self._reoffer is not None and not self._reoffer.done():
-            self._reoffer.set_exception(LegError(message))
 
     def _referable(self, target: str) -> str:
         """A number becomes a user at the peer's host."""

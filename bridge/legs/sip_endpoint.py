@@ -299,6 +299,7 @@ class SipEndpoint:
             stream.port,
             codecs=(profile.codecs if profile is not None else ()) or self.settings.codecs,
             ptime_ms=profile.ptime_ms if profile is not None else 20,
+            dtmf=self._options(profile).dtmf != "info",
             session_id=random.getrandbits(31),
         )
 

@@ -53,7 +53,7 @@ class SipMedia:
     def offer(self, direction: Direction | None = None) -> bytes:
         """A new offer; without a direction that of the present state."""
         wanted = direction or ("sendonly" if self.holding else "sendrecv")
-        self.offered = self._following(make_offer(self._wanted(wanted)))
+        self.offered = self._following(make_offer(self._wanted(wanted), self._description))
         return self.offered.serialise()
 
     def take_answer(self, sdp: bytes, *, provisional: bool = False) -> None:
@@ -67,6 +67,14 @@ class SipMedia:
         check_remote(agreed.remote)
         self.agreed = agreed
         self._description = offer
+
+    def problem_with_answer(self, sdp: bytes) -> str:
+        """`take_answer` for those who go on without: what is wrong with it, empty for nothing."""
+        try:
+            self.take_answer(sdp)
+        except SdpError as error:
+            return f"the answer can't be used: {error}"
+        return ""
 
     def take_moved(self, sdp: bytes) -> None:
         """The peer repeated its answer to our last description, and moved its media by it."""
@@ -104,11 +112,7 @@ class SipMedia:
     # -- inside ---------------------------------------------------------------------------------------------
 
     def _wanted(self, direction: Direction) -> LocalMedia:
-        codecs = self.local.codecs
-        if self.running:
-            # The frames' rate is fixed once there are any.
-            codecs = tuple(codec for codec in codecs if codec.sample_rate == self.stream.sample_rate)
-        return replace(self.local, codecs=codecs, direction=direction)
+        return replace(self.local, direction=direction)
 
     def _following(self, description: SessionDescription) -> SessionDescription:
         return description if self._description is None else revised(self._description, description)
