@@ -175,7 +175,7 @@ class MediaStream:
         self._plane.clock.add(endpoint, self._crashed)
 
     def update(self, agreed: Negotiated) -> None:
-        """Go on as a re-INVITE has it. The rate stays (the leg offers and takes no other)."""
+        """Go on as a re-INVITE has it. Frames keep their rate, whatever the codec's is now."""
         if self._session is None or self._endpoint is None or self._watch is None:
             return
         now = self._plane.clock.time()
@@ -257,18 +257,19 @@ class MediaStream:
 
 def _format(agreed: Negotiated) -> RtpFormat:
     return RtpFormat(
-        _audio_codec(agreed.codec),
+        _audio_codec(agreed.codec, agreed.fmtp),
         agreed.payload_type,
         receive={number: _audio_codec(codec) for number, codec in agreed.receive.items()},
         dtmf_payload_type=agreed.dtmf_payload_type,
         dtmf_clock_rate=agreed.dtmf_clock_rate,
-        dtmf_receive={number: agreed.dtmf_clock_rate for number in agreed.dtmf_receive},
+        dtmf_receive=agreed.dtmf_receive,
+        comfort_noise=agreed.comfort_noise,
         ptime_ms=agreed.ptime_ms,
     )
 
 
-def _audio_codec(codec: Codec) -> AudioCodec:
-    found = find_codec(codec.name, codec.clock_rate)
+def _audio_codec(codec: Codec, fmtp: str = "") -> AudioCodec:
+    found = find_codec(codec.name, codec.clock_rate, fmtp)
     if found is None:
         raise LegError(f"there is no codec for {codec.rtpmap}")
     return found

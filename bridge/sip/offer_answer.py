@@ -3,48 +3,41 @@
 Pure functions between what we want (`LocalMedia`) and session descriptions. To add a codec, add a `Codec`.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from bridge.rtp.srtp_keys import SrtpKeys
+from bridge.sip.codecs import G722, L16_8K, L16_16K, OPUS, PCMA, PCMU, STATIC, Codec
 from bridge.sip.errors import NoAudioError, NoCommonCodecError, SdpError
 from bridge.sip.flow import Address
 from bridge.sip.sdp import Attribute, Connection, Direction, MediaDescription, Origin, SessionDescription
 
+__all__ = [
+    "G722",
+    "L16_8K",
+    "L16_16K",
+    "OPUS",
+    "PCMA",
+    "PCMU",
+    "Codec",
+    "LocalMedia",
+    "Negotiated",
+    "accept_answer",
+    "make_offer",
+    "negotiate_answer",
+    "revised",
+]
+
 PROTOCOLS = ("RTP/AVP", "RTP/AVPF")
 """Transports that we take: plain RTP, with or without early feedback."""
 
-
-@dataclass(frozen=True, slots=True)
-class Codec:
-    name: str
-    """Encoding name as in an rtpmap, upper case."""
-    clock_rate: int
-    """Of RTP timestamps (Hz). Not always that of the samples: G.722 says 8000 by an old mistake."""
-    sample_rate: int
-    payload_type: int | None = None
-    """The static one (RFC 3551 6), None for a dynamic one."""
-    channels: int = 1
-    fmtp: str = ""
-    """Format parameters that we send with it."""
-
-    @property
-    def rtpmap(self) -> str:
-        channels = "" if self.channels == 1 else f"/{self.channels}"
-        return f"{self.name}/{self.clock_rate}{channels}"
-
-
-PCMU = Codec("PCMU", 8000, 8000, 0)
-PCMA = Codec("PCMA", 8000, 8000, 8)
-L16_16K = Codec("L16", 16000, 16000)
-
-_STATIC = {
-    0: ("PCMU", 8000, 1), 3: ("GSM", 8000, 1), 4: ("G723", 8000, 1), 8: ("PCMA", 8000, 1), 9: ("G722", 8000, 1),
-    10: ("L16", 44100, 2), 11: ("L16", 44100, 1), 13: ("CN", 8000, 1), 15: ("G728", 8000, 1), 18: ("G729", 8000, 1),
-}  # fmt: skip
-"""What a payload type without an rtpmap means (RFC 3551 6)."""
+LONGEST_PTIME_MS = 60
+"""More delay than anyone should have to wait for."""
 
 _EVENT = "TELEPHONE-EVENT"
+_NOISE = "CN"
+_NOISE_TYPE = 13
+"""Static, at 8 kHz (RFC 3389 4)."""
 _EVENT_FMTP = "0-15"
 """The digits 0-9 * # A-D."""
 _FIRST_EVENT_TYPE = 101
@@ -63,6 +56,9 @@ class LocalMedia:
     ptime_ms: int = 20
     dtmf: bool = True
     """Take and offer RFC 4733 events."""
+    comfort_noise: bool = False
+    """Name comfort noise (RFC 3389), which lets the peer suppress its silence. It is understood anyway; but a peer
+    that suppresses cuts the first sounds of words, which costs speech recognition more than silent packets cost."""
     direction: Direction = "sendrecv"
     """What we want: `sendonly` or `inactive` puts the peer on hold."""
     session_id: int = 1
@@ -83,15 +79,15 @@ class Negotiated:
     """Payload types that the peer may send audio with."""
     dtmf_payload_type: int | None
     """Of the events that we send; None: the peer takes none."""
-    dtmf_receive: frozenset[int]
-    """Payload types of events that the peer may send."""
+    dtmf_receive: Mapping[int, int]
+    """Events that the peer may send: clock rate (Hz) by payload type."""
     dtmf_clock_rate: int
-    """Of the timestamps in the events that we send (Hz)."""
+    """Of the durations in the events that we send (Hz)."""
     remote: Address
     """Where to send RTP: an IP address, rarely a host name."""
     remote_rtcp: Address
     ptime_ms: int
-    """How much audio the peer wants in a packet."""
+    """How much audio goes into a packet of ours, 10 to 60 ms: what the peer wants, as the codec can have it."""
     direction: Direction
     """Ours: `recvonly` and `inactive` mean that we send no audio."""
     held: bool
@@ -100,44 +96,70 @@ class Negotiated:
     """RTCP goes over RTP's port (RFC 5761)."""
     srtp: SrtpKeys | None = None
     """None: in clear."""
+    fmtp: str = ""
+    """The peer's format parameters of what we send: what it wants of its codec."""
+    comfort_noise: frozenset[int] = field(default_factory=frozenset)
+    """Payload types of comfort noise that the peer may send."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Stream:
-    """The audio stream that we take from a description."""
+    """An audio stream of a description that can be taken."""
 
     index: int
     media: MediaDescription
-    codecs: Mapping[int, tuple[str, int, int]]
+    formats: Mapping[int, tuple[str, int, int]]
     """Name, clock rate and channels by payload type, in the author's order of preference."""
 
+    @property
+    def codecs(self) -> dict[int, tuple[str, int, int]]:
+        return {n: entry for n, entry in self.formats.items() if entry[0] not in (_EVENT, _NOISE)}
 
-def make_offer(local: LocalMedia) -> SessionDescription:
-    """An offer of all our codecs."""
-    formats, attributes = _formats(local, _assign_types(local))
-    return _description(local, (_media(local, "RTP/AVP", formats, attributes, local.direction),))
+    @property
+    def events(self) -> dict[int, int]:
+        """Clock rate of telephone events by payload type."""
+        return {number: entry[1] for number, entry in self.formats.items() if entry[0] == _EVENT}
+
+    @property
+    def noise(self) -> dict[int, int]:
+        """Clock rate of comfort noise by payload type."""
+        return {number: entry[1] for number, entry in self.formats.items() if entry[0] == _NOISE}
+
+
+def make_offer(local: LocalMedia, previous: SessionDescription | None = None) -> SessionDescription:
+    """An offer of all our codecs. In mid-call `previous` is the last description of ours: payload types keep their
+    meaning and streams their place (RFC 3264 8)."""
+    audio = _Types(local, previous)
+    offered = _media(local, "RTP/AVP", audio.formats, audio.attributes, local.direction, local.ptime_ms)
+    if previous is None:
+        return _description(local, (offered,))
+    ours = next((i for i, media in enumerate(previous.media) if media.media == "audio" and media.port), None)
+    media = [offered if i == ours else _declined(other) for i, other in enumerate(previous.media)]
+    return _description(local, tuple(media if ours is not None else [*media, offered]))
 
 
 def negotiate_answer(offer: SessionDescription, local: LocalMedia) -> Negotiated:
     """Answer an offer: one audio stream with one codec of ours, everything else declined with port 0.
 
     Raises NoAudioError or NoCommonCodecError (both 488), or SdpError."""
-    stream = _audio(offer)
-    payload_type, codec = _choose(stream, local.codecs)
-    dtmf_type, dtmf_rate = _choose_events(stream, codec) if local.dtmf else (None, codec.clock_rate)
+    stream, payload_type, codec = _choose(offer, local.codecs)
+    events = stream.events if local.dtmf else {}
+    dtmf_type, dtmf_rate = _choose_events(events, codec)
+    noise = {number for number, rate in stream.noise.items() if rate == codec.clock_rate}
     held, theirs = _offered_direction(offer, stream.media)
     direction = _narrow(local.direction, theirs)
+    ptime_ms = _ptime(offer, stream.media, codec, local.ptime_ms)
     # The same payload types back: a type of our own would be legal, and lost on many a peer.
-    types: dict[int, str] = {payload_type: codec.rtpmap}
-    attributes: list[Attribute] = [("rtpmap", f"{payload_type} {codec.rtpmap}")]
-    if codec.fmtp:
-        attributes.append(("fmtp", f"{payload_type} {codec.fmtp}"))
+    formats = [payload_type]
+    attributes: list[Attribute] = [*_named(payload_type, codec.rtpmap, codec.fmtp)]
+    if local.comfort_noise and noise:
+        formats.append(min(noise))
+        attributes += _named(formats[-1], f"CN/{codec.clock_rate}")
     if dtmf_type is not None:
-        types[dtmf_type] = f"telephone-event/{dtmf_rate}"
-        attributes.append(("rtpmap", f"{dtmf_type} telephone-event/{dtmf_rate}"))
-        attributes.append(("fmtp", f"{dtmf_type} {_EVENT_FMTP}"))
-    formats = tuple(str(number) for number in types)
-    taken = _media(local, stream.media.protocol, formats, tuple(attributes), direction)
+        formats.append(dtmf_type)
+        attributes += _named(dtmf_type, f"telephone-event/{dtmf_rate}", _EVENT_FMTP)
+    names = tuple(str(number) for number in formats)
+    taken = _media(local, stream.media.protocol, names, tuple(attributes), direction, ptime_ms)
     media = tuple(taken if i == stream.index else _declined(other) for i, other in enumerate(offer.media))
     remote, remote_rtcp = _addresses(offer, stream.media)
     return Negotiated(
@@ -146,53 +168,58 @@ def negotiate_answer(offer: SessionDescription, local: LocalMedia) -> Negotiated
         payload_type=payload_type,
         receive={payload_type: codec},
         dtmf_payload_type=dtmf_type,
-        dtmf_receive=frozenset(() if dtmf_type is None else (dtmf_type,)),
+        dtmf_receive=events,
         dtmf_clock_rate=dtmf_rate,
         remote=remote,
         remote_rtcp=remote_rtcp,
-        ptime_ms=_ptime(stream.media, local.ptime_ms),
+        ptime_ms=ptime_ms,
         direction=direction,
         held=held,
+        fmtp=stream.media.fmtp(payload_type),
+        comfort_noise=frozenset(noise),
     )
 
 
 def accept_answer(offer: SessionDescription, answer: SessionDescription, local: LocalMedia) -> Negotiated:
-    """Take the answer to an offer that `make_offer(local)` made.
+    """Take the answer to an offer that `make_offer` made of `local`, whose direction is the offer's here.
 
     Raises NoAudioError or NoCommonCodecError where the peer declined, or SdpError."""
     if len(answer.media) != len(offer.media):
         raise SdpError(f"an answer with {len(answer.media)} media streams to an offer of {len(offer.media)}")
-    stream = _audio(answer)
-    assigned = _assign_types(local)
+    ours = next(_usable(offer), None)
+    stream = next((stream for stream in _usable(answer) if ours is not None and stream.index == ours.index), None)
+    if ours is None or stream is None:
+        raise _no_audio(answer)
     # The answerer's order decides what we send (RFC 3264 7): its first codec that we offered.
     payload_type, codec = _choose_in_their_order(stream, local.codecs)
-    dtmf_type, dtmf_rate = _choose_events(stream, codec) if local.dtmf else (None, codec.clock_rate)
-    accepted = {_same_as(entry, local.codecs) for entry in stream.codecs.values()}
-    receive = {number: ours for ours, number in assigned.items() if ours in accepted}
-    events = set(_event_types(local, assigned).values()) if dtmf_type is not None else set()
-    # Not a few peers send with the numbers of their own answer.
-    for number, entry in stream.codecs.items():
-        theirs = _same_as(entry, local.codecs)
-        if theirs is not None and number not in events:
-            receive.setdefault(number, theirs)
-    if dtmf_type is not None and dtmf_type not in receive:
-        events.add(dtmf_type)
+    dtmf_type, dtmf_rate = _choose_events(stream.events if local.dtmf else {}, codec)
+    accepted = {_same_as(entry, local.codecs) for entry in stream.codecs.values()} - {None}
+    receive: dict[int, Codec] = {}
+    events = {**ours.events, **stream.events} if dtmf_type is not None else {}
+    # What we named counts; but not a few peers send with the numbers of their own answer.
+    for number, entry in (*ours.codecs.items(), *stream.codecs.items()):
+        named = _same_as(entry, local.codecs)
+        if named in accepted and named is not None and number not in ours.events:
+            receive.setdefault(number, named)
+    direction = offer.direction_of(ours.media)
+    held, theirs = _offered_direction(answer, stream.media)
     remote, remote_rtcp = _addresses(answer, stream.media)
-    held, theirs_direction = _offered_direction(answer, stream.media)
     return Negotiated(
         local=offer,
         codec=codec,
         payload_type=payload_type,
         receive=receive,
         dtmf_payload_type=dtmf_type,
-        dtmf_receive=frozenset(events),
+        dtmf_receive={number: rate for number, rate in events.items() if number not in receive},
         dtmf_clock_rate=dtmf_rate,
         remote=remote,
         remote_rtcp=remote_rtcp,
-        ptime_ms=_ptime(stream.media, local.ptime_ms),
-        direction=_narrow(local.direction, theirs_direction),
+        ptime_ms=_ptime(answer, stream.media, codec, local.ptime_ms),
+        direction=_narrow(direction, theirs),
         # An answer of recvonly to our sendonly is our own hold, not the peer's.
-        held=held and local.direction in ("sendrecv", "recvonly"),
+        held=held and direction in ("sendrecv", "recvonly"),
+        fmtp=stream.media.fmtp(payload_type),
+        comfort_noise=frozenset({**ours.noise, **stream.noise}),
     )
 
 
@@ -209,35 +236,56 @@ def revised(previous: SessionDescription, new: SessionDescription) -> SessionDes
 # -- making ---------------------------------------------------------------------------------------------------
 
 
-def _assign_types(local: LocalMedia) -> dict[Codec, int]:
-    """Our payload type of each codec: the static one, else the next free dynamic one."""
-    types = {}
-    free = iter(number for number in range(96, 128) if number != _FIRST_EVENT_TYPE)
-    for codec in local.codecs:
-        types[codec] = codec.payload_type if codec.payload_type is not None else next(free)
-    return types
+class _Types:
+    """Our payload types: the numbers that we used before, else the static ones, else free ones."""
+
+    def __init__(self, local: LocalMedia, previous: SessionDescription | None) -> None:
+        self._used: dict[str, int] = {}
+        """Number by rtpmap, in upper case."""
+        for stream in _usable(previous) if previous is not None else ():
+            for number, (name, rate, channels) in stream.formats.items():
+                self._used.setdefault(_key(f"{name}/{rate}/{channels}"), number)
+        self._taken = set(self._used.values()) | set(STATIC)
+        self._formats: list[int] = []
+        self._attributes: list[Attribute] = []
+        for codec in local.codecs:
+            self._add(codec.rtpmap, codec.payload_type, range(96, 101), codec.fmtp)
+        rates = sorted({codec.clock_rate for codec in local.codecs})
+        if local.comfort_noise:
+            for rate in (rate for rate in rates if rate <= 16000):
+                self._add(f"CN/{rate}", _NOISE_TYPE if rate == 8000 else None, range(102, 128))
+        if local.dtmf:
+            # One for each clock rate among the codecs: an event's must equal the audio's (RFC 4733 2.1).
+            for rate in rates:
+                self._add(f"telephone-event/{rate}", None, range(_FIRST_EVENT_TYPE, 128), _EVENT_FMTP)
+
+    def _add(self, rtpmap: str, static: int | None, wanted: range, fmtp: str = "") -> None:
+        number = self._used.get(_key(rtpmap), static)
+        if number is None:
+            choice = (n for n in (*wanted, *range(102, 128), *range(96, 102)) if n not in self._taken)
+            number = next(choice, None)
+        if number is None:
+            raise SdpError("no payload type is left for all our codecs")
+        self._taken.add(number)
+        self._formats.append(number)
+        self._attributes += _named(number, rtpmap, fmtp)
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        return tuple(str(number) for number in self._formats)
+
+    @property
+    def attributes(self) -> tuple[Attribute, ...]:
+        return tuple(self._attributes)
 
 
-def _event_types(local: LocalMedia, assigned: Mapping[Codec, int]) -> dict[int, int]:
-    """Our payload type of events for each clock rate among our codecs (RFC 4733 2.1: theirs must equal audio's)."""
-    if not local.dtmf:
-        return {}
-    rates = sorted({codec.clock_rate for codec in local.codecs})
-    free = (n for n in (_FIRST_EVENT_TYPE, *range(102, 128), *range(96, 101)) if n not in assigned.values())
-    return dict(zip(rates, free, strict=False))
+def _key(rtpmap: str) -> str:
+    return rtpmap.upper().removesuffix("/1")
 
 
-def _formats(local: LocalMedia, types: Mapping[Codec, int]) -> tuple[tuple[str, ...], tuple[Attribute, ...]]:
-    attributes: list[Attribute] = []
-    for codec, number in types.items():
-        attributes.append(("rtpmap", f"{number} {codec.rtpmap}"))
-        if codec.fmtp:
-            attributes.append(("fmtp", f"{number} {codec.fmtp}"))
-    events = _event_types(local, types)
-    for rate, number in events.items():
-        attributes.append(("rtpmap", f"{number} telephone-event/{rate}"))
-        attributes.append(("fmtp", f"{number} {_EVENT_FMTP}"))
-    return tuple(str(number) for number in (*types.values(), *events.values())), tuple(attributes)
+def _named(payload_type: int, rtpmap: str, fmtp: str = "") -> list[Attribute]:
+    attributes: list[Attribute] = [("rtpmap", f"{payload_type} {rtpmap}")]
+    return [*attributes, ("fmtp", f"{payload_type} {fmtp}")] if fmtp else attributes
 
 
 def _media(
@@ -246,8 +294,9 @@ def _media(
     formats: tuple[str, ...],
     attributes: tuple[Attribute, ...],
     direction: Direction,
+    ptime_ms: int,
 ) -> MediaDescription:
-    tail: tuple[Attribute, ...] = (("ptime", str(local.ptime_ms)), (direction, None))
+    tail: tuple[Attribute, ...] = (("ptime", str(ptime_ms)), (direction, None))
     return MediaDescription("audio", local.port, protocol, formats, attributes=(*attributes, *tail))
 
 
@@ -264,20 +313,17 @@ def _description(local: LocalMedia, media: tuple[MediaDescription, ...], timing:
 # -- reading --------------------------------------------------------------------------------------------------
 
 
-def _audio(description: SessionDescription) -> _Stream:
-    """The first audio stream that is on, over a transport of ours."""
-    refused = []
+def _usable(description: SessionDescription) -> Iterator[_Stream]:
+    """The audio streams that are on, over a transport of ours."""
     for index, media in enumerate(description.media):
-        if media.media != "audio":
-            continue
-        if media.port == 0:
-            refused.append("port 0")
-        elif media.protocol not in PROTOCOLS:
-            refused.append(media.protocol)
-        else:
-            return _Stream(index, media, _codecs_of(media))
+        if media.media == "audio" and media.port and media.protocol in PROTOCOLS:
+            yield _Stream(index, media, _codecs_of(media))
+
+
+def _no_audio(description: SessionDescription) -> NoAudioError:
+    refused = [media.protocol if media.port else "port 0" for media in description.media if media.media == "audio"]
     detail = f": {', '.join(refused)}" if refused else ""
-    raise NoAudioError(f"no audio stream that can be used{detail}")
+    return NoAudioError(f"no audio stream that can be used{detail}")
 
 
 def _codecs_of(media: MediaDescription) -> dict[int, tuple[str, int, int]]:
@@ -285,7 +331,7 @@ def _codecs_of(media: MediaDescription) -> dict[int, tuple[str, int, int]]:
     codecs = {}
     for text in media.formats:
         if text.isascii() and text.isdigit() and len(text) <= 3 and int(text) < 128:
-            entry = maps.get(int(text)) or _STATIC.get(int(text))
+            entry = maps.get(int(text)) or STATIC.get(int(text))
             if entry is not None:
                 codecs[int(text)] = entry
     return codecs
@@ -293,16 +339,20 @@ def _codecs_of(media: MediaDescription) -> dict[int, tuple[str, int, int]]:
 
 def _same_as(entry: tuple[str, int, int], codecs: tuple[Codec, ...]) -> Codec | None:
     """The codec of ours that an rtpmap means."""
-    return next((c for c in codecs if (c.name.upper(), c.clock_rate, c.channels) == entry), None)
+    return next((codec for codec in codecs if codec.means(*entry)), None)
 
 
-def _choose(stream: _Stream, codecs: tuple[Codec, ...]) -> tuple[int, Codec]:
-    """Our most wanted codec among theirs."""
-    for codec in codecs:
-        for number, entry in stream.codecs.items():
-            if _same_as(entry, (codec,)):
-                return number, codec
-    raise _no_common(stream, codecs)
+def _choose(offer: SessionDescription, codecs: tuple[Codec, ...]) -> tuple[_Stream, int, Codec]:
+    """The first stream with a codec of ours, and our most wanted codec of it."""
+    streams = list(_usable(offer))
+    if not streams:
+        raise _no_audio(offer)
+    for stream in streams:
+        for codec in codecs:
+            for number, entry in stream.codecs.items():
+                if codec.means(*entry):
+                    return stream, number, codec
+    raise _no_common(streams[0], codecs)
 
 
 def _choose_in_their_order(stream: _Stream, codecs: tuple[Codec, ...]) -> tuple[int, Codec]:
@@ -320,9 +370,8 @@ def _no_common(stream: _Stream, codecs: tuple[Codec, ...]) -> NoCommonCodecError
     )
 
 
-def _choose_events(stream: _Stream, codec: Codec) -> tuple[int | None, int]:
+def _choose_events(events: Mapping[int, int], codec: Codec) -> tuple[int | None, int]:
     """Payload type and clock rate of events: at the audio's rate, else the first that the peer has."""
-    events = {number: entry[1] for number, entry in stream.codecs.items() if entry[0] == _EVENT}
     for number, rate in events.items():
         if rate == codec.clock_rate:
             return number, rate
@@ -356,11 +405,15 @@ def _narrow(ours: Direction, theirs: Direction) -> Direction:
     return "recvonly" if receive else "inactive"
 
 
-def _ptime(media: MediaDescription, default_ms: int) -> int:
-    """The packet length that the author wants, within reason (10 to 200 ms) and its maxptime."""
-    wanted = _number(media.attribute("ptime")) or default_ms
-    limit = _number(media.attribute("maxptime")) or 200
-    return max(10, min(wanted, limit, 200))
+def _ptime(description: SessionDescription, media: MediaDescription, codec: Codec, default_ms: int) -> int:
+    """The packet length that the author wants, within reason and its maxptime, as the codec can have it."""
+
+    def told(name: str) -> int | None:
+        return _number(media.attribute(name)) or _number(description.attribute(name))
+
+    wanted = min(told("ptime") or default_ms, told("maxptime") or LONGEST_PTIME_MS, LONGEST_PTIME_MS)
+    lengths = codec.lengths_ms or range(10, LONGEST_PTIME_MS + 1, 10)
+    return max((ms for ms in lengths if ms <= wanted), default=lengths[0])
 
 
 def _number(text: str | None) -> int | None:

@@ -8,7 +8,10 @@ from hypothesis import strategies as st
 
 from bridge.sip.errors import NoAudioError, NoCommonCodecError, SdpError
 from bridge.sip.offer_answer import (
+    G722,
+    L16_8K,
     L16_16K,
+    OPUS,
     PCMA,
     PCMU,
     Codec,
@@ -72,7 +75,7 @@ def test_an_rtpmap_overrides_the_static_meaning() -> None:
 def test_events_at_another_rate_are_better_than_none() -> None:
     agreed = answered("m=audio 4000 RTP/AVP 0 101\na=rtpmap:101 telephone-event/48000\n")
     assert (agreed.dtmf_payload_type, agreed.dtmf_clock_rate) == (101, 48000)
-    assert agreed.dtmf_receive == {101}
+    assert agreed.dtmf_receive == {101: 48000}
 
 
 def test_events_can_be_left_out() -> None:
@@ -150,10 +153,14 @@ def test_our_own_hold_is_not_taken_for_the_peers() -> None:
 @pytest.mark.parametrize(
     ("attribute", "ptime_ms"),
     [("", 20), ("a=ptime:30", 30), ("a=ptime:20.0", 20), ("a=ptime:60\na=maxptime:40", 40), ("a=ptime:0", 20),
-     ("a=ptime:9000", 200), ("a=ptime:x", 20)],
+     ("a=ptime:9000", 60), ("a=ptime:25", 20), ("a=ptime:5", 10), ("a=maxptime:10", 10), ("a=ptime:x", 20)],
 )  # fmt: skip
 def test_ptime_is_the_peers_wish_within_reason(attribute: str, ptime_ms: int) -> None:
-    assert answered(f"m=audio 4000 RTP/AVP 0\n{attribute}\n").ptime_ms == ptime_ms
+    agreed = answered(f"m=audio 4000 RTP/AVP 0\n{attribute}\n")
+    assert agreed.ptime_ms == ptime_ms
+    assert f"a=ptime:{ptime_ms}" in lines(agreed.local)
+    session = f"c=IN IP4 192.0.2.1\nt=0 0\n{attribute}\n"
+    assert answered("m=audio 4000 RTP/AVP 0\n", session=session).ptime_ms == ptime_ms
 
 
 def test_offer_lists_our_codecs_in_order_with_events_for_each_rate() -> None:
@@ -182,7 +189,7 @@ def test_answer_may_number_its_types_differently() -> None:
     assert agreed.receive[120] is L16_16K
     assert PCMU not in agreed.receive.values()
     assert agreed.dtmf_payload_type == 121
-    assert {101, 102} <= agreed.dtmf_receive
+    assert agreed.dtmf_receive == {101: 8000, 102: 16000, 121: 16000}
 
 
 def test_answer_with_several_codecs_is_sent_its_first_and_may_send_any() -> None:
@@ -190,7 +197,7 @@ def test_answer_with_several_codecs_is_sent_its_first_and_may_send_any() -> None
     assert agreed.codec is PCMA
     assert agreed.receive == {0: PCMU, 8: PCMA}
     assert agreed.dtmf_payload_type is None
-    assert agreed.dtmf_receive == frozenset()
+    assert agreed.dtmf_receive == {}
 
 
 @pytest.mark.parametrize(
@@ -211,8 +218,7 @@ def test_version_goes_up_only_when_something_changed() -> None:
     assert changed.media[0].attributes[-1] == ("sendonly", None)
 
 
-G722 = Codec("G722", 8000, 16000, 9)
-_sets = st.lists(st.sampled_from([PCMU, PCMA, L16_16K, G722]), min_size=1, unique=True).map(tuple)
+_sets = st.lists(st.sampled_from([PCMU, PCMA, L16_16K, L16_8K, G722, OPUS]), min_size=1, unique=True).map(tuple)
 
 
 @given(_sets, _sets, st.booleans(), st.booleans())
