@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import gc
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 
 import structlog
@@ -20,17 +20,16 @@ from bridge.api.services import ApiSettings
 from bridge.audio.clock import MediaClock
 from bridge.audio.recording import Recordings, StereoRecorder
 from bridge.audio.vad import VoiceActivity
-from bridge.call import Call, CallServices, refuse
+from bridge.call import CallServices
 from bridge.config import Config
 from bridge.dialling import Dialler
-from bridge.events import CallEvent, Cause
+from bridge.events import CallEvent
 from bridge.legs.codecs import CODECS
 from bridge.legs.media import MediaPlane
 from bridge.legs.outbound import LegProfile
-from bridge.legs.sip import SipLeg
 from bridge.legs.sip_endpoint import SipEndpoint, inbound_info
 from bridge.log import Logs
-from bridge.router import pick_agent
+from bridge.reload import ReloadError, running_with
 from bridge.sip.errors import TlsError
 from bridge.sip.events import RequestAnswered
 from bridge.sip.flow import Flow
@@ -40,6 +39,7 @@ from bridge.store.call_log import CallLog
 from bridge.store.errors import StoreError
 from bridge.store.retention import attach_recovered, keep_purging
 from bridge.store.store import Store
+from bridge.switchboard import Switchboard
 from bridge.talkers import AgentError, Progress, Talkers
 from bridge.trunks.guard import Ban, Guard
 from bridge.trunks.keeper import TrunkKeeper
@@ -66,16 +66,15 @@ class Bridge:
         self.metrics = Metrics()
         self.live = LiveEvents()
         self._stack = contextlib.AsyncExitStack()
-        self._calls: dict[str, Call] = {}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
         self._state = "starting"
         self.guard = Guard(config.guard)
+        self._reloading = asyncio.Lock()
         self._stop = asyncio.Event()
-        self._idle = asyncio.Event()
         self.trunks: Trunks
         self.admission: Admission
         self.dialler: Dialler
         self.keeper: TrunkKeeper
+        self.calls: Switchboard
         self.talkers: Talkers
         self.clock: MediaClock
         self.voice: VoiceActivity
@@ -136,10 +135,11 @@ class Bridge:
             record=self._record_refused,
             describe=inbound_info,
         )
+        self.calls = Switchboard(self.admission, self.talkers, config.routes, self._services)
         self.sip = SipEndpoint(
             endpoint_settings(config),
             self.media,
-            self._on_incoming,
+            self.calls.take,
             admit=self.admission.admit,
             profile_of=self._profile_of,
             on_answered=self._on_answered,
@@ -231,61 +231,15 @@ class Bridge:
     def _takes_connection(self, address: str) -> bool:
         return not self.guard.is_banned(address, self.admission.now())
 
-    def _on_incoming(self, leg: SipLeg) -> None:
-        if leg.media_refusal:
-            self._refuse(leg, Cause.REFUSED_MEDIA, leg.media_refusal)
-            return
-        name = pick_agent(self.config.routes, leg.info)
-        if name is None:
-            self._refuse(leg, Cause.REFUSED_NO_ROUTE, f"no route for {leg.info.to!r}")
-        elif problem := self._no_room(name, leg.info.trunk):
-            self._refuse(leg, Cause.REFUSED_BUSY, problem)
-        else:
-            self._begin(leg, name)
-
-    def _refuse(self, leg: SipLeg, cause: Cause, detail: str) -> None:
-        self._spawn(f"refusal of {leg.info.id}", refuse(leg, cause, detail, self.call_log.record))
-
-    def _begin(self, leg: SipLeg, name: str) -> Call:
-        talker = self.talkers[name]
-        services = CallServices(
+    def _services(self) -> CallServices:
+        return CallServices(
             record=self.call_log.record,
             open_voice=self.voice.open,
             open_recording=self._open_recording,
             clock=self.clock.time,
             max_call_s=self.config.limits.call_s,
+            dial=self.dialler.on_behalf,
         )
-        call = Call(leg, talker.agent, services, record=talker.record)
-        self._calls[call.id] = call
-        self.admission.began(call.id, leg.info.trunk, embedded=talker.embedded)
-        self._spawn(call.id, self._live_through(call))
-        return call
-
-    async def _live_through(self, call: Call) -> None:
-        try:
-            await call.run()
-        finally:
-            del self._calls[call.id]
-            self.admission.ended(call.id)
-            if not self._calls:
-                self._idle.set()
-
-    def _spawn(self, name: str, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._tasks[name] = task
-        task.add_done_callback(lambda done: self._finished(name, done))
-
-    def _finished(self, name: str, task: "asyncio.Task[None]") -> None:
-        self._tasks.pop(name, None)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a call's task failed", task=name, exc_info=error)
-
-    def _no_room(self, agent: str, trunk: str) -> str | None:
-        """Why a call for `agent` can't be taken now."""
-        problem = self.admission.no_room_on_box(self.trunks.get(trunk))
-        if problem is None and self.talkers[agent].embedded:
-            problem = self.admission.no_room_to_talk(self.talkers.overloaded)
-        return problem
 
     def _record_refused(self, call_id: str, event: CallEvent) -> None:
         # Before that there is no record, and every call is refused for another reason.
@@ -306,21 +260,7 @@ class Bridge:
         return (True, []) if problem is None else (False, [problem])
 
     def live_calls(self) -> Sequence[LiveCall]:
-        return [
-            LiveCall(
-                id=call.id,
-                direction=call.leg.info.direction,
-                from_=call.leg.info.from_,
-                to=call.leg.info.to,
-                trunk=call.leg.info.trunk,
-                agent=call.agent_name,
-                leg_kind=call.leg.info.kind,
-                leg_id=call.leg.info.id,
-                started_at=call.started_at,
-                answered_at=call.answered_at,
-            )
-            for call in self._calls.values()
-        ]
+        return self.calls.live_calls()
 
     async def dial(self, request: DialRequest) -> str:
         if self._state != "up":
@@ -328,18 +268,14 @@ class Bridge:
         if self.talkers.get(request.agent) is None:
             known = ", ".join(self.talkers.names)
             raise DialRefused(404, "no-such-agent", f"there is no agent {request.agent!r}; known: {known}")
-        if self.talkers[request.agent].embedded:
-            problem = self.admission.no_room_to_talk(self.talkers.overloaded)
-            if problem is not None:
-                raise DialRefused(503, "busy", problem)
-        return self._begin(await self.dialler.dial(request), request.agent).id
+        if self.talkers[request.agent].embedded and (
+            problem := self.admission.no_room_to_talk(self.talkers.overloaded)
+        ):
+            raise DialRefused(503, "busy", problem)
+        return self.calls.begin(await self.dialler.dial(request), request.agent).id
 
     async def hang_up(self, call_id: str) -> bool:
-        call = self._calls.get(call_id)
-        if call is None:
-            return False
-        call.end(Cause.API_HUNG_UP)
-        return True
+        return self.calls.hang_up(call_id)
 
     def trunk_status(self) -> Sequence[TrunkStatus]:
         offset_s = time.time() - self.admission.now()
@@ -356,12 +292,35 @@ class Bridge:
     def lift_ban(self, source: str) -> bool:
         return self.guard.lift(source)
 
+    # -- reload ---------------------------------------------------------------------------------------------
+
+    async def reload(self, wanted: Config) -> Sequence[str]:
+        """Take up a changed configuration for new calls; those that are up go on as they are. Certificates are read
+        again. Returns the settings that need a restart. Raises ReloadError; then everything stays as it was."""
+        async with self._reloading:
+            try:
+                config, waiting = running_with(self.config, wanted)
+                trunks = prepare(config.trunks)
+                talkers = await self.talkers.prepare(config, lambda text: log.info("reloading", what=text))
+                self.sip.transports.reload_certificates()
+            except (TrunkError, AgentError, TlsError) as error:
+                raise ReloadError(str(error)) from error
+            # Nothing from here on can fail, or waits: no call sees a half of it.
+            self.config = config
+            self.talkers.apply(config, talkers)
+            self.trunks.apply(trunks, allow_from=config.allowed_networks, strangers=config.sip.strangers)
+            self.guard.settings = config.guard
+            self.admission.limits = config.limits
+            self.calls.routes = config.routes
+            self.keeper.update()
+            return waiting
+
     # -- stop -----------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
         """Begin to drain; a second time: stop at once."""
         if self._state == "draining":
-            self._idle.set()
+            self.calls.hurry()
         self._stop.set()
 
     async def serve_until_stopped(self) -> None:
@@ -371,23 +330,12 @@ class Bridge:
         self.sip.agent.refuse_new("Draining", self.config.limits.retry_after_s)
         # First, so that carriers send new calls elsewhere.
         await self.keeper.unregister(UNREGISTER_S)
-        if not self._calls:
-            return
-        limit = self.config.limits.drain_s
-        log.info("draining", calls=len(self._calls), limit_s=limit)
-        self._idle.clear()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), limit)
+        await self.calls.drain(self.config.limits.drain_s)
 
     async def _end_all_calls(self) -> None:
         self._state = "stopping"
         self.sip.agent.refuse_new("Stopping", self.config.limits.retry_after_s)
-        if self._calls:
-            log.warning("hanging up the calls that are left", calls=len(self._calls))
-        for call in list(self._calls.values()):
-            call.end(Cause.DRAINED, "the bridge stopped")
-        if self._tasks:
-            await asyncio.wait(list(self._tasks.values()), timeout=HANG_UP_S)
+        await self.calls.end_all(HANG_UP_S)
 
     # -- metrics --------------------------------------------------------------------------------------------
 

@@ -29,6 +29,8 @@ class Loaded:
     config: Config
     source: str
     """The file it came from, for people."""
+    path: Path | None = None
+    """The same for programs; None: the built-in default."""
 
 
 def load(path: Path | None) -> Loaded:
@@ -44,7 +46,7 @@ def load(path: Path | None) -> Loaded:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([f"{path}: can't be read: {error}"]) from error
-    return Loaded(parse(text, str(path), path.parent), str(path))
+    return Loaded(parse(text, str(path), path.parent), str(path), path)
 
 
 def parse(text: str, source: str, folder: Path) -> Config:

@@ -3,16 +3,24 @@
 import asyncio
 import signal
 import sys
+import termios
+
+import structlog
 
 from bridge import __version__
 from bridge.app import Bridge
 from bridge.config import Config
-from bridge.configfile import Loaded
+from bridge.configfile import ConfigError, Loaded, load
 from bridge.log import configure
+from bridge.reload import ReloadError
+
+log = structlog.get_logger(__name__)
 
 
 async def serve(loaded: Loaded) -> None:
-    """Run a bridge in the foreground until SIGTERM or SIGINT, then drain it. Raises StartError."""
+    """Run a bridge in the foreground until SIGTERM or SIGINT, then drain it; SIGHUP reads the configuration again.
+
+    Raises StartError."""
     config = loaded.config
     logs = configure(level=config.log.level, format=config.log.format, mask=config.log.mask_numbers)
     loop = asyncio.get_running_loop()
@@ -25,6 +33,18 @@ async def serve(loaded: Loaded) -> None:
         elif this is not None:
             this.cancel()
 
+    on_terminal = sys.stderr.isatty()
+    reloads: set[asyncio.Task[None]] = set()
+
+    def on_hangup() -> None:
+        if on_terminal and _terminal_is_gone():
+            on_signal()
+        elif running is not None:
+            task = loop.create_task(_reload(running, loaded), name="reload")
+            reloads.add(task)
+            task.add_done_callback(reloads.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, on_hangup)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     _say(f"offhook {__version__}, configuration: {loaded.source}")
@@ -42,6 +62,34 @@ async def serve(loaded: Loaded) -> None:
         logs.close()
 
 
+async def _reload(bridge: Bridge, loaded: Loaded) -> None:
+    """Read the configuration again. Whatever is wrong with it is said, and the old one stays."""
+    try:
+        # Reading and checking takes longer than a frame of audio.
+        again = await asyncio.to_thread(load, loaded.path)
+        waiting = await bridge.reload(again.config)
+    except ConfigError as error:
+        for problem in error.problems:
+            log.error("configuration refused, the old one stays", problem=problem)
+        return
+    except ReloadError as error:
+        for problem in str(error).splitlines():
+            log.error("configuration refused, the old one stays", problem=problem)
+        return
+    log.info("configuration reloaded", source=again.source)
+    for setting in waiting:
+        log.warning("this setting needs a restart", setting=setting)
+
+
+def _terminal_is_gone() -> bool:
+    """Whether the hang-up is the terminal's own, closed by its user, rather than somebody's wish for a reload."""
+    try:
+        termios.tcgetattr(sys.stderr.fileno())
+    except termios.error:
+        return True
+    return False
+
+
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)  # noqa: T201 - the command's own words to whoever started it
 
@@ -53,12 +101,19 @@ def _welcome(config: Config) -> str:
     return "\n".join(
         (
             "offhook: ready for calls",
-            f"  SIP   {config.sip.listen}:{config.sip.port}/udp   from {_networks(config)}",
+            f"  SIP   {config.sip.listen}:{config.sip.port}/{_transports(config)}   from {_networks(config)}",
             f"  HTTP  http://{config.http.listen}:{config.http.port}   (key in {config.data_dir / 'api-key'})",
             f"  test  make call   or: offhook call sip:{users[0]}@{host}{port}",
-            "  stop  Ctrl-C (live calls finish first; twice: at once)",
+            "  stop  Ctrl-C (live calls finish first; twice: at once); SIGHUP reads the configuration again",
         )
     )
+
+
+def _transports(config: Config) -> str:
+    names = [name for name, on in (("udp", config.sip.udp), ("tcp", config.sip.tcp)) if on]
+    if config.tls.certificate is not None:
+        names.append(f"tls:{config.tls.port}")
+    return "+".join(names)
 
 
 def _networks(config: Config) -> str:
