@@ -39,8 +39,6 @@ class Ending:
             if event is not None:
                 self._tell(event)
         call = self._call
-        if call.sending is not None:
-            call.sending.abandon()
         call.referrals.abandon(now)
         self._abandon_offers(now)
         if forget and not self.over:
@@ -88,6 +86,8 @@ class Ending:
 
     def _abandon_offers(self, now: float) -> None:
         call = self._call
+        if call.sending is not None:
+            call.sending.abandon()
         for invite in list(call.invites.values()):
             invite.abandon(now)
         call.invites.clear()

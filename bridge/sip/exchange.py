@@ -78,6 +78,7 @@ class Exchange:
         """Send it somewhere else after a final response (3xx)."""
         self._alternatives = list(alternatives)
         self._challenges = 0
+        self._no_stream = False
         self._again(flow, now, uri=uri)
 
     # -- inside ---------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from bridge.sip.events import (
     ReofferAnswered,
 )
 from bridge.sip.message import Request, make_response
-from bridge.sip.settings import UserAgentConfig
+from bridge.sip.settings import DEFAULT_ALLOW, UserAgentConfig
 
 ACCOUNT = Credentials("alice", "secret")
 
@@ -181,6 +181,23 @@ def test_reports_of_a_challenged_transfer_are_known_by_its_repetition() -> None:
     assert [type(event) for event in caller.agent.events()] == [ReferAccepted, ReferResult]
 
 
+def test_our_report_on_a_transfer_is_repeated_when_challenged() -> None:
+    caller = Guarded(UserAgentConfig(allow=(*DEFAULT_ALLOW, "REFER")))
+    invite = caller.connect_with()
+    caller.now = 100.0
+    refer = (
+        "REFER sip:192.0.2.1:5060 SIP/2.0\nVia: SIP/2.0/UDP 192.0.2.2;branch=z9hG4bKr1\nMax-Forwards: 70\n"
+        f"From: {invite.headers.get('To')};tag=b1\nTo: {invite.headers.get('From')}\nCall-ID: {invite.call_id}\n"
+        "CSeq: 1 REFER\nContact: <sip:bob@192.0.2.2:5060>\nRefer-To: <sip:carol@192.0.2.3>\nContent-Length: 0\n\n"
+    )
+    caller.agent.receive(refer.replace("\n", "\r\n").encode(), FLOW, caller.now)
+    caller.agent.accept_refer(caller.key, caller.now)
+    notify = caller.one()
+    assert (notify.method, caller.verdict(notify)) == ("NOTIFY", "")
+    again = caller.challenge(notify)
+    assert (again.method, caller.verdict(again), again.body) == ("NOTIFY", "alice", notify.body)
+
+
 def test_caller_that_challenges_our_requests_is_answered_with_the_calls_credentials() -> None:
     alice = RawPeer(UserAgent(UserAgentConfig()))
     server = DigestServer("example", lambda user: Secret("secret"))
@@ -272,6 +289,18 @@ def test_reinvite_that_is_challenged_after_the_peer_hung_up_is_not_repeated() ->
     assert [type(event) for event in caller.agent.events()] == [ByeReceived]
     caller.pass_time(40)
     assert (caller.agent.call_count, caller.agent.transaction_count) == (0, 0)
+
+
+def test_reinvite_that_is_challenged_after_we_hung_up_is_not_repeated() -> None:
+    caller = Guarded()
+    caller.connect_with()
+    caller.now = 100.0
+    caller.agent.reinvite(caller.key, offer(5000), caller.now)
+    reinvite = caller.one()
+    caller.agent.bye(caller.key, caller.now)
+    assert caller.one().method == "BYE"
+    caller.respond(reinvite, 401, headers=caller.server.challenge(caller.now, stale=True))
+    assert [request.method for request in caller.requests()] == ["ACK"]
 
 
 def test_repeated_reinvite_without_an_answer_ends_the_call() -> None:
