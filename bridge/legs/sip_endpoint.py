@@ -5,6 +5,7 @@ import ipaddress
 import random
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 from urllib.parse import quote
 
 import structlog
@@ -26,7 +27,8 @@ from bridge.sip.settings import DEFAULT_ALLOW, Admit, UserAgentConfig
 from bridge.sip.tcp import StreamLimits
 from bridge.sip.timers import TimerValues
 from bridge.sip.tls import TlsSettings
-from bridge.sip.transports import Transports, TransportSettings, open_transports
+from bridge.sip.transport_settings import TransportSettings
+from bridge.sip.transports import Transports, open_transports
 from bridge.sip.uri import NameAddr, Uri, format_host
 from bridge.sip.via import DEFAULT_TLS_PORT
 
@@ -75,6 +77,11 @@ class SipEndpointSettings:
     max_calls: int = 2000
     codecs: tuple[Codec, ...] = DEFAULT_CODECS
     max_ring_s: float = 180.0
+    session_expires_s: int = 1800
+    """Session interval that we ask for (RFC 4028); 0: none."""
+    min_se_s: int = 90
+    reliable: Literal["off", "supported", "required"] = "supported"
+    """Reliable provisional responses (RFC 3262)."""
     leg: SipLegOptions = DEFAULT_OPTIONS
     """Of legs whose trunk says nothing else."""
 
@@ -128,6 +135,9 @@ class SipEndpoint:
                 timers=TimerValues(t1=settings.t1_s),
                 max_calls=settings.max_calls,
                 max_ring_s=settings.max_ring_s,
+                session_expires_s=settings.session_expires_s,
+                min_se_s=settings.min_se_s,
+                reliable=settings.reliable,
                 retry_after_s=settings.retry_after_s,
             )
         )
@@ -390,7 +400,8 @@ def inbound_info(request: Request, flow: Flow) -> LegInfo:
     for name, value in request.headers:
         lower = name.lower()
         if lower.startswith("x-") or lower in KEPT_HEADERS:
-            headers.setdefault(lower, value)
+            # Proxies add lines of their own: several are one list (RFC 3261 7.3.1).
+            headers[lower] = f"{headers[lower]}, {value}" if lower in headers else value
     caller = request.from_
     return LegInfo(
         kind="sip",

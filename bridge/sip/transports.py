@@ -2,10 +2,9 @@
 in here but where a message goes when the connection that it belongs to is gone (RFC 3261 18)."""
 
 import asyncio
-import socket
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -16,11 +15,13 @@ from bridge.sip.errors import LocateError, SipError, SipSyntaxError
 from bridge.sip.events import Answered, Event, InviteReceived
 from bridge.sip.flow import Address, Flow, Transport
 from bridge.sip.message import Request, Response, parse_message
-from bridge.sip.resolver import Resolver, ResolverSettings, Target
+from bridge.sip.resolver import Resolver, Target
+from bridge.sip.sockets import Sockets, family_of
 from bridge.sip.stream import PING
-from bridge.sip.tcp import Connection, StreamLimits
-from bridge.sip.tls import TlsContexts, TlsSettings
-from bridge.sip.udp import UdpSocket, bound_socket, local_address_towards
+from bridge.sip.tcp import Connection
+from bridge.sip.tls import TlsContexts
+from bridge.sip.transport_settings import TransportSettings
+from bridge.sip.udp import local_address_towards
 from bridge.sip.uri import NameAddr, Uri
 from bridge.sip.via import DEFAULT_PORT, DEFAULT_TLS_PORT
 
@@ -32,29 +33,9 @@ EventHandler = Callable[[Event], None]
 Tap = Callable[[bool, bytes, Flow, float], None]
 """Sees every message: whether it was received, its bytes, its flow, and when."""
 
-_ANY = ("0.0.0.0", "::")
 _FORGET_ROUTES_S = 60.0
-_PORT_TRIES = 50
+_SUSPECTED_S = 32.0
 _MAX_REMEMBERED = 4096
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TransportSettings:
-    hosts: tuple[str, ...] = ("0.0.0.0",)
-    """Addresses of ours to listen on; `::` is IPv6 alone, for both have both."""
-    port: int = 5060
-    """Of UDP and TCP; 0 takes one that is free on both."""
-    udp: bool = True
-    tcp: bool = True
-    tls_port: int = DEFAULT_TLS_PORT
-    """Listened on if `tls.own` has a certificate; 0 takes any free one."""
-    tls: TlsSettings = field(default_factory=TlsSettings)
-    limits: StreamLimits = field(default_factory=StreamLimits)
-    resolver: ResolverSettings = field(default_factory=ResolverSettings)
-    close_grace_s: float = 2.0
-    """A peer that closed a connection may answer on another one within it; then what waits for it has failed."""
-    no_stream_s: float = 600.0
-    """A peer that refused TCP gets large requests over UDP for so long."""
 
 
 class Transports:
@@ -71,8 +52,7 @@ class Transports:
         self._handler = handler
         self._loop = asyncio.get_running_loop()
         self._tls = TlsContexts(settings.tls)
-        self._udp: dict[Address, UdpSocket] = {}
-        self._listening: dict[Transport, list[Address]] = {"udp": [], "tcp": [], "tls": []}
+        self._sockets = Sockets(settings, self, tls=self._tls.server is not None)
         self._connections = Connections(
             self,
             settings.limits,
@@ -81,7 +61,7 @@ class Transports:
             counters=agent.counters,
             accepts=self._is_welcome,
         )
-        families = {_family(host) for host in settings.hosts}
+        families = {family_of(host) for host in settings.hosts}
         switched_on: dict[Transport, bool] = {"udp": settings.udp, "tcp": settings.tcp, "tls": True}
         self.resolver = Resolver(
             settings.resolver,
@@ -93,6 +73,8 @@ class Transports:
         """Peers that a URI led to over UDP without asking for it: they may be spoken to over TCP."""
         self._no_stream: dict[Address, float] = {}
         """Peers that refused TCP, and until when it isn't tried again."""
+        self._unreachable: dict[Address, float] = {}
+        """Peers that ICMP says are not there, and since when."""
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
         self._routes: asyncio.TimerHandle | None = None
@@ -107,11 +89,12 @@ class Transports:
     @property
     def address(self) -> Address:
         """The first address that is listened on."""
-        return next(address for addresses in self._listening.values() for address in addresses)
+        kinds: tuple[Transport, ...] = ("udp", "tcp", "tls")
+        return next(address for kind in kinds for address in self._sockets.addresses(kind))
 
     def addresses(self, transport: Transport) -> tuple[Address, ...]:
         """Where a transport is listened on."""
-        return tuple(self._listening[transport])
+        return tuple(self._sockets.addresses(transport))
 
     @property
     def connection_count(self) -> int:
@@ -120,7 +103,7 @@ class Transports:
     def flow_to(self, remote: Address, transport: Transport = "udp", name: str = "") -> Flow:
         """The flow to a peer at an IP address and port; for TLS `name` is the domain that its certificate must be
         of, else the address is. Nothing is sent yet. Raises OSError where there is no way to it."""
-        return Flow(transport, remote, self._local(transport, remote[0]), name)
+        return Flow(transport, remote, self._sockets.local(transport, remote[0]), name)
 
     def now(self) -> float:
         """The agent's clock (seconds, monotonic)."""
@@ -217,19 +200,24 @@ class Transports:
 
     def datagram_received(self, data: bytes, remote: Address, local: Address) -> None:
         try:
-            flow = Flow("udp", remote, self._shown(local, remote[0]))
+            flow = Flow("udp", remote, self._sockets.shown(local, remote[0]))
         except OSError:
             self.agent.counters["dropped: no way back"] += 1
             return
+        self._unreachable.pop(remote, None)
         self._received(data, flow)
 
     def unreachable(self, remote: Address, local: Address, why: str) -> None:
-        self.agent.counters["peers unreachable"] += 1
-        try:
-            self._failed(Flow("udp", remote, self._shown(local, remote[0])), why)
-        except OSError:
-            # The route is gone: there is no telling by which name it was used.
-            return
+        now = self.now()
+        first = self._unreachable.get(remote)
+        if first is None or now - first > _SUSPECTED_S:
+            _remember(self._unreachable, remote, now)
+        elif now - first >= self.settings.unreachable_s:
+            del self._unreachable[remote]
+            self.agent.counters["peers unreachable"] += 1
+            # Without a route there is no telling by which name it was used.
+            with suppress(OSError):
+                self._failed(Flow("udp", remote, self._sockets.shown(local, remote[0])), why)
 
     def stream_received(self, data: bytes, flow: Flow) -> None:
         self._received(data, flow)
@@ -253,63 +241,18 @@ class Transports:
 
     # -- inside ---------------------------------------------------------------------------------------------
 
-    async def open(self) -> None:
+    def open(self) -> None:
         """Bind everything. Raises OSError."""
-        try:
-            for attempt in range(_PORT_TRIES):
-                try:
-                    self._bind(self.settings.port)
-                    break
-                except OSError:
-                    self._unbind()
-                    if self.settings.port or attempt == _PORT_TRIES - 1:
-                        raise
-            self._forget_routes()
-        except OSError:
-            self.closed.set_result(None)
-            raise
-
-    def _bind(self, port: int) -> None:
-        settings = self.settings
-        streams: list[tuple[socket.socket, Transport]] = []
-        try:
-            for host in settings.hosts:
-                if settings.udp:
-                    sock = bound_socket(socket.SOCK_DGRAM, host, port)
-                    udp = UdpSocket(sock, self)
-                    self._udp[udp.address] = udp
-                    self._listening["udp"].append(udp.address)
-                    port = udp.address[1]
-                if settings.tcp:
-                    streams.append((bound_socket(socket.SOCK_STREAM, host, port), "tcp"))
-                    port = streams[-1][0].getsockname()[1]
-                if self._tls.server is not None:
-                    tls_port = self._listening["tls"][0][1] if self._listening["tls"] else settings.tls_port
-                    streams.append((bound_socket(socket.SOCK_STREAM, host, tls_port), "tls"))
-                    self._listening["tls"].append(streams[-1][0].getsockname()[:2])
-            for sock, transport in streams:
-                if transport == "tcp":
-                    self._listening["tcp"].append(sock.getsockname()[:2])
-        except OSError:
-            for sock, _ in streams:
-                sock.close()
-            raise
-        for sock, transport in streams:
+        for sock, transport in self._sockets.open():
             self._connections.listen(sock, transport)
-
-    def _unbind(self) -> None:
-        for udp in self._udp.values():
-            udp.close()
-        self._udp.clear()
-        for addresses in self._listening.values():
-            addresses.clear()
+        self._forget_routes()
 
     async def _shut(self) -> None:
         for handle in (self._timer, self._routes):
             if handle is not None:
                 handle.cancel()
         self._timer = self._routes = None
-        self._unbind_later()
+        self._sockets.close()
         for task in self._tasks - {asyncio.current_task()}:
             task.cancel()
         await self.resolver.aclose()
@@ -317,33 +260,10 @@ class Transports:
         if not self.closed.done():
             self.closed.set_result(None)
 
-    def _unbind_later(self) -> None:
-        """The addresses stay readable for those who still ask."""
-        for udp in self._udp.values():
-            udp.close()
-        self._udp.clear()
-
     def _forget_routes(self) -> None:
         """Addresses of this machine may change."""
         local_address_towards.cache_clear()
         self._routes = self._loop.call_later(_FORGET_ROUTES_S, self._forget_routes)
-
-    def _local(self, transport: Transport, remote: str) -> Address:
-        """Our address and port towards a peer. Raises OSError."""
-        family = _family(remote)
-        listening = [address for address in self._listening[transport] if _family(address[0]) == family]
-        if listening:
-            if len(listening) > 1 and (own := local_address_towards(remote)):
-                listening.sort(key=lambda address: address[0] != own)
-            return self._shown(listening[0], remote)
-        if transport != "tls" or all(_family(host) != family for host in self.settings.hosts):
-            raise OSError(f"no {transport} socket of ours leads to {remote}")
-        # Without a certificate we can't be called by TLS, and can call: answers come on the same connection.
-        return (local_address_towards(remote), self.settings.tls_port or DEFAULT_TLS_PORT)
-
-    @staticmethod
-    def _shown(local: Address, remote: str) -> Address:
-        return (local_address_towards(remote), local[1]) if local[0] in _ANY else local
 
     def _flow_of(self, target: Target) -> Flow:
         return self.flow_to(target.address, target.transport, target.domain if target.transport == "tls" else "")
@@ -370,14 +290,12 @@ class Transports:
             self._send_on(flow, data, flow)
 
     def _send_datagram(self, data: bytes, flow: Flow) -> None:
-        udp = self._udp.get(flow.local)
-        if udp is None:
-            family = _family(flow.remote[0])
-            udp = next((udp for address, udp in self._udp.items() if _family(address[0]) == family), None)
-        if udp is None:
-            self._failed(flow, "no UDP socket leads there")
-        elif not udp.send(data, flow.remote):
-            self.agent.counters["dropped: no room to send"] += 1
+        try:
+            sent = self._sockets.send(data, flow)
+        except OSError as error:
+            self._failed(flow, str(error))
+        else:
+            self.agent.counters["dropped: no room to send"] += not sent
 
     def _send_on(self, way: Flow, data: bytes, flow: Flow) -> None:
         """Send over the connection of `way` what belongs to `flow`."""
@@ -469,7 +387,7 @@ async def open_transports(agent: UserAgent, handler: EventHandler, settings: Tra
     """Bind all sockets and drive `agent` on them. Raises OSError where a port is taken, TlsError for certificates
     that can't be used."""
     transports = Transports(agent, handler, settings)
-    await transports.open()
+    transports.open()
     return transports
 
 
@@ -477,10 +395,6 @@ def next_hop(request: Request) -> Uri:
     """Where a request goes next: the first Route, else the Request-URI (RFC 3261 8.1.2). Raises SipSyntaxError."""
     routes = request.headers.items_of("Route")
     return NameAddr.parse(routes[0]).uri if routes else request.target
-
-
-def _family(host: str) -> int:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def _everybody(address: str) -> bool:

@@ -13,7 +13,8 @@ from bridge.sip.agent import UserAgent
 from bridge.sip.offer_answer import PCMU, LocalMedia, accept_answer, make_offer
 from bridge.sip.sdp import parse_sdp
 from bridge.sip.settings import UserAgentConfig
-from bridge.sip.transports import Transports, TransportSettings, open_transports
+from bridge.sip.transport_settings import TransportSettings
+from bridge.sip.transports import Transports, open_transports
 
 SILENCE = b"\xff" * 160
 LOUD_RMS = 200

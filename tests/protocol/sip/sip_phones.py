@@ -11,7 +11,8 @@ from bridge.sip.events import CallKey, Event, InviteReceived, Reoffered
 from bridge.sip.flow import Address, Flow
 from bridge.sip.settings import UserAgentConfig
 from bridge.sip.timers import TimerValues
-from bridge.sip.transports import Transports, TransportSettings, open_transports
+from bridge.sip.transport_settings import TransportSettings
+from bridge.sip.transports import Transports, open_transports
 
 SDP = b"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\n"
 

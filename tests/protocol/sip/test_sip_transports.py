@@ -141,7 +141,7 @@ async def test_large_requests_stay_on_udp_where_it_was_asked_for() -> None:
         assert not bob.carried("tcp")
 
 
-async def test_refused_connections_fail_over_at_once() -> None:
+async def test_peers_that_are_not_there_are_passed_over() -> None:
     async with phone() as alice, phone(answers=True) as bob:
         dead = [alice.transports.flow_to(("127.0.0.1", addressless()), kind) for kind in ("tcp", "udp")]
         alice.call(dead[0], alternatives=[dead[1], alice.transports.flow_to(bob.transports.address, "tcp")])
@@ -160,6 +160,15 @@ async def test_an_icmp_error_ends_the_wait_of_that_peer_alone() -> None:
             assert "ECONNREFUSED" in lost.detail
             assert alice.agent.call_count == 1
             assert (await alice.next(Lost)).key == waiting
+
+
+async def test_a_peer_that_is_just_starting_gets_its_call() -> None:
+    port = addressless()
+    async with phone() as alice:
+        alice.call(alice.transports.flow_to(("127.0.0.1", port)))
+        await until(lambda: bool(alice.transports._unreachable))
+        async with phone(port=port, answers=True):
+            await alice.next(Answered)
 
 
 async def test_a_peer_that_does_not_let_us_connect_is_given_up_in_time() -> None:

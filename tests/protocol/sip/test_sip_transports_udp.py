@@ -12,7 +12,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from sip_phones import SDP, Phone, phone
 
 from bridge.sip.events import Answered, Event, InviteReceived, Lost, LostReason
-from bridge.sip.transports import TransportSettings, open_transports
+from bridge.sip.timers import TimerValues
+from bridge.sip.transport_settings import TransportSettings
+from bridge.sip.transports import open_transports
 from bridge.sip.udp import local_address_towards
 
 
@@ -55,7 +57,7 @@ async def test_garbage_is_dropped_and_the_socket_lives_on() -> None:
 
 async def test_errors_of_many_dead_peers_keep_no_message_back() -> None:
     """An ICMP error comes out at the next send: that one must go out all the same."""
-    async with phone() as alice, phone(answers=True) as bob:
+    async with phone(config={"timers": TimerValues()}) as alice, phone(answers=True) as bob:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as closed:
             closed.bind(("127.0.0.1", 0))
             dead = closed.getsockname()
