@@ -99,8 +99,10 @@ def _view(args: argparse.Namespace, loaded: Loaded) -> int:
 
 
 def _check(loaded: Loaded) -> int:
-    from bridge.doctor import check
+    from bridge.doctor import check, describe_trunks
 
+    for line in describe_trunks(loaded.config):
+        print(line)
     problems = check(loaded.config)
     for problem in problems:
         print(f"offhook: {problem}", file=sys.stderr)

@@ -93,6 +93,15 @@ class SipSettings(Section):
     user_agent: str = "Offhook"
     t1_ms: Annotated[int, Field(ge=50, le=5000)] = 500
     """RFC 3261's T1: the first retransmission interval."""
+    session_expires_s: Annotated[int, Field(ge=0, le=86400)] = 1800
+    """How often a call that is up is confirmed anew (RFC 4028), so that none outlives its far end; 0: we don't ask
+    for it, and follow the peer's wish."""
+    min_se_s: Annotated[int, Field(ge=90, le=86400)] = 90
+    """The shortest such interval that peers may ask for; shorter ones get 422."""
+    reliable: Literal["off", "supported", "required"] = "supported"
+    """Provisional responses that are acknowledged (RFC 3262): never, with peers that can, or with such ones alone."""
+    trace_mb: Annotated[int, Field(ge=0, le=1024)] = 16
+    """Memory for the latest SIP messages, which `offhook trace` shows (MB); 0 keeps none."""
 
 
 class RtpSettings(Section):
@@ -224,6 +233,14 @@ class Config(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return env_settings, init_settings
+
+    @model_validator(mode="after")
+    def _session_timer(self) -> "Config":
+        if self.sip.session_expires_s and self.sip.session_expires_s < self.sip.min_se_s:
+            raise ValueError(
+                f"sip.session_expires_s {self.sip.session_expires_s} is below sip.min_se_s {self.sip.min_se_s}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _references(self) -> "Config":

@@ -1,15 +1,40 @@
 """`offhook check`: what the configuration alone can't say, asked of the machine."""
 
 import os
+import stat
 from collections.abc import Iterator
 
 from bridge.config import Config, ConversationAgentSettings
 from bridge.providers.base import ProviderUnavailableError
+from bridge.sip.errors import TlsError
+from bridge.sip.tls import TlsContexts
+from bridge.startup import endpoint_settings
+from bridge.trunks.trunks import TrunkError, prepare
 
 
 def check(config: Config) -> list[str]:
     """Everything that would keep a bridge of `config` from starting or from answering, one line each."""
-    return [*_check_agents(config), *_check_data_dir(config)]
+    return [*_check_agents(config), *_check_trunks(config), *_check_tls(config), *_check_data_dir(config)]
+
+
+def describe_trunks(config: Config) -> Iterator[str]:
+    """A line for each trunk: how it is reached, and how its calls are told."""
+    for trunk in config.trunks:
+        parts = []
+        if trunk.host:
+            transport = f" over {trunk.transport.upper()}" if trunk.transport else ""
+            parts.append(f"calls to {trunk.host}{trunk.port_text}{transport}")
+        if trunk.registers:
+            parts.append(f"registers {trunk.aor}")
+        told = list(trunk.networks)
+        if trunk.host and trunk.trust_host:
+            told.append(f"the addresses of {trunk.host}")
+        told += [f"certificate {name}" for name in trunk.certificate_names]
+        told += [f"digest user {user.username}" for user in trunk.users]
+        parts.append(f"calls from {', '.join(told)}" if told else "no calls from it")
+        if trunk.srtp != "off":
+            parts.append(f"SRTP {trunk.srtp}")
+        yield f"trunk {trunk.name}: {'; '.join(parts)}"
 
 
 def _check_agents(config: Config) -> Iterator[str]:
@@ -28,6 +53,38 @@ def _check_agents(config: Config) -> Iterator[str]:
         from bridge.providers.local.models import check_models
 
         yield from check_models(config.engines)
+
+
+def _check_trunks(config: Config) -> Iterator[str]:
+    try:
+        prepare(config.trunks)
+    except TrunkError as error:
+        yield from str(error).splitlines()
+    named = {codec for trunk in config.trunks for codec in trunk.codecs}
+    if named:
+        # Imported here: a configuration that names none needs no audio libraries to be checked.
+        from bridge.legs.codecs import CODECS
+
+        for codec in sorted(codec for codec in named if codec.upper() not in CODECS):
+            yield f"trunks: codec {codec} does not work on this machine: its library is missing"
+    for trunk in config.trunks:
+        if trunk.certificate_names and (config.tls.certificate is None or config.tls.client == "none"):
+            yield (
+                f"trunk {trunk.name!r}: certificate_names need tls.certificate, and tls.client: request or require: "
+                f"no certificate is ever seen without"
+            )
+        if trunk.transport and trunk.transport != "tls" and not getattr(config.sip, trunk.transport):
+            yield f"trunk {trunk.name!r}: transport: {trunk.transport}, which sip.{trunk.transport} switches off"
+        file = trunk.password_file
+        if file is not None and file.exists() and file.stat().st_mode & (stat.S_IRWXO | stat.S_IWGRP):
+            yield f"trunk {trunk.name!r}: password_file {file} is open to other users of this machine: chmod 600 it"
+
+
+def _check_tls(config: Config) -> Iterator[str]:
+    try:
+        TlsContexts(endpoint_settings(config).tls)
+    except TlsError as error:
+        yield f"tls: {error}"
 
 
 def _check_data_dir(config: Config) -> Iterator[str]:

@@ -97,6 +97,9 @@ def endpoint_settings(config: Config) -> SipEndpointSettings:
         user_agent=sip.user_agent,
         t1_s=sip.t1_ms / 1000,
         retry_after_s=config.limits.retry_after_s,
+        session_expires_s=sip.session_expires_s,
+        min_se_s=sip.min_se_s,
+        reliable=sip.reliable,
     )
 
 
