@@ -30,6 +30,7 @@ from bridge.legs.base import (
     LegStateError,
     MediaQuality,
     NotCapableError,
+    PacketTap,
 )
 from bridge.legs.media import MediaCrashed, MediaExpired, MediaStream
 from bridge.legs.sip_dtmf import DtmfMode, InfoDigits, parse_info
@@ -39,7 +40,7 @@ from bridge.legs.sip_transfer import SipTransfers, TransferWay
 from bridge.sip import events as sip
 from bridge.sip.agent import UserAgent
 from bridge.sip.errors import SdpError, SipError
-from bridge.sip.flow import Flow
+from bridge.sip.flow import Address, Flow
 from bridge.sip.offer_answer import LocalMedia
 from bridge.sip.sdp import SessionDescription
 from bridge.sip.transports import Transports
@@ -106,6 +107,7 @@ class SipLeg:
         """The far side sends telephone-events: what it says in INFO besides is the same once more."""
         self._state = LegState.OFFERED
         self._handlers: list[Callable[[LegEvent], None]] = []
+        self._taps: list[PacketTap] = []
         self._ended: LegEnded | None = None
         self._confirmed = asyncio.Event()
         """The ACK has come (or the call has ended): only then may the session be changed."""
@@ -148,6 +150,23 @@ class SipLeg:
 
     def listen(self, sink: FrameSink) -> Unsubscribe:
         return self._media.stream.listen(sink)
+
+    def tap_packets(self, tap: PacketTap) -> Unsubscribe:
+        """See `PacketSource`."""
+        self._taps = [*self._taps, tap]
+        self._media.stream.tap(self._show_packet)
+
+        def untap() -> None:
+            self._taps = [t for t in self._taps if t is not tap]
+            if not self._taps:
+                self._media.stream.tap(None)
+
+        return untap
+
+    def _show_packet(self, received: bool, packet: bytes, far: Address, at: float) -> None:
+        local = (self._media.local.address, self._media.stream.port)
+        for tap in self._taps:
+            tap(received, local, far, packet)
 
     def subscribe(self, handler: Callable[[LegEvent], None]) -> Unsubscribe:
         if self._ended is not None:
@@ -384,9 +403,15 @@ class SipLeg:
         return True
 
     def _on_answered(self, sdp: bytes | None) -> None:
-        if sdp is None:
-            self.break_off("the answer has no session description")
-        elif problem := self._media.problem_with_answer(sdp):
+        media = self._media
+        if media.offered is None and media.agreed is not None:
+            # Answered before, reliably, and changed by UPDATE since: what the 200 repeats is void (RFC 6337 2.2).
+            problem = ""
+        elif sdp is None:
+            problem = "the answer has no session description"
+        else:
+            problem = media.problem_with_answer(sdp)
+        if problem:
             self.break_off(problem)
         else:
             self._confirmed.set()

@@ -23,6 +23,9 @@ class SipReoffers:
         self._leg = leg
         self._media = media
         self._waiting: asyncio.Future[None] | None = None
+        self._quiet = asyncio.Event()
+        """No change of the far side's is under way."""
+        self._quiet.set()
 
     async def hold(self, on: bool) -> None:
         """Hold the far party, or take it back. Raises LegError."""
@@ -31,14 +34,18 @@ class SipReoffers:
             return
         if self._waiting is not None and not self._waiting.done():
             raise LegError("another change of the session is under way")
-        self._waiting = asyncio.get_running_loop().create_future()
+        waiting = self._waiting = asyncio.get_running_loop().create_future()
+        await self._quiet.wait()
+        if waiting.done():
+            # The call ended meanwhile: the reason is in the future.
+            await waiting
         try:
             leg.agent.reinvite(leg.key, media.offer("sendonly" if on else "sendrecv"), leg.now())
         except SipError as error:
             media.offered = self._waiting = None
             raise LegError(f"can't change the session now: {error}") from error
         leg.flush()
-        await self._waiting
+        await waiting
         media.holding = on
 
     def on_sip_event(self, event: sip.Event) -> None:
@@ -49,6 +56,7 @@ class SipReoffers:
                 self._confirmed(sdp)
             case sip.ReofferCancelled():
                 self._media.offered = None
+                self._quiet.set()
             case sip.ReofferAnswered(sdp=sdp, late_offer=late_offer):
                 self._answered(sdp, late_offer=late_offer)
             case sip.ReofferRejected(status=status, reason=reason):
@@ -61,11 +69,16 @@ class SipReoffers:
 
     def fail(self, why: str) -> None:
         """The change of ours came to nothing."""
+        self._quiet.set()
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_exception(LegError(why))
 
     def _reoffered(self, sdp: bytes | None) -> None:
         leg, media = self._leg, self._media
+        self._quiet.clear()
+        if leg.state is LegState.OFFERED:
+            # The first offer was answered for good before this one came (RFC 3311 5.1).
+            media.offered = None
         if sdp is None:
             leg.agent.answer_reinvite(leg.key, media.offer(), leg.now())
             return
@@ -74,12 +87,14 @@ class SipReoffers:
         except SdpError as error:
             log.info("offer refused", reason=str(error))
             leg.agent.reject_reinvite(leg.key, 488, leg.now())
+            self._quiet.set()
             return
         leg.agent.answer_reinvite(leg.key, media.answer(), leg.now())
         self._follow()
 
     def _confirmed(self, sdp: bytes | None) -> None:
         """The ACK: it brings the answer where the re-INVITE left the offer to us."""
+        self._quiet.set()
         if sdp is None or self._media.offered is None:
             return
         if problem := self._media.problem_with_answer(sdp):
