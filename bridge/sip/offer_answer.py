@@ -10,7 +10,19 @@ from bridge.rtp.srtp_keys import SrtpKeys
 from bridge.sip.codecs import G722, L16_8K, L16_16K, OPUS, PCMA, PCMU, STATIC, Codec
 from bridge.sip.errors import NoAudioError, NoCommonCodecError, SdpError
 from bridge.sip.flow import Address
+from bridge.sip.sdes import Crypto, new_keys
 from bridge.sip.sdp import Attribute, Connection, Direction, MediaDescription, Origin, SessionDescription
+from bridge.sip.secure_media import (
+    PLAIN,
+    REFUSED,
+    SECURE,
+    SrtpPolicy,
+    accept_keys,
+    answer_keys,
+    judge,
+    offered_keys,
+    offered_protocol,
+)
 
 __all__ = [
     "G722",
@@ -28,8 +40,8 @@ __all__ = [
     "revised",
 ]
 
-PROTOCOLS = ("RTP/AVP", "RTP/AVPF")
-"""Transports that we take: plain RTP, with or without early feedback."""
+PROTOCOLS = (*PLAIN, *SECURE)
+"""Transports that we know: RTP and SRTP, with or without early feedback."""
 
 LONGEST_PTIME_MS = 60
 """More delay than anyone should have to wait for."""
@@ -64,6 +76,12 @@ class LocalMedia:
     session_id: int = 1
     version: int = 1
     """For `o=`: up by one in each new description of a session; see `revised`."""
+    srtp: SrtpPolicy = "off"
+    """`offered`: encrypt if the peer does; `required`: or else there is no call."""
+    keys: tuple[Crypto, ...] = field(default_factory=new_keys)
+    """Ours, one a crypto suite, the same in all descriptions of a session."""
+    rtcp_mux: bool = False
+    """Offer RTCP on RTP's port; an offer of it is taken either way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +148,16 @@ def make_offer(local: LocalMedia, previous: SessionDescription | None = None) ->
     """An offer of all our codecs. In mid-call `previous` is the last description of ours: payload types keep their
     meaning and streams their place (RFC 3264 8)."""
     audio = _Types(local, previous)
-    offered = _media(local, "RTP/AVP", audio.formats, audio.attributes, local.direction, local.ptime_ms)
+    before = previous.media if previous is not None else ()
+    ours = next((i for i, media in enumerate(before) if media.media == "audio" and media.port), None)
+    # Nor does the transport change in mid-call: what began encrypted is offered so again.
+    protocol = before[ours].protocol if ours is not None else offered_protocol(local.srtp)
+    attributes = (*audio.attributes, *offered_keys(local.srtp, local.keys))
+    if local.rtcp_mux:
+        attributes += (("rtcp-mux", None),)
+    offered = _media(local, protocol, audio.formats, attributes, local.direction, local.ptime_ms)
     if previous is None:
         return _description(local, (offered,))
-    ours = next((i for i, media in enumerate(previous.media) if media.media == "audio" and media.port), None)
     media = [offered if i == ours else _declined(other) for i, other in enumerate(previous.media)]
     return _description(local, tuple(media if ours is not None else [*media, offered]))
 
@@ -142,7 +166,7 @@ def negotiate_answer(offer: SessionDescription, local: LocalMedia) -> Negotiated
     """Answer an offer: one audio stream with one codec of ours, everything else declined with port 0.
 
     Raises NoAudioError or NoCommonCodecError (both 488), or SdpError."""
-    stream, payload_type, codec = _choose(offer, local.codecs)
+    stream, payload_type, codec = _choose(offer, local.codecs, local.srtp)
     events = stream.events if local.dtmf else {}
     dtmf_type, dtmf_rate = _choose_events(events, codec)
     noise = {number for number, rate in stream.noise.items() if rate == codec.clock_rate}
@@ -158,6 +182,11 @@ def negotiate_answer(offer: SessionDescription, local: LocalMedia) -> Negotiated
     if dtmf_type is not None:
         formats.append(dtmf_type)
         attributes += _named(dtmf_type, f"telephone-event/{dtmf_rate}", _EVENT_FMTP)
+    crypto, srtp = answer_keys(stream.media, local.srtp, local.keys)
+    attributes += crypto
+    rtcp_mux = stream.media.attribute("rtcp-mux") is not None
+    if rtcp_mux:
+        attributes.append(("rtcp-mux", None))
     names = tuple(str(number) for number in formats)
     taken = _media(local, stream.media.protocol, names, tuple(attributes), direction, ptime_ms)
     media = tuple(taken if i == stream.index else _declined(other) for i, other in enumerate(offer.media))
@@ -177,6 +206,8 @@ def negotiate_answer(offer: SessionDescription, local: LocalMedia) -> Negotiated
         held=held,
         fmtp=stream.media.fmtp(payload_type),
         comfort_noise=frozenset(noise),
+        rtcp_mux=rtcp_mux,
+        srtp=srtp,
     )
 
 
@@ -190,6 +221,7 @@ def accept_answer(offer: SessionDescription, answer: SessionDescription, local: 
     stream = next((stream for stream in _usable(answer) if ours is not None and stream.index == ours.index), None)
     if ours is None or stream is None:
         raise _no_audio(answer)
+    srtp = accept_keys(ours.media, stream.media, local.srtp, local.keys)
     # The answerer's order decides what we send (RFC 3264 7): its first codec that we offered.
     payload_type, codec = _choose_in_their_order(stream, local.codecs)
     dtmf_type, dtmf_rate = _choose_events(stream.events if local.dtmf else {}, codec)
@@ -220,6 +252,8 @@ def accept_answer(offer: SessionDescription, answer: SessionDescription, local: 
         held=held and direction in ("sendrecv", "recvonly"),
         fmtp=stream.media.fmtp(payload_type),
         comfort_noise=frozenset({**ours.noise, **stream.noise}),
+        rtcp_mux=all(media.attribute("rtcp-mux") is not None for media in (ours.media, stream.media)),
+        srtp=srtp,
     )
 
 
@@ -320,8 +354,12 @@ def _usable(description: SessionDescription) -> Iterator[_Stream]:
             yield _Stream(index, media, _codecs_of(media))
 
 
-def _no_audio(description: SessionDescription) -> NoAudioError:
-    refused = [media.protocol if media.port else "port 0" for media in description.media if media.media == "audio"]
+def _no_audio(description: SessionDescription, policy: SrtpPolicy = "offered") -> NoAudioError:
+    refused = [
+        (judge(media, policy)[1] or media.protocol) if media.port else "port 0"
+        for media in description.media
+        if media.media == "audio"
+    ]
     detail = f": {', '.join(refused)}" if refused else ""
     return NoAudioError(f"no audio stream that can be used{detail}")
 
@@ -342,11 +380,13 @@ def _same_as(entry: tuple[str, int, int], codecs: tuple[Codec, ...]) -> Codec | 
     return next((codec for codec in codecs if codec.means(*entry)), None)
 
 
-def _choose(offer: SessionDescription, codecs: tuple[Codec, ...]) -> tuple[_Stream, int, Codec]:
-    """The first stream with a codec of ours, and our most wanted codec of it."""
-    streams = list(_usable(offer))
+def _choose(offer: SessionDescription, codecs: tuple[Codec, ...], policy: SrtpPolicy) -> tuple[_Stream, int, Codec]:
+    """The first stream with a codec of ours, and our most wanted codec of it. Encrypted ones come before others: some
+    offer the same twice."""
+    judged = [(judge(stream.media, policy)[0], stream) for stream in _usable(offer)]
+    streams = [stream for verdict, stream in sorted(judged, key=lambda pair: -pair[0]) if verdict != REFUSED]
     if not streams:
-        raise _no_audio(offer)
+        raise _no_audio(offer, policy)
     for stream in streams:
         for codec in codecs:
             for number, entry in stream.codecs.items():
