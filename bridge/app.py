@@ -21,6 +21,7 @@ from bridge.audio.clock import MediaClock
 from bridge.audio.recording import Recordings, StereoRecorder
 from bridge.audio.vad import VoiceActivity
 from bridge.call import CallServices
+from bridge.capture import Capture
 from bridge.config import Config
 from bridge.dialling import Dialler
 from bridge.events import CallEvent
@@ -34,6 +35,7 @@ from bridge.sip.errors import TlsError
 from bridge.sip.events import RequestAnswered
 from bridge.sip.flow import Flow
 from bridge.sip.message import Request
+from bridge.sip.trace import SipTrace, TracedMessage
 from bridge.startup import StartError, endpoint_settings, make_data_dir, only_one, sip_port_problem
 from bridge.store.call_log import CallLog
 from bridge.store.errors import StoreError
@@ -41,6 +43,7 @@ from bridge.store.retention import attach_recovered, keep_purging
 from bridge.store.store import Store
 from bridge.switchboard import Switchboard
 from bridge.talkers import AgentError, Progress, Talkers
+from bridge.tracing import Tracing
 from bridge.trunks.guard import Ban, Guard
 from bridge.trunks.keeper import TrunkKeeper
 from bridge.trunks.outbound import profile_of
@@ -74,6 +77,7 @@ class Bridge:
         self.admission: Admission
         self.dialler: Dialler
         self.keeper: TrunkKeeper
+        self.tracing: Tracing
         self.calls: Switchboard
         self.talkers: Talkers
         self.clock: MediaClock
@@ -144,6 +148,9 @@ class Bridge:
             profile_of=self._profile_of,
             on_answered=self._on_answered,
         )
+        self.tracing = Tracing(
+            SipTrace(ahead_s=time.time() - loop.time(), max_bytes=config.sip.trace_mb * 1024 * 1024)
+        )
         self.dialler = Dialler(self.sip, self.admission)
         self.sip.agent.refuse_new("Starting", config.limits.retry_after_s)
         try:
@@ -155,6 +162,7 @@ class Bridge:
         stack.push_async_callback(self.sip.aclose)
         self.trunks.peer_names = self.sip.transports.peer_names
         self.sip.transports.accepts = self._takes_connection
+        self.sip.transports.tap = self.tracing.trace.tap
 
         try:
             self.store = await Store.open(config.store.url or f"sqlite:///{data_dir / 'offhook.sqlite3'}")
@@ -277,6 +285,20 @@ class Bridge:
     async def hang_up(self, call_id: str) -> bool:
         return self.calls.hang_up(call_id)
 
+    def leg_ids(self, call_id: str) -> Sequence[str] | None:
+        call = self.calls.find(call_id)
+        return None if call is None else tuple(call.packets.leg_ids)
+
+    def sip_messages(self, leg_ids: Sequence[str]) -> Sequence[TracedMessage]:
+        return self.tracing.messages(leg_ids)
+
+    def capture(self, call_id: str) -> contextlib.AbstractContextManager[Capture] | None:
+        call = self.calls.find(call_id)
+        return None if call is None else self.tracing.capture(call.packets)
+
+    def captures(self) -> int:
+        return self.tracing.captures
+
     def trunk_status(self) -> Sequence[TrunkStatus]:
         offset_s = time.time() - self.admission.now()
         return [moved(status, offset_s) for status in self.trunks.status()]
@@ -345,7 +367,12 @@ class Bridge:
             readings = {
                 f'sip_messages_total{{what="{name}"}}': float(count) for name, count in agent.counters.items()
             }
+            readings["sip_calls"] = float(agent.call_count)
             readings["sip_transactions"] = float(agent.transaction_count)
+            readings["sip_timers"] = float(agent.timer_count)
+            readings["sip_connections"] = float(self.sip.transports.connection_count)
+            readings["event_loop_tasks"] = float(len(asyncio.all_tasks()))
+            readings["guard_bans"] = float(len(self.guard.bans(self.admission.now())))
             return readings
 
         self.metrics.register(sip_readings)

@@ -3,7 +3,7 @@
 import asyncio
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -18,13 +18,16 @@ from bridge.events import (
     CallEvent,
     CallStarted,
     Cause,
+    FarPartyChanged,
     LegEnded,
     LegEvent,
+    LegJoined,
     Note,
     OneWayAudio,
 )
 from bridge.legs.base import Leg, LegError, LegState, MediaQuality
 from bridge.second_leg import Dial
+from bridge.tracing import CallPackets
 from bridge.transfers import DEFAULT_LIMITS, CallParts, TransferLimits, Transfers
 
 log = structlog.get_logger(__name__)
@@ -88,8 +91,11 @@ class Call:
         self._recording_complained = False
         self._zero: float | None = None
         """Clock time of the answer."""
+        self.packets = CallPackets()
+        self.packets.join(leg.info.id, leg)
         parts = CallParts(leg, self._emit, self._at_ms, self.end, self._agent_present, self._dismiss_agent)
-        self.transfers = Transfers(parts, services.dial, services.transfer_limits)
+        dial = None if services.dial is None else self._noting(services.dial)
+        self.transfers = Transfers(parts, dial, services.transfer_limits)
 
     def end(self, cause: Cause, detail: str = "") -> None:
         """Ask the call to end. The first cause stays."""
@@ -123,7 +129,10 @@ class Call:
             self.end(Cause.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
         finally:
             limit.cancel()
-        await self._close(unsubscribe)
+        try:
+            await self._close(unsubscribe)
+        finally:
+            self.packets.over()
 
     # -- stages ---------------------------------------------------------------------------------------------
 
@@ -197,6 +206,19 @@ class Call:
             done = task.result()
             self.end(done.cause, done.detail)
 
+    def _noting(self, dial: Dial) -> Dial:
+        """`dial`, whose legs belong to this call."""
+
+        async def dialled(
+            target: str, caller: Leg, *, headers: Sequence[tuple[str, str]] = (), timeout_s: float
+        ) -> Leg:
+            leg = await dial(target, caller, headers=headers, timeout_s=timeout_s)
+            self.packets.join(leg.info.id, leg)
+            self._emit(LegJoined(leg.info.id, self._at_ms()))
+            return leg
+
+        return dialled
+
     def _agent_present(self) -> bool:
         task = self._agent_task
         return task is not None and not task.done() and not self._agent_dismissed
@@ -240,6 +262,8 @@ class Call:
 
     def _on_leg_event(self, event: LegEvent) -> None:
         self._emit(event)
+        if isinstance(event, FarPartyChanged) and event.id not in self.packets.leg_ids:
+            self.packets.leg_ids.append(event.id)
         self.transfers.on_leg_event(event)
         if isinstance(event, OneWayAudio):
             # The media clock that found it does not know whose call it is.

@@ -175,6 +175,15 @@ AgentPart = Literal["left", "muted", "mixed"]
 
 
 @dataclass(frozen=True, slots=True)
+class LegJoined:
+    """A further leg belongs to the call from now on."""
+
+    leg_id: str
+    """What its other side calls it (the SIP Call-ID)."""
+    at_ms: float
+
+
+@dataclass(frozen=True, slots=True)
 class SecondDialled:
     """The call dials somebody else while its caller waits."""
 
@@ -218,7 +227,7 @@ class Unbridged:
     at_ms: float
 
 
-SecondEvent = SecondDialled | SecondAnswered | SecondEnded | Bridged | Unbridged
+SecondEvent = LegJoined | SecondDialled | SecondAnswered | SecondEnded | Bridged | Unbridged
 
 
 # -- what a conversation tells ------------------------------------------------------------------------------

@@ -58,6 +58,10 @@ class Switchboard:
         self._spawn(call.id, self._live_through(call))
         return call
 
+    def find(self, call_id: str) -> Call | None:
+        """The live call of this id."""
+        return self._calls.get(call_id)
+
     def hang_up(self, call_id: str) -> bool:
         """Ask a call to end, for who asked by the API; False if it is not live."""
         call = self._calls.get(call_id)

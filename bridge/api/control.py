@@ -1,9 +1,12 @@
 """What the HTTP API asks of the bridge; `app.py` answers."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from bridge.capture import Capture
+from bridge.sip.trace import TracedMessage
 from bridge.trunks.guard import Ban
 from bridge.trunks.status import TrunkStatus
 
@@ -88,4 +91,20 @@ class BridgeControl(Protocol):
 
     def lift_ban(self, source: str) -> bool:
         """End the ban of an address or IPv6 /64; False: it is not banned. ValueError for what is no address."""
+        ...
+
+    def leg_ids(self, call_id: str) -> Sequence[str] | None:
+        """What the other sides call the legs of a live call (SIP Call-IDs); None if no such call is live."""
+        ...
+
+    def sip_messages(self, leg_ids: Sequence[str]) -> Sequence[TracedMessage]:
+        """The SIP messages of these Call-IDs that are still kept, oldest first."""
+        ...
+
+    def capture(self, call_id: str) -> AbstractContextManager[Capture] | None:
+        """A capture of a live call's packets, to be begun by entering it; None if no such call is live."""
+        ...
+
+    def captures(self) -> int:
+        """Captures that are being taken now."""
         ...

@@ -6,7 +6,7 @@ A new kind of telephony is one module that fulfils `Leg` and passes `tests/legs/
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import Enum, Flag, auto
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from bridge.audio.frames import FrameSink, Unsubscribe
 from bridge.audio.playout import Playout
@@ -202,4 +202,17 @@ class Leg(Protocol):
 
     async def hold(self, on: bool) -> None:
         """Put the far party on hold, or take it back. Raises NotCapableError or LegError."""
+        ...
+
+
+PacketTap = Callable[[bool, tuple[str, int], tuple[str, int], bytes], None]
+"""Told of each RTP and RTCP packet of a leg: whether it was received, our address, theirs, the packet in clear."""
+
+
+@runtime_checkable
+class PacketSource(Protocol):
+    """A leg whose media are packets that we see; not every carrier's are."""
+
+    def tap_packets(self, tap: PacketTap) -> Unsubscribe:
+        """Show `tap` every packet from now on."""
         ...

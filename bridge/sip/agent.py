@@ -96,6 +96,11 @@ class UserAgent:
         """Transactions, ended ones that still wait for repetitions included (about half a minute each)."""
         return len(self._layer)
 
+    @property
+    def timer_count(self) -> int:
+        """Timers that run, of calls and transactions."""
+        return self._layer.queue.running
+
     def call_id(self, key: CallKey) -> str:
         """The SIP Call-ID. Raises CallGoneError."""
         call = self._call(key)

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -15,9 +15,12 @@ from bridge.api.live import LiveEvents
 from bridge.api.metrics import Metrics
 from bridge.api.server import HttpServer
 from bridge.api.services import ApiSettings
+from bridge.capture import Capture
 from bridge.events import CallAnswered, CallEnded, CallEvent, CallStarted, Cause, TurnDelays, TurnEnded
+from bridge.sip.trace import SipTrace, TracedMessage
 from bridge.store.call_log import CallLog
 from bridge.store.store import Store
+from bridge.tracing import CallPackets, Tracing
 from bridge.trunks.guard import Ban
 from bridge.trunks.status import TrunkStatus
 
@@ -37,6 +40,9 @@ class MadeUpBridge:
         self.trunks: list[TrunkStatus] = []
         self.registered: list[str] = []
         self.banned: dict[str, Ban] = {}
+        self.tracing = Tracing(SipTrace(ahead_s=0.0))
+        self.packets: dict[str, CallPackets] = {}
+        """Of the calls whose packets can be captured."""
 
     def ready(self) -> tuple[bool, Sequence[str]]:
         return not self.reasons, self.reasons
@@ -57,6 +63,20 @@ class MadeUpBridge:
             return False
         self.end(call_id, Cause.API_HUNG_UP)
         return True
+
+    def leg_ids(self, call_id: str) -> Sequence[str] | None:
+        packets = self.packets.get(call_id)
+        return None if packets is None else packets.leg_ids
+
+    def sip_messages(self, leg_ids: Sequence[str]) -> Sequence[TracedMessage]:
+        return self.tracing.messages(leg_ids)
+
+    def capture(self, call_id: str) -> AbstractContextManager[Capture] | None:
+        packets = self.packets.get(call_id)
+        return None if packets is None else self.tracing.capture(packets)
+
+    def captures(self) -> int:
+        return self.tracing.captures
 
     def trunk_status(self) -> Sequence[TrunkStatus]:
         return self.trunks

@@ -171,4 +171,7 @@ async def test_nothing_is_left_when_all_is_closed(start):
     tasks, threads = asyncio.all_tasks(), threading.active_count()
     await once()
     assert asyncio.all_tasks() == tasks
-    assert threading.active_count() == threads
+    async with asyncio.timeout(10):
+        # A database's thread says that it is done a moment before it is gone.
+        while threading.active_count() > threads:
+            await asyncio.sleep(0.01)
