@@ -244,7 +244,8 @@ class QualityWatch:
         expected = counts.packets_received - before.packets_received + lost
         if expected <= 0:
             return
-        missed = lost + counts.packets_late - before.packets_late
+        repaired = (counts.recovered_ms - before.recovered_ms) / self._ptime_ms
+        missed = max(0.0, lost + counts.packets_late - before.packets_late - repaired)
         delay_ms = counts.buffer_ms + self._ptime_ms + self._impairment.lookahead_ms + self._way_ms
         bursts = burst_ratio(lost, expected, counts.loss_bursts - before.loss_bursts)
         rated = rating(self._impairment, loss=missed / expected, delay_ms=delay_ms, burst_ratio=bursts)

@@ -43,9 +43,8 @@ _KNOWN: Mapping[str, Impairment] = {
     # and what is lost of them is concealed in the same way.
     "L16": G711,
     "G722": Impairment(0, 25.1, 1.5),
-    # An approximation too: Opus conceals at least as well, and in-band FEC repairs most single losses; those that it
-    # repairs are still counted as lost here.
-    "OPUS": Impairment(0, 40.0, 6.5),
+    # An approximation too: Opus conceals at least as well. What its in-band FEC repairs does not count as lost.
+    "OPUS": Impairment(0, 25.1, 6.5),
 }
 
 
