@@ -63,7 +63,9 @@ def _contacts(response: Response) -> list[str]:
     for item in items:
         try:
             contact = NameAddr.parse(item)
-            found.append((-_preference(contact.param("q")), str(contact.uri)))
+            target = str(contact.uri)
+            Uri.parse(target)
+            found.append((-_preference(contact.param("q")), target))
         except SipSyntaxError:
             continue
     return [uri for _, uri in sorted(found, key=lambda entry: entry[0])]

@@ -1,6 +1,7 @@
 """Calls of ours that are challenged, redirected, sent to another server and given up, in any order, over a network
 that loses messages: every one ends once, and nothing is left. And calls that go round in a circle."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -11,7 +12,7 @@ from sip_network import ALICE, BOB, Network, Owner, answer_to, offer
 
 from bridge.sip.agent import UserAgent
 from bridge.sip.digest import Credentials, DigestServer, Secret
-from bridge.sip.errors import SipError
+from bridge.sip.errors import SipError, SipSyntaxError
 from bridge.sip.events import (
     Answered,
     ByeAnswered,
@@ -27,7 +28,7 @@ from bridge.sip.events import (
     RequestKey,
 )
 from bridge.sip.flow import Address, Flow
-from bridge.sip.message import Request, parse_message
+from bridge.sip.message import Request, make_response, parse_message
 from bridge.sip.settings import Refusal, UserAgentConfig
 
 CAROL: Address = ("192.0.2.3", 5060)
@@ -242,6 +243,60 @@ def test_cancel_at_each_turn_of_a_call(after: str) -> None:
         alice.agent.hangup(key, network.now)
         network.run(500)
         assert_over(alice, bob, carol)
+
+
+FIELDS = ("Contact", "RSeq", "Require", "WWW-Authenticate", "Record-Route", "Retry-After", "Session-Expires", "Allow")
+SCRAPS = st.one_of(
+    st.sampled_from(
+        (
+            "<sip:a@192.0.2.3>;q=0.5, <tel:1>, <sip:b@[::1]:99>;q=x,, sip:c",
+            "<sip:a@b;lr?x=y&z>;expires=1",
+            "*",
+            "<urn:service:sos>, <sip:%zz@h;a=;b>",
+            'Digest realm="x", nonce="y", qop="auth,auth-int", stale=TRUE, algorithm=SHA-256',
+            'Digest realm="x", nonce="z", Basic realm=y, Digest nonce="q", realm="x"',
+            "100rel",
+            "1",
+            "2",
+            "90;refresher=uas",
+        )
+    ),
+    st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), max_size=30),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([100, 180, 183, 200, 202, 300, 302, 401, 407, 422, 486, 491, 503, 699]),
+            st.sampled_from(["", "b1", "b2"]),
+            st.lists(st.tuples(st.sampled_from(FIELDS), SCRAPS), max_size=4),
+            st.booleans(),
+        ),
+        max_size=8,
+    )
+)
+def test_no_response_whatever_does_harm(responses: list[tuple[int, str, list[tuple[str, str]], bool]]) -> None:
+    caller = Caller()
+    request = caller.invite(credentials=ACCOUNT, alternatives=[FLOW], max_redirects=2)
+    for status, tag, fields, sdp in responses:
+        response = make_response(request, status, to_tag=tag)
+        lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
+        data = response.serialise().replace(b"\r\nContent-Length", f"\r\n{lines}Content-Length".encode(), 1)
+        if sdp:
+            body = b"Content-Type: application/sdp\r\nContent-Length: 5\r\n\r\nv=0\r\n"
+            data = data.replace(b"Content-Length: 0\r\n\r\n", body)
+        caller.agent.receive(data, FLOW, caller.now)
+        for event in caller.agent.events():
+            if isinstance(event, Redirected):
+                with suppress(SipSyntaxError):
+                    caller.agent.retarget(event.key, event.targets[0], [FLOW], caller.now)
+        sent = [sent for sent in caller.requests() if sent.method == "INVITE"]
+        request = sent[-1] if sent else request
+    caller.agent.hangup(caller.key, caller.now)
+    caller.pass_time(400)
+    assert (caller.agent.call_count, caller.agent.transaction_count, caller.agent.timer()) == (0, 0, None)
 
 
 # -- circles ------------------------------------------------------------------------------------------------------
