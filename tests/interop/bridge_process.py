@@ -22,7 +22,7 @@ STOP_S = 20.0
 
 CONFIG = """\
 data_dir: data
-sip: {{listen: 127.0.0.1, port: {sip}, t1_ms: {t1_ms}}}
+sip: {{listen: 127.0.0.1, port: {sip}, t1_ms: {t1_ms}{sip_more}}}
 rtp: {{port_min: {rtp_min}, port_max: {rtp_max}}}
 http: {{listen: 127.0.0.1, port: {http}}}
 limits: {{clock_lateness_ms: 1000, drain_s: 30}}
@@ -30,6 +30,7 @@ agents:
   echo: {{kind: echo}}
 routes:
   - {{to: echo, agent: echo}}
+{more}
 """
 """The lateness limit is out of the way: these tests are about signalling, on machines that may be busy."""
 
@@ -38,11 +39,19 @@ class BridgeProcess:
     """A bridge on 127.0.0.1 with its own data directory and free ports. Made ready by the constructor."""
 
     def __init__(
-        self, folder: Path, *, t1_ms: int = 500, rtp_ports: int = 600, variables: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        *,
+        t1_ms: int = 500,
+        rtp_ports: int = 600,
+        variables: Mapping[str, str] | None = None,
+        sip: str = "",
+        more: str = "",
     ) -> None:
-        """`variables`: further values of the configuration, e.g. `OFFHOOK_RTP_MEDIA_TIMEOUT_S`."""
+        """`variables`: further values of the configuration, e.g. `OFFHOOK_RTP_MEDIA_TIMEOUT_S`, and passwords it
+        names; `sip`: further settings of that section, as `, name: value`; `more`: further sections."""
         self.folder = folder
-        self.sip_port = free_port(socket.SOCK_DGRAM)
+        self.sip_port = free_port_for_both()
         self.http_port = free_port(socket.SOCK_STREAM)
         # Below the ports that the system gives out by itself. The pool passes over single ones that are taken.
         self.rtp_min = 2 * random.randrange(5000, 15000 - rtp_ports // 2)
@@ -50,7 +59,13 @@ class BridgeProcess:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "conf.yaml").write_text(
             CONFIG.format(
-                sip=self.sip_port, http=self.http_port, rtp_min=self.rtp_min, rtp_max=self.rtp_max, t1_ms=t1_ms
+                sip=self.sip_port,
+                http=self.http_port,
+                rtp_min=self.rtp_min,
+                rtp_max=self.rtp_max,
+                t1_ms=t1_ms,
+                sip_more=sip,
+                more=more,
             )
         )
         environment = {name: value for name, value in os.environ.items() if not name.startswith("OFFHOOK_")}
@@ -105,9 +120,9 @@ class BridgeProcess:
         found: dict[str, Any] = self._http.get(f"/api/calls/{call_id}").raise_for_status().json()
         return found
 
-    def dial(self, to: str, *, timeout_s: float = 30) -> str:
+    def dial(self, to: str, *, timeout_s: float = 30, **more: str) -> str:
         """The id of a call that the bridge makes."""
-        response = self._http.post("/api/calls", json={"to": to, "agent": "echo", "timeout_s": timeout_s})
+        response = self._http.post("/api/calls", json={"to": to, "agent": "echo", "timeout_s": timeout_s, **more})
         assert response.status_code == 202, response.text
         call_id: str = response.json()["id"]
         return call_id
@@ -119,6 +134,10 @@ class BridgeProcess:
     def try_hang_up(self, call_id: str) -> bool:
         """False if it has ended already."""
         return self._http.delete(f"/api/calls/{call_id}").status_code == 204
+
+    def trunks(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self._http.get("/api/trunks").raise_for_status().json()["trunks"]
+        return found
 
     def metrics(self) -> Mapping[str, float]:
         """The samples without labels."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from bridge_process import free_port
+from bridge_process import free_port, free_port_for_both
 
 SCENARIOS = Path(__file__).parent / "sipp"
 
@@ -39,12 +39,14 @@ class Sipp:
         rate: int = 50,
         at_once: int | None = None,
         retransmit: bool = True,
+        tcp: bool = False,
+        lost_percent: int = 0,
         limit_s: int = 40,
     ) -> None:
         program = shutil.which("sipp")
         assert program, "SIPp is not installed, and these tests can't do without it: apt-get install sip-tester"
         self.scenario = scenario
-        self.port = _free_udp_port()
+        self.port = free_port_for_both()
         self._limit_s = limit_s
         self._folder = Path(tempfile.mkdtemp(prefix=f"{scenario}-", dir=folder))
         _tone(self._folder / "tone.ulaw")
@@ -59,6 +61,10 @@ class Sipp:
         command += ["-trace_msg", "-message_file", str(self._messages)]
         # SIPp strips the blanks that a line of a scenario begins with; a folded header needs one.
         command += ["-key", "fold", "  "]
+        if tcp:
+            command += ["-t", "t1"]
+        if lost_percent:
+            command += ["-lost", str(lost_percent)]
         if not retransmit:
             command.append("-nr")
         with (self._folder / "screen.log").open("wb") as screen:
