@@ -37,18 +37,20 @@ class RtpReceiver:
         self.set_format(format)
 
     def set_format(self, format: RtpFormat) -> None:
-        """What may come from now on; the codec that comes at present goes on as it is."""
-        codecs = dict(format.receive or {format.payload_type: format.codec})
+        """What may come from now on. What came before goes on as it is, until the far end has changed too: a payload
+        type keeps its meaning for the session's life (RFC 3264 8.3.2)."""
+        codecs = {**self._codecs, **(format.receive or {format.payload_type: format.codec})}
         decoders: list[Decode | None] = [None] * 128
         for number, codec in codecs.items():
             going_on = self.decoders[number] if self._codecs.get(number) == codec else None
             decoders[number] = going_on or codec.decoder()
         self.decoders = decoders
         self._codecs = codecs
-        self._noise = (format.comfort_noise | {COMFORT_NOISE}) - codecs.keys()
+        self._noise = (self._noise | format.comfort_noise | {COMFORT_NOISE}) - codecs.keys()
         events = dict(format.dtmf_receive)
         if not events and format.dtmf_payload_type is not None:
             events[format.dtmf_payload_type] = format.dtmf_clock_rate or format.codec.clock_rate
+        events = {number: rate for number, (_, rate) in self._events.items()} | events
         known = {rate: receiver for receiver, rate in self._events.values()}
         for rate in events.values():
             known.setdefault(rate, DtmfReceiver(rate))
@@ -59,12 +61,18 @@ class RtpReceiver:
 
     # -- packets in -----------------------------------------------------------------------------------------
 
-    def turn_to(self, payload_type: int) -> None:
-        """The payload type is another than that of the packet before."""
-        self.suppressed = payload_type in self._noise
+    def turn_to(self, payload_type: int, sequence: int, ssrc: int) -> bool:
+        """The payload type is another than that of the packet before. False: leave it, it was overtaken by one of
+        another codec."""
         codec = self._codecs.get(payload_type)
         if codec is not None and (codec.clock_rate, codec.sample_rate) != self._rates:
+            seen = self.jitter.timeline.sequences
+            if ssrc == seen.ssrc and seen.is_behind(sequence):
+                self._late += 1
+                return False
             self.jitter = self._open(codec)
+        self.suppressed = payload_type in self._noise
+        return True
 
     def _open(self, codec: Codec) -> JitterBuffer:
         """A buffer for a codec of other rates; what is left in the former is given up."""

@@ -87,6 +87,10 @@ class Sequences:
         """Whether it is too far off to be of the same stream."""
         return not -MAX_MISORDER < self.extend(sequence) - self._top < MAX_DROPOUT
 
+    def is_behind(self, sequence: int) -> bool:
+        """Whether it is older than the newest, yet of the same stream."""
+        return -MAX_MISORDER < self.extend(sequence) - self._top < 0
+
     @property
     def lost(self) -> int:
         """Packets expected by sequence number and never received, of all sources."""

@@ -247,17 +247,19 @@ class RtpSession:
             self._heard_again()
         if not self._receives:
             return
-        if payload_type != self._payload_type:
-            self._turn_to(payload_type)
+        if payload_type != self._payload_type and not self._turn_to(payload_type, sequence, ssrc):
+            return
         if decode is None:
             self._receiver.take_other(payload_type, sequence, timestamp, ssrc, payload, arrival)
         else:
             self._receiver.jitter.push(sequence, timestamp, ssrc, payload, decode, arrival)
 
-    def _turn_to(self, payload_type: int) -> None:
+    def _turn_to(self, payload_type: int, sequence: int, ssrc: int) -> bool:
+        if not self._receiver.turn_to(payload_type, sequence, ssrc):
+            return False
         self._payload_type = payload_type
-        self._receiver.turn_to(payload_type)
         self._next_wait()
+        return True
 
     def _admit(self, address: Address, ssrc: int, sequence: int, arrival: float) -> bool:
         latch = self.latch

@@ -246,6 +246,24 @@ def test_far_end_may_mix_the_codecs_that_were_agreed_on() -> None:
     assert seen is not None and (seen.expected, seen.received) == (250, 250)
 
 
+def test_packets_that_the_change_of_codec_overtook_do_not_undo_it() -> None:
+    ours = side(RtpFormat(PCMU, 0, receive={0: PCMU, 9: G722}))
+    old, new = side(RtpFormat(PCMU, 0)), side(RtpFormat(G722, 9), rate=8000)
+    now = 100.0
+    for n in range(60):
+        now += 0.02
+        sender, number = (old, n) if n < 30 or n == 33 else (new, n)
+        number = 28 if n == 33 else number
+        sender.say(tone((440.0,), 20, 8000))
+        data = sender.session.tick(now)
+        assert data is not None
+        packet = replace(RtpPacket.parse(data), sequence=number, ssrc=7, timestamp=number * 160)
+        ours.session.receive(packet.serialize(), FAR, now)
+        ours.session.tick(now)
+    quality = ours.session.quality
+    assert (quality.packets_late, quality.restarts, quality.packets_rejected) == (1, 0, 0)
+
+
 def test_playout_of_another_rate_than_the_codec_is_resampled() -> None:
     first, second, pair = call(RtpFormat(PCMU, 0), rate=16000)
     first.say(tone((440.0,), 1000, 16000, level=8000))
