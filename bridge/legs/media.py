@@ -60,6 +60,8 @@ class MediaPlane:
         self.limits = RtpLimits(first_media_s=settings.first_media_timeout_s, media_s=settings.media_timeout_s)
         self.reports = settings.rtcp
         """Whether streams send and read RTCP."""
+        self.rtcp_mux = settings.rtcp_mux
+        """Whether it is to be offered on RTP's port."""
         self.mux = RtpMux()
         self.ports = PortPool(host, settings.port_min, settings.port_max)
         self._unsubscribe = clock.before_tick(self.mux.poll)
@@ -102,6 +104,8 @@ class MediaStream:
         self._frame = b""
         """The last that listeners were given."""
         self._tap: Tap | None = None
+        self._started = False
+        """The playout may be in use, so it stays, and its rate with it."""
         self._closed = False
 
     @property
@@ -129,7 +133,7 @@ class MediaStream:
 
     def prepare(self, codec: Codec) -> None:
         """Take the rate of the codec that is agreed on, before anybody uses the playout."""
-        if self._session is None and codec.sample_rate != self._playout.sample_rate:
+        if not self._started and codec.sample_rate != self._playout.sample_rate:
             self._playout = Playout(codec.sample_rate)
 
     def listen(self, sink: FrameSink) -> Unsubscribe:
@@ -145,6 +149,7 @@ class MediaStream:
         if self._closed or self._session is not None:
             raise LegStateError("the media is running already, or over")
         self.prepare(agreed.codec)
+        self._started = True
         now = self._plane.clock.time()
         session = self._session = RtpSession(
             _format(agreed),

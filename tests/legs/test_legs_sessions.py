@@ -21,7 +21,7 @@ from bridge.legs.media import MediaStream
 from bridge.legs.sip import SipLeg, SipLegOptions
 from bridge.sip import events as sip
 from bridge.sip.agent import UserAgent
-from bridge.sip.offer_answer import PCMA, PCMU, LocalMedia, negotiate_answer
+from bridge.sip.offer_answer import L16_16K, PCMA, PCMU, Codec, LocalMedia, negotiate_answer
 from bridge.sip.sdp import parse_sdp
 from bridge.sip.settings import UserAgentConfig
 from bridge.sip.transports import Transports, TransportSettings, open_transports
@@ -249,13 +249,16 @@ async def test_two_changes_at_once_are_both_made() -> None:
 # -- other changes ------------------------------------------------------------------------------------------
 
 
-async def test_a_change_of_codec_is_heard_through() -> None:
-    async with line(codecs=(PCMU, PCMA), far_codecs=(PCMU, PCMA)) as made:
+@pytest.mark.parametrize("codec", [PCMA, L16_16K], ids=lambda codec: codec.name)
+async def test_a_change_of_codec_is_heard_through(codec: Codec) -> None:
+    """Frames keep their rate, whatever the new codec's is."""
+    async with line(codecs=(PCMU, codec), far_codecs=(PCMU, codec)) as made:
         near, far, near_side, far_side = await up(made)
-        far._media.local = replace(far._media.local, codecs=(PCMA,))
+        far._media.local = replace(far._media.local, codecs=(codec,))
         reoffer(far, far._media.offer())
-        await far_side.until(lambda: far._media.agreed.codec == PCMA)
-        assert near._media.agreed.codec == PCMA
+        await far_side.until(lambda: far._media.agreed.codec == codec)
+        assert near._media.agreed.codec == codec
+        assert near.sample_rate == 8000
         near_side.frames.clear()
         far_side.frames.clear()
         await far_side.hears_tone(440)

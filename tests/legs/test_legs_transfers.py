@@ -18,6 +18,7 @@ from test_legs_second import sound
 
 from bridge.agents.base import AgentDone
 from bridge.events import (
+    Answered,
     Bridged,
     CallEnded,
     Cause,
@@ -32,6 +33,7 @@ from bridge.events import (
 from bridge.legs.base import LegStateError, TransferFailedError, TransferRefusedError
 from bridge.legs.sip import SipLeg, SipLegOptions
 from bridge.legs.sip_endpoint import SipEndpoint
+from bridge.sip.offer_answer import L16_16K, PCMU
 from bridge.transfers import TransferLimits
 
 ACCEPTS = SipLegOptions(accept_refer=True)
@@ -321,6 +323,21 @@ async def test_another_phone_takes_the_callers_place(tmp_path: Path) -> None:
         await third.sip.hangup(Cause.AGENT_HUNG_UP)
         await on.ended()
         assert on.of(CallEnded)[0].cause is Cause.CALLER_HUNG_UP
+
+
+async def test_who_takes_the_callers_place_may_have_another_codec(tmp_path: Path) -> None:
+    async with stage(tmp_path, codecs=(PCMU, L16_16K), third_codecs=(L16_16K,)) as on:
+        leg = await on.line.third.dial(
+            uri(on.line.near, "agent"),
+            from_user="colleague",
+            headers=[("Replaces", on.caller.agent.replaces_header(on.caller.key))],
+        )
+        third = Party(leg, THIRD_HZ)
+        await third.event(Answered)
+        third.hum()
+        await third.hears(AGENT_HZ)
+        await on.agent_hears(THIRD_HZ)
+        assert on.near.sample_rate == 8000 and leg.sample_rate == 16000
 
 
 async def test_a_caller_on_hold_is_replaced_and_the_agent_goes_on(tmp_path: Path) -> None:
