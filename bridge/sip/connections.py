@@ -311,6 +311,8 @@ class Connections:
                 connection.close()
             elif why:
                 connection.fail(why)
+            elif connection.wants_ping(now):
+                connection.ping()
         if self._table:
             self._sweep = self._loop.call_later(SWEEP_S, self._look_through)
 

@@ -24,7 +24,11 @@ class StreamLimits:
     message_s: float = 10.0
     """A message must be whole within it."""
     idle_s: float = 3600.0
-    """Nothing sent nor received: longer than session timers, so that no call loses its connection."""
+    """No message sent nor received, no sign of life from who opened it: longer than session timers, so that no call
+    loses its connection."""
+    ping_s: float = 90.0
+    """Connections that we opened and that lie idle are kept open by a ping this often: NATs forget them (RFC 5626
+    4.4.1). 0: never."""
     connect_s: float = 5.0
     """To open a connection, TLS included."""
     handshake_s: float = 10.0
@@ -77,7 +81,7 @@ class Connection(asyncio.Protocol):
         self._stream = SipStream(max_bytes)
         self._waiting: list[bytes] = []
         self._over = False
-        self._begun_at = self._active_at = owner.now()
+        self._begun_at = self._active_at = self._pinged_at = owner.now()
         self._message_since: float | None = None
         self._paused = False
         """The peer is not read from, for what it sent is not worked off."""
@@ -94,10 +98,13 @@ class Connection(asyncio.Protocol):
         return self._stream.messages > 0
 
     def send(self, data: bytes) -> None:
-        """Send it, or cut off a peer that has not read what it was sent before."""
+        """Send a message, or cut off a peer that has not read what it was sent before."""
+        self._active_at = self._owner.now()
+        self._write(data)
+
+    def _write(self, data: bytes) -> None:
         if self.closing:
             return
-        self._active_at = self._owner.now()
         if self._transport is None:
             self._waiting.append(data)
             waiting = sum(map(len, self._waiting))
@@ -109,8 +116,16 @@ class Connection(asyncio.Protocol):
 
     def ping(self) -> None:
         """Ask for a sign of life (RFC 5626 3.5.1)."""
+        self._pinged_at = self._owner.now()
         self._stream.pinged()
-        self.send(PING)
+        self._write(PING)
+
+    def wants_ping(self, now: float) -> bool:
+        """Whether it has lain idle long enough for a NAT to forget it."""
+        every = self._limits.ping_s
+        if self.inbound or not every or not self.is_open:
+            return False
+        return now - max(self._active_at, self._pinged_at) >= every
 
     def overdue(self, now: float) -> str:
         """Why the connection is to be ended now, "" while it may stay."""
@@ -167,7 +182,6 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if not self.closing:
-            self._active_at = self._owner.now()
             self._stream.feed(data)
             self._take_frames()
 
@@ -194,21 +208,22 @@ class Connection(asyncio.Protocol):
         if not self._stream.mid_message:
             self._message_since = None
         elif self._message_since is None:
-            self._message_since = self._active_at
+            self._message_since = self._owner.now()
 
     def _take(self, frame: Frame) -> None:
         if isinstance(frame, Message):
+            self._active_at = self._owner.now()
             self._message_since = None
             self._owner.received(self, frame.data)
         elif isinstance(frame, Ping):
-            now = self._owner.now()
+            now = self._active_at = self._owner.now()
             self._pings = self._pings + 1 if now - self._pings_since < 1.0 else 1
             if self._pings == 1:
                 self._pings_since = now
             if self._pings > self._limits.pings_per_s:
                 self.fail("too many keep-alives")
             else:
-                self.send(PONG)
+                self._write(PONG)
         elif isinstance(frame, Broken):
             self.fail(frame.reason)
 

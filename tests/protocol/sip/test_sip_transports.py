@@ -281,6 +281,14 @@ async def test_keep_alives_are_answered_and_sent() -> None:
         await until(lambda: bob.agent.counters["keep-alives"] == 1)
 
 
+async def test_connections_that_we_opened_are_kept_open_by_themselves() -> None:
+    async with phone(limits=StreamLimits(ping_s=0.5)) as alice, phone(answers=True) as bob:
+        alice.call(alice.transports.flow_to(bob.transports.address, "tcp"))
+        await bob.next(Confirmed)
+        (connection,) = bob.transports._connections
+        await until(lambda: connection._pings > 0)
+
+
 async def test_the_tap_sees_every_message_and_no_keep_alive() -> None:
     async with phone() as alice, phone(answers=True) as bob:
         flow = alice.transports.flow_to(bob.transports.address, "tcp")
