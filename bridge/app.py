@@ -162,6 +162,7 @@ class Bridge:
         stack.push_async_callback(self.sip.aclose)
         self.trunks.peer_names = self.sip.transports.peer_names
         self.sip.transports.accepts = self._takes_connection
+        self.guard.on_ban = self._on_ban
         self.sip.transports.tap = self.tracing.trace.tap
 
         try:
@@ -238,6 +239,11 @@ class Bridge:
 
     def _takes_connection(self, address: str) -> bool:
         return not self.guard.is_banned(address, self.admission.now())
+
+    def _on_ban(self, address: str, why: str) -> None:
+        log.warning("banned", address=address, reason=why, seconds=self.guard.settings.ban_s)
+        # Later: the message that brought the ban is still being worked on.
+        asyncio.get_running_loop().call_soon(self.sip.transports.disconnect, address)
 
     def _services(self) -> CallServices:
         return CallServices(
@@ -379,6 +385,7 @@ class Bridge:
         self.metrics.register(self.clock.readings)
         self.metrics.register(self.media.readings)
         self.metrics.register(self._voice_readings)
+        self.metrics.register(self.trunks.readings)
         self.metrics.register(self.talkers.readings)
 
     def _voice_readings(self) -> Mapping[str, float]:

@@ -95,13 +95,25 @@ class Dialler:
         place = f"dialling {secrets.token_hex(8)}"
         admission.began(place, trunk.name if trunk is not None else "", embedded=False)
         try:
-            return await self._endpoint.place(call, timeout_s=timeout_s)
+            leg = await self._endpoint.place(call, timeout_s=timeout_s)
         except LegError as error:
             if trunk is not None:
                 trunk.failed(f"INVITE: {error}", admission.now())
             raise
         finally:
             admission.ended(place)
+        if trunk is not None:
+            self._note_failure(leg, trunk)
+        return leg
+
+    def _note_failure(self, leg: Leg, trunk: Trunk) -> None:
+        """Keep the trunk's own refusals as its last error; that a called party is busy is none."""
+
+        def on_event(event: LegEvent) -> None:
+            if isinstance(event, LegEnded) and (event.by == "network" or _is_trunks_fault(event.status)):
+                trunk.failed(f"INVITE: {event.detail or event.cause.value}", self._admission.now())
+
+        leg.subscribe(on_event)
 
     def _count(self, leg: Leg, trunk: Trunk | None) -> None:
         place = f"second leg {secrets.token_hex(8)}"
@@ -132,6 +144,10 @@ def _direct(to: str, caller: str, headers: Sequence[tuple[str, str]] = ()) -> Ou
         shown_from=caller or DEFAULT_CALLER,
         shown_to=uri.user_text or uri.host,
     )
+
+
+def _is_trunks_fault(status: int | None) -> bool:
+    return status in (401, 402, 403, 407) or (status is not None and 500 <= status < 600)
 
 
 def _is_its(trunk: Trunk, target: str) -> bool:

@@ -2,6 +2,7 @@
 
 import ipaddress
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -66,6 +67,8 @@ class Guard:
         """May be replaced at any time; bans that stand keep their end."""
         self.dropped = 0
         """Requests dropped for a ban or for coming too fast."""
+        self.on_ban: Callable[[str, str], None] | None = None
+        """Told of each new ban: the address that brought it, and why."""
         self._sources: OrderedDict[str, _Source] = OrderedDict()
         self._bans: OrderedDict[str, _Banned] = OrderedDict()
 
@@ -89,7 +92,7 @@ class Guard:
         if now < known.good_until:
             return True
         self.dropped += 1
-        self._fail(source, known, now, "too many requests", CHALLENGED)
+        self._fail(address, known, now, "too many requests", CHALLENGED)
         return False
 
     def is_banned(self, address: str, now: float) -> bool:
@@ -99,8 +102,7 @@ class Guard:
 
     def failed(self, address: str, now: float, why: str, weight: float = 1.0) -> bool:
         """Count a refused request. True: the address is banned from now on."""
-        source = source_of(address)
-        return self._fail(source, self._source(source, now), now, why, weight)
+        return self._fail(address, self._source(source_of(address), now), now, why, weight)
 
     def proved(self, address: str, now: float) -> None:
         """The address has answered a challenge rightly: what was counted against it is forgotten."""
@@ -136,13 +138,14 @@ class Guard:
             self._sources.move_to_end(source)
         return known
 
-    def _fail(self, source: str, known: _Source, now: float, why: str, weight: float) -> bool:
+    def _fail(self, address: str, known: _Source, now: float, why: str, weight: float) -> bool:
         settings = self.settings
         if now < known.good_until or settings.ban_s <= 0:
             return False
         healed = (now - known.score_at) * settings.failures / settings.within_s
         known.score = max(0.0, known.score - healed) + weight
         known.score_at = now
+        source = source_of(address)
         # Sums of fifths fall short of whole numbers by a hair.
         if known.score < settings.failures - 1e-6 or source in self._bans:
             return False
@@ -150,4 +153,6 @@ class Guard:
             self._bans.popitem(last=False)
         self._bans[source] = _Banned(now, now + settings.ban_s, why)
         del self._sources[source]
+        if self.on_ban is not None:
+            self.on_ban(address, why)
         return True

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import structlog
-
 from bridge.settings import PasswordError
 from bridge.sip.digest import Credentials, DigestServer, Secret
 from bridge.sip.errors import SipSyntaxError
@@ -19,8 +17,6 @@ from bridge.sip.settings import Refusal, Verdict
 from bridge.trunks.guard import CHALLENGED, Guard
 from bridge.trunks.settings import Strangers, TrunkSettings
 from bridge.trunks.status import LivenessStatus, TrunkState, TrunkStatus
-
-log = structlog.get_logger(__name__)
 
 How = Literal["network", "host", "certificate", "digest", "allowed"]
 
@@ -217,7 +213,8 @@ class Trunks:
             self._certificates += [(name.lower(), trunk) for name in settings.certificate_names]
         # The narrowest network says most about who it is.
         self._networks.sort(key=lambda entry: entry[0].prefixlen, reverse=True)
-        self._by_address: OrderedDict[str, tuple[tuple[Trunk, How], ...]] = OrderedDict()
+        self._by_address: OrderedDict[str, tuple[tuple[tuple[Trunk, How], ...], bool]] = OrderedDict()
+        """By address: its trunks, and whether it is allowed without one."""
 
     def __iter__(self) -> Iterator[Trunk]:
         return iter(self._trunks.values())
@@ -227,6 +224,19 @@ class Trunks:
 
     def status(self) -> tuple[TrunkStatus, ...]:
         return tuple(trunk.status() for trunk in self._trunks.values())
+
+    def readings(self) -> Mapping[str, float]:
+        """For the metrics."""
+        readings: dict[str, float] = {"guard_dropped_total": float(self.guard.dropped)}
+        for trunk in self._trunks.values():
+            label = f'{{trunk="{trunk.name}"}}'
+            if trunk.state != "unwatched":
+                readings[f"trunk_up{label}"] = float(trunk.state == "up")
+            readings[f"trunk_calls_live{label}"] = float(trunk.calls)
+            readings[f"trunk_calls_refused_total{label}"] = float(trunk.refused)
+            if trunk.liveness is not None and trunk.liveness.round_trip_ms is not None:
+                readings[f"trunk_round_trip_seconds{label}"] = trunk.liveness.round_trip_ms / 1000
+        return readings
 
     def learn(self, name: str, addresses: Iterable[str]) -> None:
         """Take note where a trunk's hosts are, for `trust_host`."""
@@ -252,14 +262,14 @@ class Trunks:
                 self.guard.proved(address, now)
                 return self._digest_match(verdict.username)
             if verdict.failed:
-                self._failed(address, now, f"{verdict.why} (user {verdict.claimed[:32]!r})")
+                self.guard.failed(address, now, f"{verdict.why} (user {verdict.claimed[:32]!r})")
                 return Refusal(403) if verdict.status == 401 else Refusal(verdict.status, verdict.reason)
             self.guard.failed(address, now, verdict.why, CHALLENGED)
             return Refusal(verdict.status, verdict.reason, verdict.headers)
         if self._challenges(request):
-            self._failed(address, now, "challenges not answered", CHALLENGED)
+            self.guard.failed(address, now, "challenges not answered", CHALLENGED)
             return Refusal(401, headers=self._digest.challenge(now))
-        self._failed(address, now, f"{request.method} from no trunk")
+        self.guard.failed(address, now, f"{request.method} from no trunk")
         return Verdict.SILENT if self._strangers == "silent" else Refusal(403)
 
     def recognise(self, request: Request, flow: Flow, now: float) -> TrunkMatch | None:
@@ -279,22 +289,21 @@ class Trunks:
             if len(self._by_address) >= _CACHED:
                 self._by_address.popitem(last=False)
             self._by_address[address] = found
-        if found:
-            return TrunkMatch(*_pick(found, request))
+        trunks, allowed = found
+        if trunks:
+            return TrunkMatch(*_pick(trunks, request))
         if flow.transport == "tls" and self._certificates and self.peer_names is not None:
             names = {name.lower() for name in self.peer_names(flow)}
             for wanted, trunk in self._certificates:
                 if any(_bears(name, wanted) for name in names):
                     return TrunkMatch(trunk, "certificate")
         # A digest that is right says more than a network that anybody may call from.
-        if self._allowed and not (self._users and self._digest.is_answered(request)):
-            parsed = _parsed(address)
-            if any(parsed in network for network in self._allowed):
-                return TrunkMatch(None, "allowed")
+        if allowed and not (self._users and self._digest.is_answered(request)):
+            return TrunkMatch(None, "allowed")
         return None
 
-    def _look_up(self, address: str) -> tuple[tuple[Trunk, How], ...]:
-        """The trunks at an address, those of its narrowest networks first."""
+    def _look_up(self, address: str) -> tuple[tuple[tuple[Trunk, How], ...], bool]:
+        """The trunks at an address, those of its narrowest networks first; whether it is allowed without one."""
         parsed = _parsed(address)
         found: dict[str, tuple[Trunk, How]] = {}
         for network, trunk in self._networks:
@@ -303,7 +312,7 @@ class Trunks:
         for trunk in self._trunks.values():
             if trunk.settings.trust_host and str(parsed) in trunk.addresses:
                 found.setdefault(trunk.name, (trunk, "host"))
-        return tuple(found.values())
+        return tuple(found.values()), any(parsed in network for network in self._allowed)
 
     def _challenges(self, request: Request) -> bool:
         """Whether a stranger is asked who he is."""
@@ -316,10 +325,6 @@ class Trunks:
             return request.from_.uri.user_text in self._users
         except SipSyntaxError:
             return False
-
-    def _failed(self, address: str, now: float, why: str, weight: float = 1.0) -> None:
-        if self.guard.failed(address, now, why, weight):
-            log.warning("banned", address=address, reason=why, seconds=self.guard.settings.ban_s)
 
     def _secret(self, username: str) -> Secret | None:
         entry = self._users.get(username)

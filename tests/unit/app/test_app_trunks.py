@@ -261,3 +261,48 @@ async def test_a_bad_configuration_is_refused_and_the_old_one_stays(
             await bridge.reload(with_trunks(tmp_path, PBX))
         assert [status.name for status in bridge.trunk_status()] == ["pbx"]
         assert (await call(bridge, caller)).state is LegState.UP
+
+
+async def test_a_caller_is_handed_on_by_the_trunk_that_he_came_by(tmp_path: Path) -> None:
+    async with carrier() as far:
+        trunk = of_carrier(far, options_s=0, networks=["127.0.0.1/32"], diversion=True, caller="+4930999")
+        async with Bridge.run(with_trunks(tmp_path, trunk), lambda line: None) as bridge, phone(bridge) as caller:
+            far.call_status = 503
+            await call(bridge, caller)
+            (live,) = bridge.live_calls()
+            found = bridge.calls.find(live.id)
+            assert found is not None
+            second = await bridge.dialler.on_behalf("+44123", found.leg, timeout_s=30)
+            assert bridge.trunk_status()[0].calls == 2
+            await until(lambda: second.state is LegState.ENDED)
+            invite = far.of("INVITE")[-1]
+            assert invite.uri == f"sip:+44123@127.0.0.1:{far.port}"
+            assert invite.from_.uri.user == "+49301"
+            assert invite.headers.get("Diversion") == "<sip:echo@127.0.0.1>;reason=unconditional"
+            (status,) = bridge.trunk_status()
+            assert (status.calls, status.last_error) == (1, "INVITE: 503 Service Unavailable")
+
+
+async def test_all_lines_of_a_header_reach_the_calls_facts(tmp_path: Path) -> None:
+    settings = with_trunks(tmp_path, {"name": "pbx", "networks": ["127.0.0.1/32"]})
+    async with Bridge.run(settings, lambda line: None) as bridge, phone(bridge) as caller:
+        headers = (
+            ("Diversion", "<sip:a@x>"),
+            ("P-Asserted-Identity", "<sip:+4930@x>"),
+            ("P-Asserted-Identity", "<tel:+4930>"),
+            ("History-Info", "<sip:b@x>;index=1"),
+            ("Privacy", "id"),
+            ("X-Call-Leg", "17"),
+        )
+        target = f"sip:echo@127.0.0.1:{bridge.config.sip.port}"
+        leg = await caller.place(OutboundCall(target, "sip:+49301@pbx.example", headers=headers))
+        await until(lambda: leg.state is not LegState.OFFERED)
+        found = bridge.calls.find(bridge.live_calls()[0].id)
+        assert found is not None
+        assert found.leg.info.headers == {
+            "diversion": "<sip:a@x>",
+            "p-asserted-identity": "<sip:+4930@x>, <tel:+4930>",
+            "history-info": "<sip:b@x>;index=1",
+            "privacy": "id",
+            "x-call-leg": "17",
+        }

@@ -130,3 +130,67 @@ def test_a_file_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -
 def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["version"]) == 0
     assert capsys.readouterr().out.startswith("offhook ")
+
+
+TRUNKS = """
+sip: {{tcp: false}}
+trunks:
+  - name: carrier
+    host: sip.example.com
+    transport: tls
+    srtp: required
+    username: acme
+    password_env: {variable}
+    register: true
+    networks: [192.0.2.0/24]
+  - {{name: sbc, certificate_names: [sbc.example.com]}}
+  - {{name: pbx, host: pbx.example, transport: tcp, users: [{{username: bob, password_file: {file}}}]}}
+agents: {{echo: {{kind: echo}}}}
+routes: [{{trunk: carrier, agent: echo}}]
+"""
+
+
+def test_check_describes_trunks_and_finds_what_would_keep_them_from_working(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CARRIER_PASSWORD", raising=False)
+    file = tmp_path / "a.yaml"
+    file.write_text(TRUNKS.format(variable="CARRIER_PASSWORD", file=tmp_path / "none"))
+    assert main(["check", "-c", str(file)]) == 1
+    said = capsys.readouterr()
+    assert said.out.splitlines() == [
+        "trunk carrier: calls to sip.example.com over TLS; registers sip:acme@sip.example.com; "
+        "calls from 192.0.2.0/24, the addresses of sip.example.com; SRTP required",
+        "trunk sbc: calls from certificate sbc.example.com",
+        "trunk pbx: calls to pbx.example over TCP; calls from the addresses of pbx.example, digest user bob",
+    ]
+    assert "trunk 'carrier': the environment variable CARRIER_PASSWORD is not set" in said.err
+    assert "trunk 'pbx', user 'bob': password_file" in said.err
+    assert "trunk 'sbc': certificate_names need tls.certificate" in said.err
+    assert "trunk 'pbx': transport: tcp, which sip.tcp switches off" in said.err
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("trunks: [{name: a, host: a.example}, {name: a, host: b.example}]", "'a' stands here again"),
+        ("trunks: [{name: a}]", "x.yaml:1: trunks[0]: it needs host"),
+        ("trunks:\n  - name: a\n    host: a.example\n    prot: 5060", "x.yaml:4: trunks[0].prot: there is no such"),
+        ("agents: {e: {kind: echo}}\nroutes: [{trunk: ghost, agent: e}]", "there is no trunk 'ghost'"),
+        ("sip: {udp: false, tcp: false}", "nothing to listen on"),
+        ("sip: {nameservers: [dns.example]}", "sip.nameservers[0]"),
+        ("tls: {key: a.pem}", "key without certificate"),
+        ("sip: {session_expires_s: 100, min_se_s: 200}", "is below sip.min_se_s"),
+    ],
+)
+def test_what_is_wrong_about_trunks_and_transports_is_said(text: str, expected: str) -> None:
+    assert expected in problems(text)[0]
+
+
+def test_without_trunks_private_networks_may_call_with_trunks_only_who_is_named() -> None:
+    assert "192.168.0.0/16" in parse("{}", "x.yaml", Path()).allowed_networks
+    with_trunk = "trunks: [{name: a, networks: [10.0.0.0/8]}]"
+    assert parse(with_trunk, "x.yaml", Path()).allowed_networks == ("127.0.0.0/8", "::1/128")
+    both = f"sip: {{allow_from: [192.168.7.0/24]}}\n{with_trunk}"
+    assert parse(both, "x.yaml", Path()).allowed_networks == ("192.168.7.0/24",)
