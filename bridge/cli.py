@@ -1,4 +1,4 @@
-"""The `offhook` command: serve, call, trunks, bans, check, version."""
+"""The `offhook` command: serve, call, trunks, bans, trace, check, version."""
 
 import argparse
 import asyncio
@@ -26,6 +26,17 @@ examples:
 """
 
 
+TRACE_EPILOG = """\
+The ladder is of the messages that the bridge still has in memory (sip.trace_mb): also of calls that have ended, were
+refused, or never became one. A capture begins with them, and ends with the call or Ctrl-C.
+
+examples:
+  offhook trace 3f0c7a1b9d5e4c6c8a9be0a1d2c3b4f5
+  offhook trace 8d1c@203.0.113.10 --full
+  offhook trace 3f0c7a1b9d5e4c6c8a9be0a1d2c3b4f5 --pcap call.pcap
+"""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 1 failed, 2 wrong usage or configuration."""
     args = _parser().parse_args(argv)
@@ -43,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _check(loaded)
         case "call":
             return _call(args, loaded)
-        case "trunks" | "bans":
+        case "trunks" | "bans" | "trace":
             return _view(args, loaded)
         case _:
             return _serve(loaded)
@@ -86,12 +97,16 @@ def _call(args: argparse.Namespace, loaded: Loaded) -> int:
 
 
 def _view(args: argparse.Namespace, loaded: Loaded) -> int:
-    from bridge.trunks.view import Api, ViewError, lift_ban, show_bans, show_trunks
+    from bridge.view import Api, ViewError, lift_ban, save_packets, show_bans, show_trace, show_trunks
 
     api = Api(args.api or f"http://127.0.0.1:{loaded.config.http.port}", loaded.config.data_dir)
     try:
         if args.command == "trunks":
             return show_trunks(api, print)
+        if args.command == "trace":
+            if args.pcap is not None:
+                return save_packets(api, args.call, args.pcap, print)
+            return show_trace(api, args.call, print, whole=args.full)
         return lift_ban(api, args.lift, print) if args.lift else show_bans(api, print)
     except ViewError as error:
         print(f"offhook: {error}", file=sys.stderr)
@@ -176,6 +191,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     bans = commands.add_parser("bans", parents=[config, api], help="show who is banned, or lift a ban")
     bans.add_argument("--lift", metavar="ADDRESS", help="let this address (or IPv6 /64) call again")
+    trace = commands.add_parser(
+        "trace",
+        parents=[config, api],
+        help="show a call's SIP messages, or capture its packets for Wireshark",
+        epilog=TRACE_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    trace.add_argument("call", metavar="CALL", help="the call's id, or a SIP Call-ID")
+    trace.add_argument("--full", action="store_true", help="each message whole (secrets removed), not the ladder")
+    trace.add_argument("--pcap", type=Path, metavar="FILE", help="write SIP, RTP and RTCP of a live call to FILE")
     commands.add_parser(
         "check", parents=[config], help="validate the configuration, print every mistake with its place"
     )

@@ -23,6 +23,7 @@ from bridge.store.store import Store
 from bridge.tracing import CallPackets, Tracing
 from bridge.trunks.guard import Ban
 from bridge.trunks.status import TrunkStatus
+from bridge.view import Api as Reach
 
 KEY = "the-key-of-these-tests-0123456789"
 T0 = 1_790_000_000.0
@@ -206,3 +207,10 @@ async def client(api: Api) -> AsyncIterator[httpx.AsyncClient]:
 def start(tmp_path: Path):
     """Start an API with settings of one's own: `async with start(max_streams=2) as api`."""
     return lambda **settings: running(tmp_path, **settings)
+
+
+@pytest.fixture
+def address(api, client, monkeypatch: pytest.MonkeyPatch) -> Reach:
+    """How the commands reach the bridge."""
+    monkeypatch.setenv("OFFHOOK_API_KEY", client.headers["Authorization"].removeprefix("Bearer "))
+    return Reach(api.url, Path())

@@ -2,12 +2,17 @@
 
 import asyncio
 import struct
+from pathlib import Path
+
+import pytest
 
 from bridge.api.trace import MAX_CAPTURES
 from bridge.events import LegJoined
 from bridge.legs.base import PacketTap
 from bridge.sip.flow import Flow
 from bridge.tracing import CallPackets
+from bridge.view import Api as Address
+from bridge.view import ViewError, save_packets, show_trace
 
 PHONE = Flow("udp", ("192.0.2.7", 5060), ("192.0.2.1", 5060))
 
@@ -153,3 +158,53 @@ async def test_of_a_call_that_has_ended_the_kept_messages_are_had(api, client):
     answer = await client.get("/api/calls/c1/pcap")
     assert len(packets_of(answer.content)) == 1
     assert (await client.get("/api/calls/nobody/pcap")).status_code == 404
+
+
+# -- the command --------------------------------------------------------------------------------------------
+
+
+async def said(work, *args, **options) -> tuple[int, str]:
+    """What a command prints, with its exit code; run beside the server's loop, as it would be."""
+    lines: list[str] = []
+    code = await asyncio.to_thread(work, *args, lines.append, **options)
+    return code, "\n".join(lines)
+
+
+async def test_the_command_shows_a_call_by_its_id_or_its_call_id(api, address: Address):
+    live(api)
+    show(api, bye("c1@pbx"))
+    for call in ("c1", "c1@pbx"):
+        code, text = await said(show_trace, address, call)
+        assert code == 0
+        assert "- BYE ---" in text
+    code, text = await said(show_trace, address, "c1", whole=True)
+    assert code == 0
+    assert "192.0.2.7:5060 -> 192.0.2.1:5060  udp\nBYE sip:a@192.0.2.1 SIP/2.0\nVia:" in text
+    code, text = await said(show_trace, address, "nobody@pbx")
+    assert code == 1
+    assert "no messages" in text
+
+
+async def test_the_command_writes_a_capture_until_the_call_ends(api, address: Address, tmp_path: Path):
+    line = live(api)
+    show(api, bye("c1@pbx"))
+    file = tmp_path / "call.pcap"
+    saving = asyncio.create_task(said(save_packets, address, "c1", file))
+    await api.until(lambda: bool(line.taps))
+    line.send(b"packet")
+    api.bridge.packets["c1"].over()
+    code, text = await saving
+    assert code == 0
+    assert packets_of(file.read_bytes())[1] == b"packet"
+    assert str(file.stat().st_size) in text
+
+
+async def test_the_command_says_what_is_wrong(api, address: Address, tmp_path: Path):
+    code, text = await said(save_packets, address, "nobody", tmp_path / "x.pcap")
+    assert code == 1
+    assert "nobody" in text
+    live(api)
+    with pytest.raises(ViewError, match="can't be written"):
+        await said(save_packets, address, "c1", tmp_path / "no" / "x.pcap")
+    with pytest.raises(ViewError, match="no bridge answers"):
+        await said(show_trace, Address("http://127.0.0.1:1", api.dir), "c1")

@@ -9,8 +9,8 @@ import pytest
 from bridge.sip.registration import RegistrationStatus
 from bridge.trunks.guard import Ban
 from bridge.trunks.status import LivenessStatus, TrunkStatus
-from bridge.trunks.view import Api as Address
-from bridge.trunks.view import ViewError, lift_ban, show_bans, show_trunks
+from bridge.view import Api as Address
+from bridge.view import ViewError, lift_ban, show_bans, show_trunks
 
 T0 = 1_790_000_000.0
 
@@ -95,12 +95,6 @@ async def test_headers_that_could_do_harm_are_refused(client, headers: dict[str,
 
 
 # -- the command line ---------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def address(api, client, monkeypatch: pytest.MonkeyPatch) -> Address:
-    monkeypatch.setenv("OFFHOOK_API_KEY", client.headers["Authorization"].removeprefix("Bearer "))
-    return Address(api.url, Path())
 
 
 async def shown(show: Any, *args: Any) -> tuple[int, list[str]]:

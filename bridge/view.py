@@ -1,5 +1,6 @@
-"""`offhook trunks` and `offhook bans`: what the running bridge says of them, as tables for people."""
+"""`offhook trunks`, `bans` and `trace`: what the running bridge says of them, for people."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,6 +13,8 @@ import httpx
 from bridge.api.key import KeyFileError, read_key
 
 Say = Callable[[str], None]
+
+_CALL_ID = re.compile(r"[\w-]{1,64}")
 
 
 class ViewError(Exception):
@@ -65,18 +68,79 @@ def lift_ban(api: Api, source: str, say: Say) -> int:
     return 0
 
 
-def _ask(api: Api, method: str, path: str, expected: Sequence[int] = (200,)) -> httpx.Response:
+def show_trace(api: Api, call: str, say: Say, *, whole: bool = False) -> int:
+    """The SIP ladder of a call (its id, or any SIP Call-ID); with `whole` each message in full. Returns the exit
+    code: 1 where nothing is kept of it. Raises ViewError."""
+    form = "json" if whole else "ladder"
+    answer = None
+    if _CALL_ID.fullmatch(call):
+        answer = _ask(api, "GET", f"/api/calls/{call}/trace?as={form}", expected=(200, 404))
+    if answer is None or answer.status_code == 404:
+        answer = _ask(api, "GET", f"/api/sip/trace?as={form}&call_id={quote(call, safe='')}")
+    text = "\n".join(_message(message) for message in answer.json()["messages"]) if whole else answer.text
+    if not text:
+        say(f"no messages of {call!r} are kept: no such call, or too long ago (sip.trace_mb)")
+        return 1
+    say(text.rstrip("\n"))
+    return 0
+
+
+def save_packets(api: Api, call: str, file: Path, say: Say) -> int:
+    """Write a live call's packets into a pcap file until it ends, or the user has seen enough. Raises ViewError."""
     try:
-        key = read_key(api.data_dir)
-        answer = httpx.request(
-            method, api.url + path, headers={"Authorization": f"Bearer {key}"}, timeout=10, trust_env=False
-        )
+        with httpx.stream(
+            "GET",
+            f"{api.url}/api/calls/{quote(call, safe='')}/pcap",
+            headers=_headers(api),
+            timeout=httpx.Timeout(10, read=None),
+            trust_env=False,
+        ) as answer:
+            if answer.status_code != 200:
+                answer.read()
+                say(answer.json()["error"]["message"])
+                return 1
+            with file.open("wb") as out:
+                say(f"writing {file} until the call ends, or Ctrl-C")
+                size = 0
+                try:
+                    for chunk in answer.iter_bytes():
+                        size += out.write(chunk)
+                        out.flush()
+                except KeyboardInterrupt:
+                    pass
+    except httpx.HTTPError as error:
+        raise _unreachable(api, error) from error
+    except OSError as error:
+        raise ViewError(f"{file} can't be written: {error.strerror}") from error
+    say(f"{file}: {size} bytes")
+    return 0
+
+
+def _message(message: dict[str, Any]) -> str:
+    arrow = f"{message['remote']} -> {message['local']}"
+    if not message["received"]:
+        arrow = f"{message['local']} -> {message['remote']}"
+    return f"{message['at']}  {arrow}  {message['transport']}\n{message['text'].replace(chr(13), '')}"
+
+
+def _headers(api: Api) -> dict[str, str]:
+    try:
+        return {"Authorization": f"Bearer {read_key(api.data_dir)}"}
     except KeyFileError as error:
         raise ViewError(str(error)) from error
+
+
+def _unreachable(api: Api, error: httpx.HTTPError) -> ViewError:
+    return ViewError(
+        f"no bridge answers at {api.url} ({error or type(error).__name__}): is it running? --api names another"
+    )
+
+
+def _ask(api: Api, method: str, path: str, expected: Sequence[int] = (200,)) -> httpx.Response:
+    try:
+        answer = httpx.request(method, api.url + path, headers=_headers(api), timeout=10, trust_env=False)
     except httpx.HTTPError as error:
-        raise ViewError(
-            f"no bridge answers at {api.url} ({error or type(error).__name__}): is it running? --api names another"
-        ) from error
+        raise _unreachable(api, error) from error
     if answer.status_code not in expected:
         raise ViewError(f"{api.url}{path}: {answer.status_code} {answer.text[:200]}")
     return answer
