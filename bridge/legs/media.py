@@ -62,6 +62,8 @@ class MediaPlane:
         """Whether streams send and read RTCP."""
         self.rtcp_mux = settings.rtcp_mux
         """Whether it is to be offered on RTP's port."""
+        self.rtcp_mux = settings.rtcp_mux
+        """Whether it is to be offered on RTP's port."""
         self.mux = RtpMux()
         self.ports = PortPool(host, settings.port_min, settings.port_max)
         self._unsubscribe = clock.before_tick(self.mux.poll)
@@ -175,6 +177,7 @@ class MediaStream:
             ptime_ms=agreed.ptime_ms,
             now=now,
             on_one_way=self._on_one_way,
+            silent_s=self._plane.limits.notice_s,
         )
         endpoint.observe = self._look
         self._plane.clock.add(endpoint, self._crashed)

@@ -19,7 +19,7 @@ WINDOW_S = 5.0
 """What one rating is of; the call's is their mean, weighted by packets."""
 
 SILENT_S = 5.0
-"""Without a packet, until the far end counts as not heard."""
+"""Without a packet, until the far end counts as not heard, if nothing else is said."""
 
 UNDECIPHERABLE_S = 3.0
 """Of packets that can't be decrypted, until it is told."""
@@ -92,8 +92,10 @@ class QualityWatch:
         ptime_ms: float,
         now: float,
         on_one_way: Callable[[OneWayAudio], None],
+        silent_s: float = SILENT_S,
     ) -> None:
-        """`codec` is the encoding name; `ptime_ms` how much audio a packet holds."""
+        """`codec` is the encoding name; `ptime_ms` how much audio a packet holds; `silent_s` how long without a packet
+        until the far end counts as not heard."""
         self.one_way: OneWay | None = None
         """What is wrong now."""
         self._answered = False
@@ -104,6 +106,7 @@ class QualityWatch:
         self._impairment: Impairment = impairment_of(codec)
         self._ptime_ms = ptime_ms
         self._on_one_way = on_one_way
+        self._silent_s = silent_s
         self._told: set[OneWay] = set()
         self._window_began = now
         self._window = session.quality
@@ -185,7 +188,7 @@ class QualityWatch:
 
     def _not_heard(self, now: float) -> OneWayAudio | None:
         silent_s = self._session.silent_ms(now) / 1000
-        if silent_s < SILENT_S:
+        if silent_s < self._silent_s:
             return None
         quality = self._session.quality
         parts = [f"RTP stopped {silent_s:.0f} s ago" if quality.packets_received else "no RTP ever came"]
@@ -213,7 +216,7 @@ class QualityWatch:
                 OneWay.NOT_ARRIVING, f"nobody takes RTP at {_shown(destination)}: ICMP says it is unreachable"
             )
         rtcp = self._edge.rtcp
-        if rtcp is None or now - self._flowing_since < SILENT_S:
+        if rtcp is None or now - self._flowing_since < self._silent_s:
             return None
         if rtcp.remote is None:
             if rtcp.stalled < STALLED_REPORTS_AT_FIRST:

@@ -423,6 +423,9 @@ class SipLeg:
             self._ring_limit.cancel()
         self._media.apply()
         self._media.stream.await_media()
+        agreed = self._media.agreed
+        if agreed is not None and agreed.srtp is not None and self._flow.transport != "tls":
+            log.warning("SRTP keys were sent in the open: use TLS", peer=str(self._flow), trunk=self._info.trunk)
         self.tell(Answered())
         self._media.tell_hold()
 

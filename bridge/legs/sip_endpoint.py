@@ -311,6 +311,9 @@ class SipEndpoint:
             ptime_ms=profile.ptime_ms if profile is not None else 20,
             dtmf=self._options(profile).dtmf != "info",
             session_id=random.getrandbits(31),
+            # A caller of no trunk may encrypt its media; one that we call by no trunk is not asked to.
+            srtp=profile.srtp if profile is not None else "offered",
+            rtcp_mux=self.media.rtcp_mux,
         )
 
     def _on_event(self, event: sip.Event) -> None:

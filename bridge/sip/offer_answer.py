@@ -150,9 +150,12 @@ def make_offer(local: LocalMedia, previous: SessionDescription | None = None) ->
     audio = _Types(local, previous)
     before = previous.media if previous is not None else ()
     ours = next((i for i, media in enumerate(before) if media.media == "audio" and media.port), None)
-    # Nor does the transport change in mid-call: what began encrypted is offered so again.
-    protocol = before[ours].protocol if ours is not None else offered_protocol(local.srtp)
-    attributes = (*audio.attributes, *offered_keys(local.srtp, local.keys))
+    protocol, keys = offered_protocol(local.srtp), offered_keys(local.srtp, local.keys)
+    if ours is not None:
+        # In mid-call the transport does not change: what is encrypted is offered so again, what is in clear stays so.
+        protocol = before[ours].protocol
+        keys = keys if before[ours].attribute("crypto") is not None else ()
+    attributes = (*audio.attributes, *keys)
     if local.rtcp_mux:
         attributes += (("rtcp-mux", None),)
     offered = _media(local, protocol, audio.formats, attributes, local.direction, local.ptime_ms)
