@@ -94,8 +94,8 @@ class QualityWatch:
         on_one_way: Callable[[OneWayAudio], None],
         silent_s: float = SILENT_S,
     ) -> None:
-        """`codec` is the encoding name; `ptime_ms` how much audio a packet holds; `silent_s` how long without a packet
-        until the far end counts as not heard."""
+        """`codec` is the encoding name; `ptime_ms` how much audio a packet holds; after `silent_s` without a packet
+        the far end counts as not heard."""
         self.one_way: OneWay | None = None
         """What is wrong now."""
         self._answered = False
