@@ -50,7 +50,9 @@ class Sipp:
         self._limit_s = limit_s
         self._folder = Path(tempfile.mkdtemp(prefix=f"{scenario}-", dir=folder))
         _tone(self._folder / "tone.ulaw")
-        media = _free_udp_port()
+        # It takes the two ports behind as well, for RTCP and for pictures.
+        while not {self.port, self.port + 1}.isdisjoint(range((media := _free_udp_port()), media + 4)):
+            pass
         self._messages = self._folder / "messages.log"
         self._errors = self._folder / "errors.log"
         command = [program, f"127.0.0.1:{bridge_port}", "-sf", str(SCENARIOS / f"{scenario}.xml")]
