@@ -195,6 +195,9 @@ class RtpLoad:
         for fd, _ in self._epoll.poll(timeout):
             stream = self._streams[fd]
             data, extra, _flags, _address = stream.sock.recvmsg(2048, 64)
+            if 192 <= data[1] <= 223:
+                # RTCP for the call whose port is the one below.
+                continue
             seconds, nanoseconds = _stamp.unpack(extra[0][2])
             at = seconds + nanoseconds * 1e-9
             sequence = data[2] << 8 | data[3]
