@@ -11,7 +11,7 @@ import structlog
 
 from bridge.admission import Admission
 from bridge.api.app import create_app
-from bridge.api.control import DialRefused, DialRequest, LiveCall
+from bridge.api.control import CallVerbs, DialRefused, DialRequest, LiveCall
 from bridge.api.key import KeyFileError, load_or_create_key
 from bridge.api.live import LiveEvents
 from bridge.api.metrics import Metrics
@@ -129,6 +129,7 @@ class Bridge:
             allow_from=config.allowed_networks,
             strangers=config.sip.strangers,
             realm=config.sip.realm,
+            algorithms=config.sip.digest,
             nonce_lifetime_s=config.sip.nonce_s,
         )
         self.admission = Admission(
@@ -290,6 +291,10 @@ class Bridge:
 
     async def hang_up(self, call_id: str) -> bool:
         return self.calls.hang_up(call_id)
+
+    def on_call(self, call_id: str) -> CallVerbs | None:
+        call = self.calls.find(call_id)
+        return None if call is None else call.transfers
 
     def leg_ids(self, call_id: str) -> Sequence[str] | None:
         call = self.calls.find(call_id)

@@ -8,10 +8,12 @@ from typing import Any, Literal
 import structlog
 
 from bridge.agent_line import AgentLine
+from bridge.bridging import WAITING, Junction
 from bridge.events import (
     AgentPart,
     CallEvent,
     Cause,
+    FarPartyChanged,
     LegEnded,
     LegEvent,
     TransferAsked,
@@ -75,6 +77,8 @@ class Transfers:
         """The call's leg as its agent sees it."""
         self._call = call
         self._dial = dial
+        self._waiting: Junction | None = None
+        """The caller is on hold by us."""
         self._limits = limits
         self._tasks: set[asyncio.Task[None]] = set()
         self._handing_over: asyncio.Task[None] | None = None
@@ -121,6 +125,40 @@ class Transfers:
         """Let the second leg go: the caller is with the agent again."""
         await self._present_second().release(cause)
 
+    # -- the caller alone -----------------------------------------------------------------------------------
+
+    async def hold(self, on: bool) -> None:
+        """Let the caller wait with the hold tone, apart from the agent, its carrier told so; or take it back."""
+        self._must_be_up()
+        if on == (self._waiting is not None):
+            return
+        if on:
+            if self.second is not None:
+                raise LegStateError("the call has a second leg: it has a place to wait")
+            self._waiting = Junction(self._call.leg)
+            self._waiting.routing = WAITING
+            self.line.ear = self._waiting.agent_hears
+            self.line.apart = True
+        try:
+            await self._call.leg.hold(on)
+        except LegError:
+            if on:
+                self._take_back()
+            raise
+        if not on:
+            self._take_back()
+
+    def _take_back(self) -> None:
+        if self._waiting is not None:
+            self._waiting.close()
+            self._waiting = None
+            self.line.ear = None
+            self.line.apart = False
+
+    def send_dtmf(self, digits: str) -> None:
+        """Press keys at the caller's far end. Raises ValueError for what are no digits."""
+        self._call.leg.send_dtmf(digits)
+
     # -- transfers ------------------------------------------------------------------------------------------
 
     async def transfer(self, target: str, mode: TransferMode = "auto") -> TransferResult:
@@ -138,8 +176,7 @@ class Transfers:
 
     def begin_consult(self, target: str, *, caller: Meanwhile = "waits") -> None:
         """`consult` without waiting: the record tells what comes of it."""
-        if self.second is not None:
-            raise LegStateError("the call has a second leg already")
+        self._must_be_able_to_reach()
         self._start(self._consult_quietly(target, caller), "consultation")
 
     async def hand_over(self, target: str) -> None:
@@ -250,6 +287,9 @@ class Transfers:
                 self._outcome.set_result(event)
             case LegEnded() if self._outcome is not None and not self._outcome.done():
                 self._outcome.set_result(TransferResult(487, f"the call ended: {event.cause.value}"))
+            case FarPartyChanged():
+                # Nobody holds the new one.
+                self._take_back()
             case TransferAsked():
                 self._start(self._follow(event), "transfer by the far party")
             case _:
@@ -282,6 +322,7 @@ class Transfers:
             await asyncio.wait(self._tasks)
         if self.second is not None:
             await self.second.release(cause)
+        self._take_back()
         self.line.close()
 
     # -- inside ---------------------------------------------------------------------------------------------
@@ -295,17 +336,12 @@ class Transfers:
         headers: Sequence[tuple[str, str]] = (),
         ring_s: float | None = None,
     ) -> SecondLeg:
-        if self._dial is None:
-            raise LegError("this call can dial nobody")
-        if self._call.leg.state is not LegState.UP:
-            raise LegStateError("the call is not up")
-        if self.second is not None:
-            raise LegStateError("the call has a second leg already")
+        dial = self._must_be_able_to_reach()
         call = self._call
         second = SecondLeg(target, call.leg, self.line, call.tell, call.at_ms, self._second_over)
         self.second = second
         await second.reach(
-            self._dial,
+            dial,
             meanwhile=meanwhile,
             agent_apart=agent_apart,
             headers=headers,
@@ -333,14 +369,29 @@ class Transfers:
             raise LegStateError("the call has no second leg")
         return self.second
 
+    def _must_be_able_to_reach(self) -> Dial:
+        if self._dial is None:
+            raise LegError("this call can dial nobody")
+        self._must_be_up()
+        if self.second is not None:
+            raise LegStateError("the call has a second leg already")
+        if self._waiting is not None:
+            raise LegStateError("the caller is on hold")
+        return self._dial
+
+    def _must_be_up(self) -> None:
+        if self._call.leg.state is not LegState.UP:
+            raise LegStateError("the call is not up")
+
     def _claim(self) -> None:
+        self._must_be_up()
         if self._outcome is not None:
             raise LegStateError("another transfer is under way")
         self._outcome = asyncio.get_running_loop().create_future()
 
     def _unclaim(self) -> None:
         self._outcome = None
-        if self.second is None:
+        if self.second is None and self._waiting is None:
             # The second leg may have ended before the outcome was known.
             self.line.apart = False
 

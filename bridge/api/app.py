@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse
 
-from bridge.api import calls, docs, health, stream, trace, trunks
+from bridge.api import calls, docs, handing_over, health, stream, trace, trunks
 from bridge.api.control import BridgeControl
 from bridge.api.edge import Edge
 from bridge.api.errors import describe, install_handlers
@@ -53,7 +53,7 @@ def create_app(
     )
     app.state.services = Services(control, store, call_log, live, metrics, settings)
     install_handlers(app)
-    for router in (calls.router, stream.router, trace.router, trunks.router, health.router):
+    for router in (calls.router, handing_over.router, stream.router, trace.router, trunks.router, health.router):
         app.include_router(router)
     metrics.register(lambda: _readings(call_log, live))
     _add_description(app)

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from bridge.capture import Capture
+from bridge.events import AgentPart
+from bridge.second_leg import Meanwhile
 from bridge.sip.trace import TracedMessage
+from bridge.transfers import TransferMode
 from bridge.trunks.guard import Ban
 from bridge.trunks.status import TrunkStatus
 
@@ -58,6 +61,39 @@ class DialRefused(Exception):
         self.message = message
 
 
+class CallVerbs(Protocol):
+    """What can be done to a call that is live. Each raises LegError; LegStateError where it does not fit the state of
+    the call."""
+
+    def begin_transfer(self, target: str, mode: TransferMode = "auto") -> None:
+        """Hand the caller over; the outcome is on record."""
+        ...
+
+    def begin_consult(self, target: str, *, caller: Meanwhile = "waits") -> None:
+        """Dial a second leg; the outcome is on record."""
+        ...
+
+    def bridge(self, agent: AgentPart = "muted") -> None:
+        """Join the caller with the second party."""
+        ...
+
+    def unbridge(self) -> None:
+        """Give the caller back to the agent; the second party waits."""
+        ...
+
+    async def release(self) -> None:
+        """Let the second party go."""
+        ...
+
+    async def hold(self, on: bool) -> None:
+        """Put the caller on hold, or take it back."""
+        ...
+
+    def send_dtmf(self, digits: str) -> None:
+        """Press keys at the caller's far end. Raises ValueError for what are no digits."""
+        ...
+
+
 class BridgeControl(Protocol):
     """The running bridge. Everything is called on the event loop's thread."""
 
@@ -91,6 +127,10 @@ class BridgeControl(Protocol):
 
     def lift_ban(self, source: str) -> bool:
         """End the ban of an address or IPv6 /64; False: it is not banned. ValueError for what is no address."""
+        ...
+
+    def on_call(self, call_id: str) -> CallVerbs | None:
+        """The verbs of a live call; None if no such call is live."""
         ...
 
     def leg_ids(self, call_id: str) -> Sequence[str] | None:

@@ -27,8 +27,10 @@ from bridge.events import (
     Bridged,
     CallEnded,
     Cause,
+    Held,
     LegEnded,
     Note,
+    Resumed,
     SecondAnswered,
     SecondDialled,
     SecondEnded,
@@ -272,3 +274,20 @@ async def test_only_one_second_leg_at_a_time_and_none_to_join_without_one(tmp_pa
             on.call.transfers.bridge()
         await third.pick_up()
         await consulting
+
+
+async def test_a_caller_on_hold_waits_with_the_tone_and_the_agent_waits_as_well(tmp_path: Path) -> None:
+    async with stage(tmp_path) as on:
+        caller = Party(on.caller, CALLER_HZ)
+        caller.hum()
+        await on.agent_hears(CALLER_HZ)
+        await on.call.transfers.hold(True)
+        await caller.event(Held)
+        await caller.hears()
+        await caller.hears_our_tone(HOLD_HZ)
+        with pytest.raises(LegStateError):
+            on.call.transfers.begin_consult(uri(on.line.third, "desk"))
+        await on.call.transfers.hold(False)
+        await caller.event(Resumed)
+        await caller.hears(AGENT_HZ)
+        assert on.agent.kinds() == ["Held", "Resumed"]

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from bridge.api.app import create_app
-from bridge.api.control import DialRefused, DialRequest, LiveCall
+from bridge.api.control import CallVerbs, DialRefused, DialRequest, LiveCall
 from bridge.api.live import LiveEvents
 from bridge.api.metrics import Metrics
 from bridge.api.server import HttpServer
@@ -42,6 +42,8 @@ class MadeUpBridge:
         self.registered: list[str] = []
         self.banned: dict[str, Ban] = {}
         self.tracing = Tracing(SipTrace(ahead_s=0.0))
+        self.verbs: dict[str, CallVerbs] = {}
+        """Of the calls to which something can be done."""
         self.packets: dict[str, CallPackets] = {}
         """Of the calls whose packets can be captured."""
 
@@ -64,6 +66,9 @@ class MadeUpBridge:
             return False
         self.end(call_id, Cause.API_HUNG_UP)
         return True
+
+    def on_call(self, call_id: str) -> CallVerbs | None:
+        return self.verbs.get(call_id)
 
     def leg_ids(self, call_id: str) -> Sequence[str] | None:
         packets = self.packets.get(call_id)

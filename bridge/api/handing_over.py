@@ -1,0 +1,194 @@
+"""What can be done to a live call: transfer it, consult somebody, join the two, hold, press keys."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, status
+from pydantic import BaseModel, ConfigDict, Field
+
+from bridge.api.calls import CallId, find_call
+from bridge.api.control import CallVerbs
+from bridge.api.errors import ApiError, describe
+from bridge.api.services import Bridge, Services
+from bridge.events import AgentPart
+from bridge.legs.base import LegError, LegStateError
+from bridge.second_leg import Meanwhile
+from bridge.transfers import TransferMode
+
+router = APIRouter(prefix="/api/calls/{call_id}", tags=["calls"])
+
+Target = Annotated[
+    str,
+    Field(
+        max_length=256,
+        # No character that could end the URI inside a SIP header, and no headers in the URI.
+        pattern=r"^(sips?:[^\s<>\",?\x00-\x20\x7f]+|\+?[0-9*#]{1,32})$",
+        description="A SIP URI, or a number to be called the way the caller came.",
+        examples=["sip:desk@192.168.1.5", "+4930123456"],
+    ),
+]
+
+
+class _In(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class TransferIn(_In):
+    target: Target
+    mode: TransferMode = Field(
+        "auto",
+        description="`blind`: the carrier connects the two (REFER). `attended`: once the target has answered us, the "
+        "carrier connects the two (REFER with Replaces). `bridge`: they talk through this bridge. `auto`: blind, and "
+        "bridge where the carrier does no transfers.",
+    )
+
+
+class ConsultIn(_In):
+    target: Target
+    caller: Meanwhile = Field(
+        "waits",
+        description="Meanwhile the caller `waits` with the hold tone, `talks` with the agent, or hears it ring.",
+    )
+
+
+class BridgeIn(_In):
+    agent: AgentPart = Field(
+        "muted",
+        description="The agent has `left` for good, is `muted` and deaf until the two part, or is `mixed` in.",
+    )
+
+
+class DtmfIn(_In):
+    digits: Annotated[str, Field(pattern=r"^[0-9*#A-Da-d]{1,64}$")]
+
+
+async def _verbs(bridge: Services, call_id: str) -> CallVerbs:
+    verbs = bridge.control.on_call(call_id)
+    if verbs is None:
+        await find_call(bridge, call_id)
+        raise ApiError(409, "call-ended", f"call {call_id} has ended already")
+    return verbs
+
+
+def _refused(error: LegError) -> ApiError:
+    return ApiError(409, "wrong-state" if isinstance(error, LegStateError) else "not-possible", str(error))
+
+
+@router.post(
+    "/transfer",
+    summary="Transfer the caller",
+    status_code=status.HTTP_202_ACCEPTED,
+    responses=describe(404, 409, 503),
+)
+async def transfer(bridge: Bridge, call_id: CallId, wanted: TransferIn) -> None:
+    """Answered at once; the event `transfer_result` tells the outcome. After success the call ends with cause
+    `transferred`, or its two parties talk on through the bridge; after failure the caller is with the agent."""
+    verbs = await _verbs(bridge, call_id)
+    try:
+        verbs.begin_transfer(wanted.target, wanted.mode)
+    except LegError as error:
+        raise _refused(error) from error
+
+
+@router.post(
+    "/consult",
+    summary="Call somebody while the caller waits",
+    status_code=status.HTTP_202_ACCEPTED,
+    responses=describe(404, 409, 503),
+)
+async def consult(bridge: Bridge, call_id: CallId, wanted: ConsultIn) -> None:
+    """Answered at once; the events `second_answered` or `second_ended` tell the outcome."""
+    verbs = await _verbs(bridge, call_id)
+    try:
+        verbs.begin_consult(wanted.target, caller=wanted.caller)
+    except LegError as error:
+        raise _refused(error) from error
+
+
+@router.delete(
+    "/consult",
+    summary="Let the second party go",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=describe(404, 409, 503),
+)
+async def release(bridge: Bridge, call_id: CallId) -> None:
+    """The caller is with the agent again."""
+    verbs = await _verbs(bridge, call_id)
+    try:
+        await verbs.release()
+    except LegError as error:
+        raise _refused(error) from error
+
+
+@router.post(
+    "/bridge",
+    summary="Join the caller with the second party",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=describe(404, 409, 503),
+)
+async def join(bridge: Bridge, call_id: CallId, wanted: BridgeIn) -> None:
+    """The second party must have answered. May be repeated with another part for the agent."""
+    verbs = await _verbs(bridge, call_id)
+    try:
+        verbs.bridge(wanted.agent)
+    except LegError as error:
+        raise _refused(error) from error
+
+
+@router.delete(
+    "/bridge",
+    summary="Part the caller and the second party",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=describe(404, 409, 503),
+)
+async def part(bridge: Bridge, call_id: CallId) -> None:
+    """The caller is with the agent again; the second party waits."""
+    verbs = await _verbs(bridge, call_id)
+    try:
+        verbs.unbridge()
+    except LegError as error:
+        raise _refused(error) from error
+
+
+@router.put(
+    "/hold",
+    summary="Put the caller on hold",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=describe(404, 409, 503),
+)
+async def hold(bridge: Bridge, call_id: CallId) -> None:
+    """It hears the hold tone; the agent waits."""
+    await _hold(bridge, call_id, on=True)
+
+
+@router.delete(
+    "/hold",
+    summary="Take the caller back",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=describe(404, 409, 503),
+)
+async def resume(bridge: Bridge, call_id: CallId) -> None:
+    """It is with the agent again."""
+    await _hold(bridge, call_id, on=False)
+
+
+async def _hold(bridge: Services, call_id: str, *, on: bool) -> None:
+    verbs = await _verbs(bridge, call_id)
+    try:
+        await verbs.hold(on)
+    except LegError as error:
+        raise _refused(error) from error
+
+
+@router.post(
+    "/dtmf",
+    summary="Press keys",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=describe(404, 409, 503),
+)
+async def press(bridge: Bridge, call_id: CallId, wanted: DtmfIn) -> None:
+    """Queued; they go out as telephone-events or INFO, as the trunk takes them."""
+    verbs = await _verbs(bridge, call_id)
+    try:
+        verbs.send_dtmf(wanted.digits)
+    except LegError as error:
+        raise _refused(error) from error
