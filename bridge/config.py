@@ -88,6 +88,9 @@ class SipSettings(Section):
     calls as one of the `users`), `challenge` everybody with 401."""
     realm: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f\"\\]+$")] = "offhook"
     """Of our digest challenges; passwords are for this realm."""
+    digest: Annotated[tuple[Literal["SHA-256", "MD5"], ...], Field(min_length=1)] = ("SHA-256", "MD5")
+    """Algorithms of our challenges, the preferred first. Old peers look at the first alone and know only MD5: for
+    those, `[MD5]`."""
     nonce_s: Annotated[float, Field(ge=5)] = 60
     """How long an answer to a challenge is good for further requests."""
     user_agent: str = "Offhook"

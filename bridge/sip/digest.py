@@ -464,10 +464,12 @@ def _fingerprint(request: Request) -> bytes:
 
 
 def _same_destination(uri: str, request: Request) -> bool:
-    """Whether a digest's uri is for where the request goes: the same user. A proxy on the way may change the rest."""
+    """Whether a digest's uri is for where the request goes: the same user. A proxy on the way may change the rest,
+    and some peers (SIPp) name the domain alone: that an answer counts but once keeps it from being turned elsewhere.
+    """
     if uri == request.uri:
         return True
     try:
-        return Uri.parse(uri).user == request.target.user
+        return Uri.parse(uri).user in ("", request.target.user)
     except SipSyntaxError:
         return False

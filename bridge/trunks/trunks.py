@@ -183,13 +183,14 @@ class Trunks:
         strangers: Strangers = "refuse",
         realm: str = "offhook",
         nonce_lifetime_s: float = 60.0,
+        algorithms: Sequence[str] = ("SHA-256", "MD5"),
         peer_names: Callable[[Flow], frozenset[str]] | None = None,
     ) -> None:
         """`peer_names` gives the names in the client certificate of a TLS flow."""
         self.guard = guard
         self.peer_names = peer_names
         self._trunks: dict[str, Trunk] = {}
-        self._digest = DigestServer(realm, self._secret, nonce_lifetime_s=nonce_lifetime_s)
+        self._digest = DigestServer(realm, self._secret, algorithms=algorithms, nonce_lifetime_s=nonce_lifetime_s)
         self.apply(prepared, allow_from=allow_from, strangers=strangers)
 
     def apply(self, prepared: _Prepared, *, allow_from: Iterable[str], strangers: Strangers) -> None:

@@ -292,6 +292,10 @@ def test_answer_for_another_number_is_refused() -> None:
     request = challenged(server, client, make_request(), 0.0)
     diverted = Request("INVITE", "sip:+900premium@bridge.example", request.headers)
     assert server.check(diverted, 0.0).username == ""
+    # Some peers name the domain alone.
+    client = DigestClient(Credentials("alice", PASSWORD))
+    domain = challenged(server, client, make_request(uri="sip:bridge.example"), 0.0)
+    assert server.check(Request("INVITE", "sip:+15551234@bridge.example", domain.headers), 0.0).username == "alice"
     # A proxy that puts the next hop's address for the host does no harm.
     relayed = Request("INVITE", "sip:+15551234@10.0.0.5:5080", request.headers)
     assert server.check(relayed, 0.0).username == "alice"
