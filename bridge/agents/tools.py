@@ -116,6 +116,10 @@ class Toolbox:
         try:
             await self._session.leg.transfer(target)
             outcome = await self._transfer_results.get()
+        except asyncio.CancelledError:
+            # Out of time: a phone that still rings must not take the caller away from what is said now.
+            self._session.leg.stop_transfer()
+            raise
         except LegError as error:
             return ToolResult(False, f"the transfer failed: {error}")
         finally:

@@ -96,6 +96,7 @@ class LoopbackLeg:
         self.playout = Playout(RATE)
         self.quality = MediaQuality()
         self.transfers: list[str] = []
+        self.transfers_stopped = 0
         self.transfer_s = 0.5
         self.transfer_status = transfer_status
         """What the transfer comes to; None: the carrier refuses the request."""
@@ -162,6 +163,9 @@ class LoopbackLeg:
         self.transfers.append(target)
         status = self.transfer_status
         asyncio.get_running_loop().call_later(self.transfer_s, lambda: self.tell(TransferResult(status, "so it is")))
+
+    def stop_transfer(self) -> None:
+        self.transfers_stopped += 1
 
     def send_dtmf(self, digits: str, *, tone_ms: int = 120, gap_ms: int = 80) -> None:
         pass

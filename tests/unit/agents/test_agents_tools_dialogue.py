@@ -201,6 +201,7 @@ async def test_slow_transfer_is_covered_by_the_filler_and_given_up_at_its_deadli
         assert call.heard() == (
             "Hello there. One moment, you are put through. One moment, please. Nobody is there, sorry."
         )
+        assert leg.transfers_stopped == 1
 
 
 @conversing
