@@ -23,6 +23,7 @@ from bridge.events import (
     CallEvent,
     CallStarted,
     FormCompleted,
+    OneWayAudio,
     ProviderFailed,
     ToolCalled,
     TurnEnded,
@@ -151,6 +152,8 @@ class Metrics:
                 self.ended.labels(direction, agent, event.cause.value).inc()
                 self._count_media(event.quality)
                 self._trunks.ended(live, event)
+            case OneWayAudio():
+                self._trunks.one_way(live, event)
             case TurnEnded():
                 self._count_turn(agent, event)
             case BargeIn():
@@ -257,6 +260,16 @@ class _TrunkMetrics:
             buckets=_MOS,
             registry=registry,
         )
+
+        self._one_way = Counter(
+            "offhook_trunk_one_way_audio",
+            "Calls of a trunk whose audio flowed one way only, by what was seen.",
+            ["trunk", "reason"],
+            registry=registry,
+        )
+
+    def one_way(self, call: _Live, event: OneWayAudio) -> None:
+        self._one_way.labels(call.trunk, event.reason.value).inc()
 
     def started(self, call: _Live) -> None:
         self._attempts.labels(call.trunk, call.direction).inc()

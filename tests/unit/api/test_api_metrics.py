@@ -146,6 +146,7 @@ def test_every_kind_of_event_is_taken():
         ("offhook_trunk_answered_total", {"trunk": "t", "direction": "inbound"}, 1),
         ("offhook_trunk_ended_total", {"trunk": "t", "direction": "inbound", "cause": "caller-hung-up"}, 1),
         ("offhook_trunk_setup_seconds_sum", {"trunk": "t", "direction": "inbound"}, 0.25),
+        ("offhook_trunk_one_way_audio_total", {"trunk": "t", "reason": "no audio from the caller"}, 1),
         ("offhook_trunk_mos_sum", {"trunk": "t", "side": "received"}, 4.35),
     ],
 )
