@@ -8,8 +8,7 @@ or a pitch period of speech.
 
 from bridge.audio.codec import Decode
 from bridge.audio.frames import FRAME_MS, frame_bytes
-from bridge.rtp.comfort_noise import ComfortNoise
-from bridge.rtp.conceal import Concealer
+from bridge.rtp.filling import Filler
 from bridge.rtp.pace import Change, Pace
 from bridge.rtp.sequence import Sequences
 from bridge.rtp.timeline import MISFIT, Timeline
@@ -38,22 +37,17 @@ class JitterBuffer:
         "_concealer",
         "_cursor",
         "_delay",
+        "_filler",
         "_frame",
         "_frame_bytes",
-        "_history",
-        "_last",
         "_max_wait",
-        "_noise",
         "_pace",
         "_packet",
         "_packets",
-        "_parts",
         "_played",
-        "_quiet_gap",
         "_rest",
         "_sample_rate",
         "_sequences",
-        "_silence",
         "_span",
         "_state",
         "_suspect_ms",
@@ -95,7 +89,6 @@ class JitterBuffer:
         self._frame = clock_rate * FRAME_MS // 1000
         self._frame_bytes = frame_bytes(sample_rate)
         self._unit_bytes = self._frame_bytes // self._frame
-        self._silence = bytes(self._frame_bytes)
         self._max_wait = clock_rate * max_delay_ms // 1000
         self._span = self._max_wait + clock_rate * BURST_MS // 1000
         self._state = IDLE
@@ -109,23 +102,17 @@ class JitterBuffer:
         """Sequence number (unwrapped) of the last packet played."""
         self._packet = self._frame
         """Units that it held."""
-        self._parts: list[bytes] = []
-        """Of the frame being assembled."""
         self._delay = 0.0
         self._waited = 0
         """Units invented for audio that has not come while nothing newer has either; the cursor stood still."""
         self._suspect_ms = 0.0
         """Invented while waiting: lost audio, or only a pause of the sender's; the next packet tells."""
-        self._quiet_gap = False
-        """The sender said (comfort noise, an event) that no audio follows."""
         self._behind = 0
         self._candidate: tuple[int, int, int, bytes, Decode, float] | None = None
         """First packet of what may be a new stream; the second one proves it."""
-        self._concealer = Concealer(sample_rate)
+        self._filler = Filler(sample_rate)
+        self._concealer = self._filler.concealer
         self._pace = Pace(sample_rate, self._unit_bytes)
-        self._noise = ComfortNoise(sample_rate)
-        self._last = self._history = self._silence
-        """The last frame played, and the one before."""
 
     @property
     def delay_ms(self) -> float:
@@ -163,7 +150,7 @@ class JitterBuffer:
         elif not self._place_first(stamp, sequence, arrival):
             return
         known = self._packets.get(stamp)
-        if known is None or not known[0] or known[1] == self._noise.hear:
+        if known is None or not known[0] or known[1] == self._filler.noise.hear:
             self._packets[stamp] = (payload, decode, self._sequences.extend(sequence))
 
     def push_pause(self, sequence: int, timestamp: int, ssrc: int) -> None:
@@ -172,7 +159,7 @@ class JitterBuffer:
 
     def push_noise(self, sequence: int, timestamp: int, ssrc: int, payload: bytes) -> None:
         """Comfort noise (RFC 3389): noise of this level until the next packet with audio."""
-        self._push_silence(sequence, timestamp, ssrc, payload, self._noise.hear)
+        self._push_silence(sequence, timestamp, ssrc, payload, self._filler.noise.hear)
 
     def _push_silence(self, sequence: int, timestamp: int, ssrc: int, payload: bytes, decode: Decode) -> None:
         stamp = self.timeline.accept_untimed(sequence, timestamp, ssrc)
@@ -180,7 +167,7 @@ class JitterBuffer:
             return
         if self._state == IDLE:
             decode(payload)
-            self._quiet_gap = True
+            self._filler.quiet = True
         elif 0 <= stamp - self._cursor <= self._span:
             self._packets.setdefault(stamp, (payload, decode, self._sequences.extend(sequence)))
 
@@ -251,13 +238,13 @@ class JitterBuffer:
 
     def _flush(self) -> None:
         if self._state == PLAYING:
-            self._conceal_from_here()
+            self._filler.begin()
         self._settle_suspects(lost=False)
         self._packets.clear()
         self._rest = b""
         self._state = IDLE
         self._waited = self._behind = 0
-        self._quiet_gap = False
+        self._filler.quiet = False
 
     def _skip(self, stamp: int) -> None:
         """Give up the oldest audio: what will be at `stamp` is then played after the delay aimed for."""
@@ -269,7 +256,7 @@ class JitterBuffer:
         self._waited = 0
         self._settle_suspects(lost=True)
         if self._state == PLAYING:
-            self._conceal_from_here()
+            self._filler.begin()
 
     # -- frames out -----------------------------------------------------------------------------------------
 
@@ -297,14 +284,9 @@ class JitterBuffer:
             self._state = PLAYING
             self._delay = delay
             frame = self._assemble(delay)
-        elif self._quiet_gap and self._noise.known:
-            frame = self._noise.more(self._frame_bytes)
-        elif self._concealer.active:
-            frame = self._concealer.more(self._frame_bytes // 2)
         else:
-            frame = self._silence
-        self._history = self._last
-        self._last = frame
+            frame = self._filler.idle()
+        self._filler.played(frame)
         return frame
 
     def _assemble(self, delay: float) -> bytes:
@@ -316,7 +298,7 @@ class JitterBuffer:
         else:
             self._keep_delay(delay)
         need = self._frame_bytes
-        parts = self._parts = []
+        parts = self._filler.parts = []
         while need:
             if self._rest or self._next():
                 part = self._rest[:need]
@@ -342,16 +324,14 @@ class JitterBuffer:
     def _hold(self, pcm: bytes) -> None:
         """Put what a packet held at the cursor, where nothing is left of the one before."""
         pcm = pcm[: len(pcm) - len(pcm) % self._unit_bytes]
-        self._quiet_gap = not pcm
+        self._filler.quiet = not pcm
         if pcm:
             self._packet = len(pcm) // self._unit_bytes
         if pcm and self._waited:
             # It came late and is played late: from now on the delay is longer by the wait.
             self._waited = 0
             self._settle_suspects(lost=True)
-        if pcm and self._concealer.active:
-            pcm = self._concealer.join(pcm)
-        self._rest = pcm
+        self._rest = self._filler.join(pcm) if pcm else pcm
 
     def _bridge_gap(self, need: int) -> bytes:
         """Fill the way to the next packet, or part of it."""
@@ -362,7 +342,7 @@ class JitterBuffer:
             self.late += 1
             return b""
         gap = first - self._cursor
-        lost = self._packets[first][2] != self._played + 1 and not self._quiet_gap
+        lost = self._packets[first][2] != self._played + 1 and not self._filler.quiet
         if self._waited:
             # What was invented while waiting stands for what is missing now.
             credit = min(gap, self._waited)
@@ -385,7 +365,7 @@ class JitterBuffer:
         self._cursor += units
         if lost:
             self.concealed_ms += units * 1000 / self.timeline.clock_rate
-        return self._invent(units)
+        return self._filler.more(units * self._unit_bytes)
 
     def _recover(self, first: int, gap: int) -> bool:
         """Put the packet that is missing before the one at `first` into its place, if that one brings it along."""
@@ -408,29 +388,12 @@ class JitterBuffer:
             # Waiting on would make the delay longer than it may be: let it be lost.
             self._cursor += units
         self._waited += units
-        if not self._quiet_gap:
+        if not self._filler.quiet:
             self._suspect_ms += units * 1000 / self.timeline.clock_rate
         if self._waited > self._max_wait:
             self._state = IDLE
             self._waited = 0
-        return self._invent(units)
-
-    def _invent(self, units: int) -> bytes:
-        self._conceal_from_here()
-        if self._quiet_gap:
-            self._concealer.mute()
-            if self._noise.known:
-                return self._noise.more(units * self._unit_bytes)
-        return self._concealer.more(units * self._unit_bytes // 2)
-
-    def _conceal_from_here(self) -> None:
-        if not self._concealer.active:
-            self._concealer.begin(self._past())
-
-    def _past(self) -> bytes:
-        """The last 40 ms that were played, up to where the frame being assembled has come."""
-        past = b"".join((self._history, self._last, *self._parts))
-        return past[-2 * self._frame_bytes :]
+        return self._filler.more(units * self._unit_bytes)
 
     def _settle_suspects(self, *, lost: bool) -> None:
         if lost:
@@ -446,7 +409,7 @@ class JitterBuffer:
         lag = 0
         match pace.judge(delay, self.timeline, left, self._packet):
             case Change.SLOWER if self._look_ahead(size // 4):
-                self._rest, lag = pace.slower(self._past(), self._rest, left % self._frame)
+                self._rest, lag = pace.slower(self._filler.past(), self._rest, left % self._frame)
                 lag = -lag
             case Change.FASTER if self._look_ahead(2 * size):
                 self._rest, lag = pace.faster(self._rest, left % self._frame)
@@ -463,8 +426,8 @@ class JitterBuffer:
             payload, decode, self._played = packet
             pcm = decode(payload)
             if not pcm:
-                self._quiet_gap = True
+                self._filler.quiet = True
                 return False
-            self._quiet_gap = False
+            self._filler.quiet = False
             self._rest += pcm[: len(pcm) - len(pcm) % self._unit_bytes]
         return True
