@@ -9,7 +9,7 @@ from bridge.sip.trace import TracedMessage
 
 US = "Offhook"
 
-_COLUMN = 44
+_COLUMN = 58
 """Characters between two parties: room for a status line and what its session says; longer ones are cut."""
 
 
