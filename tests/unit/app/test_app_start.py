@@ -50,6 +50,26 @@ async def test_a_taken_sip_port_is_named(tmp_path: Path) -> None:
     assert "OFFHOOK_SIP_PORT" in said
 
 
+async def test_a_sip_port_taken_for_tcp_alone_is_named_so(tmp_path: Path) -> None:
+    settings = config(tmp_path)
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as other:
+        other.bind(("127.0.0.1", settings.sip.port))
+        other.listen()
+        said = await start_error(settings)
+    assert f"sip 127.0.0.1:{settings.sip.port}/tcp is taken" in said
+
+
+async def test_a_certificate_that_is_not_there_is_named(tmp_path: Path) -> None:
+    assert "/nowhere.pem" in await start_error(config(tmp_path, tls={"certificate": "/nowhere.pem"}))
+
+
+async def test_a_trunks_missing_password_is_named(tmp_path: Path) -> None:
+    trunk = {"name": "carrier", "host": "a.example", "username": "u", "password_env": "NOT_SET"}
+    assert "trunk 'carrier': the environment variable NOT_SET is not set" in await start_error(
+        config(tmp_path, trunks=[trunk])
+    )
+
+
 async def test_a_taken_http_port_is_named(tmp_path: Path) -> None:
     settings = config(tmp_path)
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as other:
