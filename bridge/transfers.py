@@ -285,6 +285,9 @@ class Transfers:
         match event:
             case TransferResult() if self._outcome is not None and not self._outcome.done():
                 self._outcome.set_result(event)
+            case TransferResult(status=status) if self._outcome is None and 200 <= status < 300:
+                # Nobody waited any longer, but the caller is with somebody else.
+                self._call.end(Cause.TRANSFERRED, "the carrier told so late")
             case LegEnded() if self._outcome is not None and not self._outcome.done():
                 self._outcome.set_result(TransferResult(487, f"the call ended: {event.cause.value}"))
             case FarPartyChanged():

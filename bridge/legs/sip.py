@@ -1,7 +1,7 @@
 """The SIP leg: a call of our user agent with an RTP stream, as a `Leg`."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -212,20 +212,21 @@ class SipLeg:
     async def hangup(self, cause: Cause, detail: str = "") -> None:
         self.hang_up(cause, detail)
 
-    def hang_up(self, cause: Cause, detail: str = "") -> None:
-        """`hangup` for callers that can't wait: telling a SIP peer takes no time."""
+    def hang_up(self, cause: Cause, detail: str = "", *, headers: Sequence[tuple[str, str]] = ()) -> None:
+        """`hangup` for callers that can't wait: telling a SIP peer takes no time. `headers` go with the BYE or the
+        refusal."""
         if self._state is LegState.ENDED:
             return
         if self._state is LegState.OFFERED and self._info.direction == "inbound" and self._media.offered is None:
             status, reason = refusal_of(cause)
-            headers = [("Reason", str(reason))]
+            fields = [("Reason", str(reason)), *headers]
             if status == 503:
-                headers.append(("Retry-After", str(self._endpoint.retry_after_s)))
-            self.agent.reject(self.key, status, self.now(), headers=headers)
+                fields.append(("Retry-After", str(self._endpoint.retry_after_s)))
+            self.agent.reject(self.key, status, self.now(), headers=fields)
             self._end(cause, detail, status=status, q850=reason.cause)
         else:
             reason = clearing_of(cause)
-            self.agent.hangup(self.key, self.now(), reason=str(reason))
+            self.agent.hangup(self.key, self.now(), reason=str(reason), headers=headers)
             self._end(cause, detail, q850=reason.cause)
         self.flush()
 

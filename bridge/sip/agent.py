@@ -199,15 +199,17 @@ class UserAgent:
         if key in self._calls:
             self._calls[key].cancel(reason, now)
 
-    def bye(self, key: CallKey, now: float, *, reason: str = "") -> None:
+    def bye(self, key: CallKey, now: float, *, reason: str = "", headers: HeaderFields = ()) -> None:
         """Hang up a call that is up; `reason` is a Reason header value. `ByeAnswered` follows."""
         if key in self._calls:
-            self._calls[key].ending.bye(reason, now)
+            self._calls[key].ending.bye(reason, now, headers)
 
-    def hangup(self, key: CallKey, now: float, *, status: int = 480, reason: str = "") -> None:
-        """End a call in whatever state: `bye`, `cancel`, or `reject` with `status`."""
+    def hangup(
+        self, key: CallKey, now: float, *, status: int = 480, reason: str = "", headers: HeaderFields = ()
+    ) -> None:
+        """End a call in whatever state: `bye` (with `headers`), `cancel`, or `reject` with `status`."""
         if key in self._calls:
-            self._calls[key].hangup(status, reason, now)
+            self._calls[key].hangup(status, reason, now, headers)
 
     def reinvite(self, key: CallKey, sdp: bytes | None, now: float) -> None:
         """Offer a changed session; without `sdp` ask the peer for an offer. On glare (491) it is sent again by

@@ -207,9 +207,9 @@ class Call:
         self.sending.acknowledge(sdp)
         self.offers.agreed_on(sdp, None)
 
-    def hangup(self, status: int, reason: str, now: float) -> None:
+    def hangup(self, status: int, reason: str, now: float, headers: Iterable[tuple[str, str]] = ()) -> None:
         if self.state is CallState.UP:
-            self.ending.bye(reason, now)
+            self.ending.bye(reason, now, headers)
         elif self.sending is not None:
             self.cancel(reason, now)
         else:

@@ -1,6 +1,6 @@
 """The end of one call: BYE both ways, and what breaks a call off (RFC 3261 15). It is told once, whatever comes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from bridge.sip.errors import CallStateError
@@ -25,6 +25,7 @@ class Ending:
         self._told = False
         self._bye_sent = False
         self._reason = ""
+        self._headers: tuple[tuple[str, str], ...] = ()
 
     def emit(self, event: Event) -> None:
         """Tell the owner, unless it has hung up or was told the end."""
@@ -47,8 +48,8 @@ class Ending:
 
     # -- by us ----------------------------------------------------------------------------------------------
 
-    def bye(self, reason: str, now: float) -> None:
-        """Hang up a call that is up; `reason` is a Reason header value."""
+    def bye(self, reason: str, now: float, headers: Iterable[tuple[str, str]] = ()) -> None:
+        """Hang up a call that is up; `reason` is a Reason header value, `headers` go with the BYE."""
         call = self._call
         if not call.up:
             raise CallStateError("a call that is not up is cancelled or rejected")
@@ -63,6 +64,7 @@ class Ending:
         self.closing = True
         call.session.stop()
         self._reason = reason
+        self._headers = tuple(headers)
         if call.sending is not None and not call.sending.over:
             call.sending.acknowledge(None)
         # The called side may not send BYE before it has the ACK (RFC 3261 15): else the BYE could come first.
@@ -78,6 +80,7 @@ class Ending:
         request = self._call.new_request("BYE")
         if self._reason:
             request.headers.add("Reason", self._reason)
+        request.headers.extend(self._headers)
         self._call.send_request(request, self._answered, now)
 
     def _answered(self, response: Response | None, now: float) -> None:

@@ -14,7 +14,7 @@ from sip_line import line
 
 from bridge.config import RtpSettings
 from bridge.events import Cause, LegEnded
-from bridge.legs.base import Leg, LegError
+from bridge.legs.base import Leg, LegError, LegState
 from bridge.legs.media import MediaUnavailableError
 from bridge.sip.offer_answer import L16_16K, PCMU
 
@@ -123,3 +123,28 @@ async def test_a_target_that_can_not_be_called_is_named(target: str) -> None:
     async with line() as made:
         with pytest.raises(LegError):
             await made.far.dial(target, from_user="caller")
+
+
+async def test_headers_go_with_the_bye_and_the_reason_is_read() -> None:
+    async with line() as made:
+        near, far = await made.call()
+        far_side = Listener(far)
+        seen: list[str] = []
+        made.far.transports.tap = lambda received, data, flow, now: seen.append(data.decode()) if received else None
+        await near.answer()
+        await far_side.until(lambda: far.state is LegState.UP)
+        near.hang_up(Cause.MEDIA_TIMEOUT, headers=[("X-Disposition", "SALE")])
+        ended = await far_side.event(LegEnded)
+        assert ended == LegEnded(Cause.SIGNALLING_LOST, 'Q.850;cause=41;text="No RTP"', "far", None, 41)
+        assert any(message.startswith("BYE ") and "X-Disposition: SALE\r\n" in message for message in seen)
+
+
+async def test_a_cancel_says_why() -> None:
+    async with line() as made:
+        near, far = await made.call(timeout_s=0.3)
+        near_side = Listener(near)
+        await near.ringing()
+        ended = await near_side.event(LegEnded)
+        assert isinstance(ended, LegEnded)
+        assert (ended.cause, ended.status, ended.q850, ended.by) == (Cause.CANCELLED, 487, 19, "far")
+        assert far.state is LegState.ENDED

@@ -383,3 +383,14 @@ async def test_a_leg_that_rings_at_us_is_picked_up_elsewhere(tmp_path: Path) -> 
         await listener.hears_tone(THIRD_HZ)
         await Party(ringing, CALLER_HZ).event(LegEnded)
         await dialled.hangup(Cause.AGENT_HUNG_UP)
+
+
+async def test_a_transfer_that_succeeds_after_all_ends_our_part(tmp_path: Path, tasks) -> None:
+    async with stage(tmp_path, far_options=ACCEPTS) as on:
+        obeys(on.caller, on.line.far, tasks)
+        await agent_hands_over(on)
+        third = await on.third()
+        on.agent.line.stop_transfer()
+        await third.pick_up()
+        await on.ended()
+        assert on.of(CallEnded)[0].cause is Cause.TRANSFERRED
