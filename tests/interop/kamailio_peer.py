@@ -43,6 +43,7 @@ loadmodule "registrar.so"
 loadmodule "nathelper.so"
 {tls_modules}
 modparam("rr", "enable_full_lr", 1)
+modparam("registrar|nathelper", "received_avp", "$avp(received)")
 modparam("tm", "fr_timer", 10000)
 modparam("tm", "fr_inv_timer", 60000)
 modparam("registrar", "min_expires", {min_expires})
@@ -71,6 +72,7 @@ request_route {{
             exit;
         }}
         xlog("L_NOTICE", "in dialog: $rm $ci\\n");
+        handle_ruri_alias();
         t_relay();
         exit;
     }}
@@ -85,6 +87,8 @@ request_route {{
             exit;
         }}
         xlog("L_NOTICE", "registers: $fU expires $hdr(Expires) over $proto\\n");
+        # Over TLS the connection is the way back: whoever registers need not listen.
+        if (proto == TLS) fix_nated_register();
         save("location");
         exit;
     }}
@@ -101,6 +105,7 @@ request_route {{
         exit;
     }}
     record_route();
+    if (proto == TLS) add_contact_alias();
     if (!lookup("location")) {{
         if ({neighbour_port} == 0) {{
             sl_send_reply("404", "Not Found");
@@ -110,6 +115,10 @@ request_route {{
     }}
     xlog("L_NOTICE", "call: $fU to $rU over $proto\\n");
     t_relay();
+}}
+
+onreply_route {{
+    if (proto == TLS) add_contact_alias();
 }}
 """
 
