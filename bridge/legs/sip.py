@@ -9,12 +9,11 @@ import structlog
 
 from bridge.audio.frames import FrameSink, Unsubscribe
 from bridge.audio.playout import Playout
-from bridge.causes import cause_of_bye, cause_of_rejection, clearing_of, q850_of, refusal_of
+from bridge.causes import clearing_of, refusal_of
 from bridge.events import (
     Answered,
     Cause,
     DtmfReceived,
-    EndedBy,
     FarPartyChanged,
     LegEnded,
     LegEvent,
@@ -34,6 +33,7 @@ from bridge.legs.base import (
 )
 from bridge.legs.media import MediaCrashed, MediaExpired, MediaStream
 from bridge.legs.sip_dtmf import DtmfMode, InfoDigits, parse_info
+from bridge.legs.sip_ends import end_of
 from bridge.legs.sip_media import SipMedia
 from bridge.legs.sip_reoffer import SipReoffers
 from bridge.legs.sip_transfer import SipTransfers, TransferWay
@@ -223,11 +223,11 @@ class SipLeg:
             if status == 503:
                 fields.append(("Retry-After", str(self._endpoint.retry_after_s)))
             self.agent.reject(self.key, status, self.now(), headers=fields)
-            self._end(cause, detail, status=status, q850=reason.cause)
+            self._end(LegEnded(cause, detail, "us", status, reason.cause))
         else:
             reason = clearing_of(cause)
             self.agent.hangup(self.key, self.now(), reason=str(reason), headers=headers)
-            self._end(cause, detail, q850=reason.cause)
+            self._end(LegEnded(cause, detail, "us", None, reason.cause))
         self.flush()
 
     async def transfer(self, target: str, *, replacing: Leg | None = None) -> None:
@@ -320,7 +320,7 @@ class SipLeg:
         self._digits = InfoDigits(self._send_info)
         self._media.take_over(new._media)
         self._endpoint.assign(self.key, self)
-        new._end(Cause.TRANSFERRED, f"took the place of {former}", moved=True)
+        new._end(LegEnded(Cause.TRANSFERRED, f"took the place of {former}"), moved=True)
         if self._ring_limit is not None:
             self._ring_limit.cancel()
         self._state = LegState.UP
@@ -360,23 +360,16 @@ class SipLeg:
                 self._on_info(content_type, body)
             case sip.InfoAnswered(status=status):
                 self._digits.answered(status)
-            case sip.Cancelled(reason=reason):
-                self._end(Cause.CANCELLED, reason, by="far", status=487, q850=q850_of(reason.partition(": ")[2]))
-            case sip.Rejected(status=status, reason=reason, response=response):
-                q850 = None if response is None else q850_of(response.headers.get("Reason") or "")
-                self._end(cause_of_rejection(status, q850), f"{status} {reason}", by="far", status=status, q850=q850)
             case sip.ByeReceived() if self._transfers.under_way:
                 # Many a PBX hangs up once it has taken the REFER, and never says how it went.
-                self.tell(TransferResult(200, "the far side took the transfer and hung up"))
-                self._end(Cause.TRANSFERRED, "the far side took the transfer and hung up", by="far")
-            case sip.ByeReceived(reason=reason):
-                q850 = q850_of(reason)
-                self._end(cause_of_bye(q850), reason, by="far", q850=q850)
-            case sip.Lost(detail=detail):
-                unanswered = self._state is LegState.OFFERED and self._info.direction == "outbound"
-                self._end(Cause.NO_ANSWER if unanswered else Cause.SIGNALLING_LOST, detail, by="network")
+                done = "the far side took the transfer and hung up"
+                self.tell(TransferResult(200, done))
+                self._end(LegEnded(Cause.TRANSFERRED, done, "far"))
             case _:
-                pass
+                outbound = self._info.direction == "outbound"
+                ended = end_of(event, ringing_out=outbound and self._state is LegState.OFFERED)
+                if ended is not None:
+                    self._end(ended)
 
     def _on_confirmed(self, sdp: bytes | None) -> None:
         if self._media.offered is None:
@@ -433,7 +426,7 @@ class SipLeg:
     def break_off(self, detail: str) -> None:
         """There is no session that both can have."""
         self.agent.hangup(self.key, self.now(), reason='SIP;cause=488;text="Not Acceptable Here"')
-        self._end(Cause.REFUSED_MEDIA, detail, q850=clearing_of(Cause.REFUSED_MEDIA).cause)
+        self._end(LegEnded(Cause.REFUSED_MEDIA, detail, "us", None, clearing_of(Cause.REFUSED_MEDIA).cause))
 
     def _on_info(self, content_type: str, body: bytes) -> None:
         digit = parse_info(content_type, body)
@@ -465,16 +458,7 @@ class SipLeg:
 
     # -- inside ---------------------------------------------------------------------------------------------
 
-    def _end(
-        self,
-        cause: Cause,
-        detail: str,
-        *,
-        by: EndedBy = "us",
-        status: int | None = None,
-        q850: int | None = None,
-        moved: bool = False,
-    ) -> None:
+    def _end(self, ended: LegEnded, *, moved: bool = False) -> None:
         """`moved`: call and media go on as another leg's."""
         if self._state is LegState.ENDED:
             return
@@ -485,12 +469,12 @@ class SipLeg:
         if self._ring_limit is not None:
             self._ring_limit.cancel()
         self._digits.close()
-        self._ended = LegEnded(cause, detail, by, status, q850)
-        why = f"the call ended: {cause.value}"
+        self._ended = ended
+        why = f"the call ended: {ended.cause.value}"
         self._reoffers.fail(why)
         self._transfers.close(why)
         self._confirmed.set()
-        self.tell(self._ended)
+        self.tell(ended)
         self._handlers = []
 
     def _end_text(self) -> str:
