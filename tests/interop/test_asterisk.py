@@ -70,3 +70,26 @@ def test_digits_arrive(bridge: BridgeProcess, pbx: Asterisk) -> None:
     bridge.wait_for(lambda: digits() == "1590#", 10, "digits 1590#")
     bridge.hang_up(call_id)
     bridge.wait_until_ended(call_id)
+
+
+def test_pbx_that_requires_session_timers_and_reliable_responses(
+    own_bridge: Callable[..., BridgeProcess], asterisk: StartPbx
+) -> None:
+    bridge = own_bridge()
+    pbx = asterisk(bridge_port=bridge.sip_port, timers="required", session_s=90, reliable="required")
+    pbx.cli("pjsip set logger on")
+    pbx.call("echo")
+    call_id = live(bridge)
+    bridge.wait_for(lambda: pbx.heard_s(TONE_HZ) >= 1.0, 15, "tone at Asterisk")
+    pbx.cli("channel request hangup all")
+    assert bridge.wait_until_ended(call_id)["cause"] == "caller-hung-up"
+    # Both requirements were met: our 180 was acknowledged, and an interval agreed on.
+    pbx.program.wait_for_line("PRACK sip:")
+    pbx.program.wait_for_line("Session-Expires: 90;refresher=")
+
+    call_id = bridge.dial(pbx.address("early"))
+    bridge.wait_for(lambda: bridge.call(call_id)["state"] == "up", 10, "answered call")
+    bridge.hang_up(call_id)
+    assert bridge.wait_until_ended(call_id)["cause"] == "api-hung-up"
+    bridge.wait_until_idle()
+    bridge.stop()
