@@ -44,6 +44,7 @@ from bridge.sip.flow import Address, Flow
 from bridge.sip.offer_answer import LocalMedia
 from bridge.sip.sdp import SessionDescription
 from bridge.sip.transports import Transports
+from bridge.sip.uri import Uri
 
 log = structlog.get_logger(__name__)
 
@@ -486,10 +487,11 @@ class SipLeg:
             handler(event)
 
     def _referable(self, target: str) -> str:
-        """A number becomes a user at the peer's host."""
+        """A number becomes a user at the peer's end of the call, as the peer itself calls that."""
         if target.startswith(("sip:", "sips:", "tel:", "<")):
             return target
-        return f"sip:{target}@{bracketed(self._flow.remote[0])}"
+        peer = Uri.parse(self.agent.remote_target(self.key))
+        return str(Uri("sip", peer.host, target, port=peer.port))
 
     def _must_be_offered(self) -> None:
         if self._state is LegState.ENDED:
@@ -508,10 +510,6 @@ class SipLeg:
     def flush(self) -> None:
         """Send what the user agent has to say."""
         self._endpoint.transports.flush()
-
-
-def bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def _nothing() -> None:
