@@ -12,6 +12,7 @@ import structlog
 
 from bridge.events import Cause
 from bridge.legs.base import LegError, LegInfo
+from bridge.legs.codecs import CODECS
 from bridge.legs.media import MediaPlane, MediaStream, MediaUnavailableError
 from bridge.legs.outbound import LegProfile, OutboundCall
 from bridge.legs.sip import DEFAULT_OPTIONS, SipLeg, SipLegOptions
@@ -20,7 +21,7 @@ from bridge.sip.agent import UserAgent
 from bridge.sip.errors import LocateError, SdpError, SipError, SipSyntaxError
 from bridge.sip.flow import Address, Flow
 from bridge.sip.message import Request
-from bridge.sip.offer_answer import L16_16K, PCMA, PCMU, Codec, LocalMedia, make_offer
+from bridge.sip.offer_answer import Codec, LocalMedia, make_offer
 from bridge.sip.resolver import ResolverSettings
 from bridge.sip.sdp import SessionDescription, parse_sdp
 from bridge.sip.settings import DEFAULT_ALLOW, Admit, UserAgentConfig
@@ -34,8 +35,11 @@ from bridge.sip.via import DEFAULT_TLS_PORT
 
 log = structlog.get_logger(__name__)
 
-DEFAULT_CODECS: tuple[Codec, ...] = (PCMU, PCMA, L16_16K)
-"""G.711 first: L16 is for peers on the same network that ask for nothing else."""
+DEFAULT_CODECS: tuple[Codec, ...] = tuple(
+    CODECS[name] for name in ("PCMU", "PCMA", "G722", "OPUS", "L16") if name in CODECS
+)
+"""G.711 first, as it costs a tenth of the others; those are for peers that ask for nothing else, and for trunks whose
+`codecs` put them first."""
 
 BYE_WAIT_S = 2.0
 """How long a closing endpoint waits for answers to its BYEs."""
@@ -389,6 +393,10 @@ class SipEndpoint:
         former = self._legs.get(key)
         if former is None:
             new.hang_up(Cause.REFUSED_NO_ROUTE, "the call to be replaced is over")
+            return
+        if former.info.trunk != new.info.trunk:
+            # Who knows a dialog's name need not be a party of it (RFC 3891 8): one trunk's callers are not another's.
+            new.hang_up(Cause.REFUSED_FORBIDDEN, "the call to be replaced is another trunk's")
             return
         self._start(former.be_replaced(new), f"replacement of {key}")
 
