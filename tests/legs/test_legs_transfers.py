@@ -31,6 +31,7 @@ from bridge.events import (
     TransferResult,
 )
 from bridge.legs.base import LegStateError, TransferFailedError, TransferRefusedError
+from bridge.legs.outbound import LegProfile
 from bridge.legs.sip import SipLeg, SipLegOptions
 from bridge.legs.sip_endpoint import SipEndpoint
 from bridge.sip.offer_answer import L16_16K, PCMU
@@ -394,3 +395,29 @@ async def test_a_transfer_that_succeeds_after_all_ends_our_part(tmp_path: Path, 
         await third.pick_up()
         await on.ended()
         assert on.of(CallEnded)[0].cause is Cause.TRANSFERRED
+
+
+async def test_a_number_is_transferred_to_at_the_peers_own_address(tmp_path: Path) -> None:
+    async with stage(tmp_path, far_options=ACCEPTS) as on:
+        caller = Party(on.caller, CALLER_HZ)
+        referring = asyncio.create_task(on.near.transfer("200"))
+        asked = await caller.event(TransferAsked)
+        assert isinstance(asked, TransferAsked)
+        assert asked.target == uri(on.line.far, "200")
+        assert asked.referred_by == f"<{uri(on.line.near, 'agent')}>"
+        on.caller.refuse_transfer(404)
+        with pytest.raises(TransferFailedError, match="404"):
+            await referring
+
+
+async def test_a_call_is_not_replaced_by_way_of_another_trunk(tmp_path: Path) -> None:
+    async with stage(tmp_path) as on:
+        on.line.near._profile_of = lambda request, flow: LegProfile(trunk="other")
+        leg = await on.line.third.dial(
+            uri(on.line.near, "agent"),
+            from_user="stranger",
+            headers=[("Replaces", on.caller.agent.replaces_header(on.caller.key))],
+        )
+        ended = await Party(leg, THIRD_HZ).event(LegEnded)
+        assert isinstance(ended, LegEnded) and ended.status == 403
+        await Party(on.caller, CALLER_HZ).hears(AGENT_HZ)
