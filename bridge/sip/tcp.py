@@ -11,16 +11,18 @@ from bridge.sip.stream import PING, PONG, Broken, Frame, Message, Ping, SipStrea
 from bridge.sip.tls import names_of, speaks_for
 
 _FRAMES_AT_ONCE = 8
+_REFUSAL = b"SIP/2.0 4"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamLimits:
     max_connections: int = 2000
-    """All that came in. Beyond it the oldest that never brought a message makes room, else the new one is refused."""
+    """All that came in. Beyond it the oldest that brought nothing of use makes room, else the new one is refused."""
     max_per_address: int = 200
     """The same for each peer's address: a registrar or SBC needs a few, an attacker takes all it gets."""
     first_message_s: float = 20.0
-    """A connection that came in must bring a message within it."""
+    """A connection that came in must bring something within it that is not ignored, nor refused with a 4xx: else a
+    stranger could hold it for `idle_s`."""
     message_s: float = 10.0
     """A message must be whole within it."""
     idle_s: float = 3600.0
@@ -72,6 +74,8 @@ class Connection(asyncio.Protocol):
         self.alias: Address | None = None
         """The address that the peer wants to be reached at by way of this connection."""
         self.was_open = False
+        self._served = False
+        """The peer was sent something better than a refusal."""
         self.work: asyncio.Task[None] | None = None
         """Opens it."""
         self._owner = owner
@@ -94,12 +98,13 @@ class Connection(asyncio.Protocol):
 
     @property
     def proven(self) -> bool:
-        """Whether the peer has shown that it speaks SIP."""
-        return self._stream.messages > 0
+        """Whether the peer has shown that it speaks SIP, and is somebody whom we answer."""
+        return self._served and self._stream.messages > 0
 
     def send(self, data: bytes) -> None:
         """Send a message, or cut off a peer that has not read what it was sent before."""
         self._active_at = self._owner.now()
+        self._served = self._served or not data.startswith(_REFUSAL)
         self._write(data)
 
     def _write(self, data: bytes) -> None:
@@ -131,7 +136,7 @@ class Connection(asyncio.Protocol):
         """Why the connection is to be ended now, "" while it may stay."""
         limits = self._limits
         if self.inbound and not self.proven and now - self._begun_at >= limits.first_message_s:
-            return "no message came"
+            return "nothing came that is served here"
         if self._message_since is not None and now - self._message_since >= limits.message_s:
             return "a message did not come to its end"
         return "idle" if now - self._active_at >= limits.idle_s else ""

@@ -149,6 +149,28 @@ async def test_connections_that_speak_are_not_pushed_out() -> None:
             await peer.close()
 
 
+async def test_strangers_whose_messages_are_ignored_or_refused_hold_no_connection() -> None:
+    stray = options("TCP 127.0.0.1:5099").replace(b"OPTIONS sip:x SIP/2.0", b"SIP/2.0 200 OK")
+    refused = options("TCP 127.0.0.1:5099").replace(b"OPTIONS", b"REGISTER")
+    async with phone(limits=StreamLimits(max_per_address=50, max_connections=20, first_message_s=2)) as bob:
+        peers = [await RawPeer.connect(bob.transports.address, source=f"127.0.0.{n + 2}") for n in range(20)]
+        for peer in peers[:10]:
+            await peer.send(stray)
+        for peer in peers[10:]:
+            await peer.send(refused)
+            assert (await peer.message()).startswith(b"SIP/2.0 405")
+        await until(lambda: bob.agent.counters["dropped: stray response"] == 10)
+        known = await RawPeer.connect(bob.transports.address)
+        await known.send(options("TCP 127.0.0.1:5099"))
+        assert (await known.message()).startswith(b"SIP/2.0 200")
+        assert bob.agent.counters["connections refused"] == 0
+        await until(lambda: bob.transports.connection_count == 1)
+        await known.send(options("TCP 127.0.0.1:5099", branch="z9hG4bKagain"))
+        await known.message()
+        for peer in [*peers, known]:
+            await peer.close(reset=True)
+
+
 async def test_a_message_that_drips_in_is_cut_off() -> None:
     async with phone(limits=StreamLimits(message_s=0.3)) as bob:
         peer = await RawPeer.connect(bob.transports.address)
