@@ -22,7 +22,23 @@ How = Literal["network", "host", "certificate", "digest", "allowed"]
 
 _CACHED = 4096
 
-_IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+@dataclass(frozen=True, slots=True)
+class _Network:
+    """As numbers: every new address is held against all networks."""
+
+    version: int
+    address: int
+    mask: int
+    prefix: int
+
+    @classmethod
+    def of(cls, text: str) -> "_Network":
+        network = ipaddress.ip_network(text)
+        return cls(network.version, int(network.network_address), int(network.netmask), network.prefixlen)
+
+    def holds(self, version: int, address: int) -> bool:
+        return version == self.version and address & self.mask == self.address
 
 
 class TrunkError(Exception):
@@ -196,11 +212,11 @@ class Trunks:
     def apply(self, prepared: _Prepared, *, allow_from: Iterable[str], strangers: Strangers) -> None:
         """Take up a configuration; a trunk that was there before keeps its state and its counts."""
         before, self._trunks = self._trunks, {}
-        self._networks: list[tuple[_IpNetwork, Trunk]] = []
+        self._networks: list[tuple[_Network, Trunk]] = []
         self._certificates: list[tuple[str, Trunk]] = []
         self._users = dict(prepared.users)
         self._strangers = strangers
-        self._allowed = [ipaddress.ip_network(network) for network in allow_from]
+        self._allowed = [_Network.of(network) for network in allow_from]
         for settings in prepared.settings:
             credentials = prepared.credentials.get(settings.name)
             trunk = before.get(settings.name)
@@ -210,10 +226,10 @@ class Trunks:
                 trunk.settings, trunk.credentials = settings, credentials
                 trunk.bucket.set(settings.calls_per_s)
             self._trunks[settings.name] = trunk
-            self._networks += [(ipaddress.ip_network(network), trunk) for network in settings.networks]
+            self._networks += [(_Network.of(network), trunk) for network in settings.networks]
             self._certificates += [(name.lower(), trunk) for name in settings.certificate_names]
         # The narrowest network says most about who it is.
-        self._networks.sort(key=lambda entry: entry[0].prefixlen, reverse=True)
+        self._networks.sort(key=lambda entry: entry[0].prefix, reverse=True)
         self._by_address: OrderedDict[str, tuple[tuple[tuple[Trunk, How], ...], bool]] = OrderedDict()
         """By address: its trunks, and whether it is allowed without one."""
 
@@ -306,14 +322,15 @@ class Trunks:
     def _look_up(self, address: str) -> tuple[tuple[tuple[Trunk, How], ...], bool]:
         """The trunks at an address, those of its narrowest networks first; whether it is allowed without one."""
         parsed = _parsed(address)
+        version, number = parsed.version, int(parsed)
         found: dict[str, tuple[Trunk, How]] = {}
         for network, trunk in self._networks:
-            if parsed in network:
+            if network.holds(version, number):
                 found.setdefault(trunk.name, (trunk, "network"))
         for trunk in self._trunks.values():
             if trunk.settings.trust_host and str(parsed) in trunk.addresses:
                 found.setdefault(trunk.name, (trunk, "host"))
-        return tuple(found.values()), any(parsed in network for network in self._allowed)
+        return tuple(found.values()), any(network.holds(version, number) for network in self._allowed)
 
     def _challenges(self, request: Request) -> bool:
         """Whether a stranger is asked who he is."""
