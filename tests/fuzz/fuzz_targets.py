@@ -11,16 +11,22 @@ from bridge.audio.playout import Playout
 from bridge.rtp.rtcp import RtcpError, parse_compound, serialise_compound
 from bridge.rtp.rtcp_session import RtcpSession
 from bridge.rtp.session import RtpEvent, RtpFormat, RtpSession
+from bridge.rtp.srtp import Srtp
+from bridge.rtp.srtp_keys import SrtpKeys
 from bridge.sip.agent import UserAgent
+from bridge.sip.codecs import G722, OPUS
+from bridge.sip.codecs import PCMA as SDP_PCMA
+from bridge.sip.codecs import PCMU as SDP_PCMU
 from bridge.sip.digest import Credentials, DigestClient, DigestServer, Secret
 from bridge.sip.errors import MalformedMessage, SdpError, SipError, SipSyntaxError
 from bridge.sip.events import CallKey, InviteReceived, Referred, Reoffered
 from bridge.sip.flow import Flow
 from bridge.sip.message import Request, Response, check, parse_message
 from bridge.sip.offer_answer import LocalMedia, accept_answer, make_offer, negotiate_answer, revised
+from bridge.sip.sdes import new_keys
 from bridge.sip.sdp import parse_sdp
 from bridge.sip.settings import DEFAULT_ALLOW, UserAgentConfig
-from bridge.sip.stream import Broken, Message, SipStream
+from bridge.sip.stream import Broken, Frame, Message, SipStream
 from bridge.sip.trace import SipTrace, without_secrets
 from bridge.sip.uri import NameAddr, Uri
 
@@ -29,6 +35,9 @@ SEPARATOR = b"\x1e"
 
 PEER = Flow("udp", ("192.0.2.1", 5060), ("192.0.2.2", 5060))
 OURS = LocalMedia("192.0.2.2", 4000)
+OURS_IN_FULL = LocalMedia(
+    "192.0.2.2", 4000, (OPUS, G722, SDP_PCMU, SDP_PCMA), srtp="offered", keys=new_keys(), rtcp_mux=True
+)
 CREDENTIALS = Credentials("alice", "open sesame")
 END_S = 60.0
 """How long the user agent's timers run on after an input."""
@@ -136,11 +145,8 @@ def _request(method: bytes, call_id: bytes, branch: bytes, to_tag: bytes = b"") 
 
 def sip_stream(data: bytes) -> None:
     """A stream gives the same messages however TCP cuts it."""
-    whole = SipStream()
-    frames = whole.feed(data)
-    parts = SipStream()
-    cut = [frame for at in range(0, len(data), 7) for frame in parts.feed(data[at : at + 7])]
-    # A limit may be passed by one frame earlier or later; what is cut out before is the same.
+    frames = _frames(SipStream(), [data])
+    cut = _frames(SipStream(), [data[at : at + 7] for at in range(0, len(data), 7)])
     messages = [frame for frame in frames if isinstance(frame, Message)]
     assert messages == [frame for frame in cut if isinstance(frame, Message)]
     broken = [frame for frame in frames if isinstance(frame, Broken)]
@@ -150,6 +156,15 @@ def sip_stream(data: bytes) -> None:
     for frame in messages:
         with suppress(MalformedMessage):
             parse_message(frame.data)
+
+
+def _frames(stream: SipStream, pieces: list[bytes]) -> list[Frame]:
+    frames = []
+    for piece in pieces:
+        stream.feed(piece)
+        while (frame := stream.next()) is not None:
+            frames.append(frame)
+    return frames
 
 
 def sdp(data: bytes) -> None:
@@ -164,15 +179,16 @@ def sdp(data: bytes) -> None:
         assert (after.media, after.port, after.protocol) == (before.media, before.port, before.protocol)
         assert (after.formats, after.attributes) == (before.formats, before.attributes)
     assert parse_sdp(once.serialise()) == once
-    with suppress(SdpError):
-        agreed = negotiate_answer(offer, OURS)
-        answer = parse_sdp(agreed.local.serialise())
-        assert len(answer.media) == len(offer.media)
-        assert 0 < agreed.remote[1] < 65536 or agreed.held
-        accept_answer(answer, answer, OURS)
-        assert revised(agreed.local, agreed.local) == agreed.local
-    with suppress(SdpError):
-        accept_answer(make_offer(OURS), offer, OURS)
+    for ours in (OURS, OURS_IN_FULL):
+        with suppress(SdpError):
+            agreed = negotiate_answer(offer, ours)
+            answer = parse_sdp(agreed.local.serialise())
+            assert len(answer.media) == len(offer.media)
+            assert 0 < agreed.remote[1] < 65536 or agreed.held
+            assert 10 <= agreed.ptime_ms <= 60
+            assert revised(agreed.local, agreed.local) == agreed.local
+        with suppress(SdpError):
+            accept_answer(make_offer(ours), offer, ours)
 
 
 def rtp(data: bytes) -> None:
@@ -230,6 +246,17 @@ def rtcp(data: bytes) -> None:
             assert parse_compound(serialise_compound(packets)) == packets
 
 
+def srtp(data: bytes) -> None:
+    """What was not encrypted with the key gets nowhere."""
+    keys = SrtpKeys("AES_CM_128_HMAC_SHA1_80", b"s" * 30, b"r" * 30)
+    context = Srtp(keys)
+    for number, part in enumerate(data.split(SEPARATOR)[:60]):
+        assert context.unprotect(part, number * 0.02) is None
+        assert context.unprotect_rtcp(part, number * 0.02) is None
+        context.protect(part)
+        context.protect_rtcp(part)
+
+
 def digest(data: bytes) -> None:
     """Header values of a challenge and of its answer."""
     values = [part.decode("utf-8", "replace") for part in data.split(SEPARATOR)]
@@ -273,6 +300,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "sdp": sdp,
     "rtp": rtp,
     "rtcp": rtcp,
+    "srtp": srtp,
     "digest": digest,
     "ladder": ladder,
 }
