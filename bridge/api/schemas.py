@@ -45,8 +45,8 @@ class CallOut(BaseModel):
     quality: dict[str, float] | None = Field(
         default=None,
         description="Media of the leg at its end: packets by their fate, jitter_ms, loss_percent, round_trip_ms, mos "
-        "and mos_remote (E-model, 1 to 4.5: of what we heard, and of what the far side did), clock_drift_ppm. What was "
-        "not measured is left out.",
+        "and mos_remote (E-model, 1 to 4.5: of what we heard, and of what the far side did), clock_drift_ppm. What "
+        "was not measured is left out.",
     )
     codec: str = Field(default="", description="What we sent: `PCMU`, `OPUS`, ...; empty without media.")
     srtp: str = Field(default="", description="The crypto suite of the media; empty: in clear.")

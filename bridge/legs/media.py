@@ -1,5 +1,6 @@
 """The media of legs that speak RTP: a stream is a port pair, a session and a playout on the media clock."""
 
+import ipaddress
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -60,8 +61,6 @@ class MediaPlane:
         self.limits = RtpLimits(first_media_s=settings.first_media_timeout_s, media_s=settings.media_timeout_s)
         self.reports = settings.rtcp
         """Whether streams send and read RTCP."""
-        self.rtcp_mux = settings.rtcp_mux
-        """Whether it is to be offered on RTP's port."""
         self.rtcp_mux = settings.rtcp_mux
         """Whether it is to be offered on RTP's port."""
         self.mux = RtpMux()
@@ -168,7 +167,7 @@ class MediaStream:
             # The name says nothing of us, and is another for each session (RFC 7022).
             rtcp = RtcpSession(session, cname=secrets.token_urlsafe(12), now=now, unix_time=time.time())
         endpoint = self._endpoint = self._plane.mux.open(self._pair, session, self._crashed, rtcp=rtcp)
-        endpoint.configure(now, rtcp_to=agreed.remote_rtcp, rtcp_mux=agreed.rtcp_mux, srtp=agreed.srtp)
+        endpoint.configure(now, rtcp_to=_remote_rtcp(agreed), rtcp_mux=agreed.rtcp_mux, srtp=agreed.srtp)
         endpoint.tap(self._tap)
         self._watch = QualityWatch(
             session,
@@ -189,7 +188,7 @@ class MediaStream:
         now = self._plane.clock.time()
         remote = None if agreed.held else _remote(agreed)
         self._session.update(now, format=_format(agreed), remote=remote, direction=Direction(agreed.direction))
-        self._endpoint.configure(now, rtcp_to=agreed.remote_rtcp, rtcp_mux=agreed.rtcp_mux, srtp=agreed.srtp)
+        self._endpoint.configure(now, rtcp_to=_remote_rtcp(agreed), rtcp_mux=agreed.rtcp_mux, srtp=agreed.srtp)
         self._watch.agreed(codec=agreed.codec.name, ptime_ms=agreed.ptime_ms)
 
     def await_media(self) -> None:
@@ -286,6 +285,15 @@ def _audio_codec(codec: Codec, fmtp: str = "") -> AudioCodec:
 def _remote(agreed: Negotiated) -> tuple[str, int] | None:
     """Where RTP goes; nowhere yet for a null address (a hold in the old way)."""
     return None if agreed.remote[0] in ("0.0.0.0", "::") else agreed.remote
+
+
+def _remote_rtcp(agreed: Negotiated) -> tuple[str, int] | None:
+    """Where reports go; the port behind RTP's for what is no address: a name would have to be looked up each time."""
+    try:
+        usable = not ipaddress.ip_address(agreed.remote_rtcp[0]).is_unspecified
+    except ValueError:
+        usable = False
+    return agreed.remote_rtcp if usable else None
 
 
 def _ignore(event: StreamEvent) -> None:

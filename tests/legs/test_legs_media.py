@@ -149,3 +149,19 @@ async def test_packets_can_be_seen_in_clear() -> None:
         near._media.stream.tap(None)
         kinds = {(received, RtpPacket.parse(data).payload_type) for received, data in seen}
         assert {(True, 0), (False, 0)} <= kinds
+
+
+@pytest.mark.parametrize("host", ["reports.example.invalid", "0.0.0.0"])
+async def test_reports_go_beside_the_media_where_their_address_is_none(host: str) -> None:
+    async with line() as made:
+        near, far = await placed(made, "off")
+        await talk(near, far)
+        agreed = near._media.agreed
+        assert agreed is not None
+        near._media.stream.update(replace(agreed, remote_rtcp=(host, 4)))
+        endpoint, theirs = near._media.stream._endpoint, far._media.stream._endpoint
+        assert endpoint is not None and endpoint.rtcp is not None and theirs is not None and theirs.rtcp is not None
+        endpoint.rtcp.due = 0.0
+        heard, seen = far.quality.packets_received, theirs.rtcp.received
+        await Listener(far).until(lambda: far.quality.packets_received > heard + 60)
+        assert theirs.rtcp.received > seen
