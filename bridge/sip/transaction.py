@@ -361,13 +361,14 @@ ServerTransaction = InviteServer | NonInviteServer
 def server_key(request: Request, method: str | None = None) -> ServerKey:
     """The name of the server transaction that `request` belongs to (RFC 3261 17.2.3); an ACK's is its INVITE's.
 
-    `method` stands in for the request's own: a CANCEL looks for its INVITE."""
+    `method` stands in for the request's own: a CANCEL looks for its INVITE. Call-ID and CSeq number, which all
+    messages of a transaction share, keep those apart whose sender always writes the same branch."""
     method = method or request.method
     if method == "ACK":
         method = "INVITE"
     via = request.via
     if via.branch.startswith(BRANCH_COOKIE):
-        return (via.branch, via.sent_by, method)
+        return (via.branch, via.sent_by, method, request.call_id, str(request.cseq.number))
     # An element of RFC 2543 makes no unique branch: there the request as a whole is the name. The tag of To
     # stays out of it, since the ACK has one and the INVITE has none.
     tag = request.from_.tag or ""

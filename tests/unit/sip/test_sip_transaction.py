@@ -260,11 +260,17 @@ def key_of(data: bytes) -> tuple[str, ...]:
 
 def test_transaction_is_named_by_branch_sender_and_method() -> None:
     invite = key_of(request("INVITE"))
-    assert key_of(request("INVITE", cseq=5, call_id="x")) == invite
-    assert key_of(request("ACK")) == invite
+    assert key_of(request("INVITE", body=b"x")) == invite
+    assert key_of(request("ACK", to_tag="b1")) == invite
     assert key_of(request("CANCEL")) != invite
     assert key_of(request("INVITE", branch="z9hG4bK2")) != invite
     assert key_of(request("INVITE").replace(b"UDP 192.0.2.1:5060", b"UDP 192.0.2.1:5061")) != invite
+
+
+def test_calls_of_a_phone_that_always_writes_the_same_branch_are_told_apart() -> None:
+    invite = key_of(request("INVITE"))
+    assert key_of(request("INVITE", call_id="another call")) != invite
+    assert key_of(request("INVITE", cseq=2)) != invite
 
 
 def test_old_elements_without_unique_branch_are_told_apart_by_the_whole_request() -> None:
