@@ -1,6 +1,7 @@
 """What arrives: each message to its transaction, each request to its call, and what becomes of new ones."""
 
 import secrets
+from collections import OrderedDict
 from collections.abc import Callable
 
 from bridge.sip.call import Call, CallState
@@ -13,7 +14,9 @@ from bridge.sip.message import Request, Response, check, make_response, parse_me
 from bridge.sip.replaces import find_replaced
 from bridge.sip.screening import screen_new
 from bridge.sip.settings import Refusal, UserAgentConfig, Verdict
-from bridge.sip.transaction import InviteServer, server_key
+from bridge.sip.transaction import InviteServer, ServerKey, server_key
+
+_MAX_REFUSED = 4096
 
 
 class Incoming:
@@ -34,6 +37,8 @@ class Incoming:
         self._calls = calls
         self._tell = tell
         self._forget = forget
+        self._refused: OrderedDict[ServerKey, tuple[Refusal, float]] = OrderedDict()
+        """INVITEs that there was no room for, and until when their repetitions may come."""
 
     def receive(self, data: bytes, flow: Flow, now: float) -> None:
         """Take one datagram, or one message of a stream."""
@@ -90,11 +95,17 @@ class Incoming:
     def _receive_new(self, request: Request, flow: Flow, now: float) -> None:
         """A request outside any dialog."""
         layer = self._layer
-        if not self._admits(request, flow):
-            return
-        refusal = screen_new(request, self.config) or self._overload(request)
-        if layer.is_merged(request) or self._is_ours(request):
-            refusal = Refusal(482)
+        refusal = self._said_before(request, now)
+        if refusal is None:
+            verdict = self._verdict(request, flow)
+            if isinstance(verdict, Verdict):
+                layer.counters["dropped: not admitted"] += 1
+                return
+            looped = layer.is_merged(request) or self._is_ours(request)
+            refusal = verdict or (
+                Refusal(482) if looped else screen_new(request, self.config) or self._overload(request)
+            )
+            self._note_refusal(request, refusal, now)
         if refusal is not None:
             layer.refuse(request, flow, refusal.status, refusal.reason, refusal.headers)
         elif request.method == "OPTIONS":
@@ -168,16 +179,31 @@ class Incoming:
 
     def _admits(self, request: Request, flow: Flow) -> bool:
         """Ask the owner; answer for it where it says no."""
-        verdict = self.config.admit(request, flow) if self.config.admit else None
-        if verdict is None:
-            return True
-        if isinstance(verdict, Verdict):
-            self._layer.counters["dropped: not admitted"] += 1
-        elif isinstance(verdict, Refusal):
+        verdict = self._verdict(request, flow)
+        if isinstance(verdict, Refusal):
             self._layer.refuse(request, flow, verdict.status, verdict.reason, verdict.headers)
-        else:
-            self._layer.refuse(request, flow, verdict)
-        return False
+        elif verdict is not None:
+            self._layer.counters["dropped: not admitted"] += 1
+        return verdict is None
+
+    def _verdict(self, request: Request, flow: Flow) -> Refusal | Verdict | None:
+        verdict = self.config.admit(request, flow) if self.config.admit else None
+        return Refusal(verdict) if isinstance(verdict, int) else verdict
+
+    def _said_before(self, request: Request, now: float) -> Refusal | None:
+        """What a repeated INVITE was refused with for want of room. There may be room by now, but its sender has been
+        answered: the call would be taken for nobody."""
+        if request.method != "INVITE":
+            return None
+        refusal, until = self._refused.get(server_key(request), (None, 0.0))
+        return refusal if now < until else None
+
+    def _note_refusal(self, request: Request, refusal: Refusal | None, now: float) -> None:
+        if refusal is None or refusal.status != 503 or request.method != "INVITE":
+            return
+        if len(self._refused) >= _MAX_REFUSED:
+            self._refused.popitem(last=False)
+        self._refused[server_key(request)] = refusal, now + self.config.timers.give_up
 
     def _overload(self, request: Request) -> Refusal | None:
         if self.refusing is not None:

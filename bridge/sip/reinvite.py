@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 _GLARE_RETRIES = 4
 """Times that a re-INVITE is sent again after 491: a peer that still says so means something else."""
 
+_MAX_UNACKNOWLEDGED = 4
+"""Answered INVITEs of the peer whose ACK is not here: each is repeated until it comes, so that more would be a flood."""
+
 
 class Reinvites:
     """At most one of ours at a time. The peer's are among the call's `invites`, as the first INVITE is."""
@@ -99,7 +102,12 @@ class Reinvites:
         pending = any(invite.pending for invite in call.invites.values())
         if call.closing:
             call.refuse(request, transaction, 481, now)
-        elif not call.established or pending or call.updates.offered:
+        elif (
+            not call.established
+            or pending
+            or call.updates.offered
+            or len(call.invites) >= _MAX_UNACKNOWLEDGED
+        ):
             call.refuse(request, transaction, 500, now)
         elif call.offers.ours_open:
             call.refuse(request, transaction, 491, now)

@@ -657,6 +657,43 @@ def test_calls_beyond_the_limit_get_503() -> None:
     assert only(alice.send(request("OPTIONS", call_id="o"))).status == 200
 
 
+def test_repetition_of_a_call_there_was_no_room_for_is_refused_again_though_there_is_room_now() -> None:
+    verdicts: list[Refusal | None] = [Refusal(503, "Too Many Calls"), None, None]
+    alice = peer(UserAgentConfig(admit=lambda message, flow: verdicts.pop(0)))
+    data = request(body=offer())
+    assert only(alice.send(data)).status == 503
+    # The caller has been told, and is gone: a call would be answered for nobody.
+    assert only(alice.send(data)).status == 503
+    assert alice.agent.events() == []
+    assert statuses(alice.send(request(cseq=2, branch="z9hG4bK2", body=offer()))) == [100]
+    alice.now += 33
+    assert statuses(alice.send(request(call_id="another", body=offer()))) == [100]
+
+
+def test_refusals_that_are_remembered_stay_bounded() -> None:
+    alice = peer(UserAgentConfig(max_calls=0))
+    for i in range(5000):
+        assert only(alice.send(request(call_id=f"c{i}"))).status == 503
+    assert len(alice.agent._incoming._refused) == 4096
+
+
+def test_answers_that_wait_for_their_ack_stay_bounded() -> None:
+    alice = peer()
+    key = established_call(alice)
+    refused = 0
+    for i in range(20):
+        sent = alice.send(in_dialog("INVITE", key, cseq=2 + i, body=offer()))
+        if alice.agent.events():
+            alice.agent.answer_reinvite(key, answer_to(offer()), alice.now)
+            assert statuses(alice.sent()) == [200]
+        else:
+            assert statuses(sent) == [100, 500]
+            refused += 1
+    assert refused == 16
+    alice.send(in_dialog("ACK", key, cseq=5))
+    assert statuses(alice.send(in_dialog("INVITE", key, cseq=30, body=offer()))) == [100]
+
+
 def test_transactions_stay_bounded_under_a_flood_within_a_call() -> None:
     alice = peer(UserAgentConfig(max_transactions=20))
     key = established_call(alice)
