@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bridge.sip.dialog import Dialog
-from bridge.sip.early import EarlyDialog, EarlyDialogs, reliable_number, tag_of
+from bridge.sip.early import MAX_FORKS, EarlyDialog, EarlyDialogs, reliable_number, tag_of
 from bridge.sip.errors import CallStateError, SipSyntaxError
 from bridge.sip.events import Redirected
 from bridge.sip.exchange import AUTHORIZATION, Exchange
@@ -287,6 +287,9 @@ class ClientInvite:
 
     def _hang_up_fork(self, response: Response, now: float) -> None:
         """A proxy forked the call and a second phone was picked up: take it, and hang up."""
+        if len(self._acks) >= MAX_FORKS:
+            self._call.layer.counters["dropped: too many answers"] += 1
+            return
         try:
             dialog = self._early.confirm(tag_of(response), self._form(response))
             self._send_ack(dialog, response, None)

@@ -204,6 +204,16 @@ def test_second_answer_of_a_forked_call_is_hung_up() -> None:
     assert caller.agent.call_count == 1
 
 
+def test_answers_without_end_are_not_all_taken() -> None:
+    caller = Caller()
+    invite = caller.invite()
+    for number in range(100):
+        caller.respond(invite, 200, tag=f"b{number}", sdp=answer_to(offer()))
+    methods = [request.method for request in caller.requests()]
+    assert (methods.count("ACK"), methods.count("BYE")) == (16, 15)
+    assert caller.agent.counters["dropped: too many answers"] == 84
+
+
 # -- where requests within a call go ----------------------------------------------------------------------------
 
 
