@@ -18,7 +18,7 @@ _GLARE_RETRIES = 4
 """Times that a re-INVITE is sent again after 491: a peer that still says so means something else."""
 
 _MAX_UNACKNOWLEDGED = 4
-"""Answered INVITEs of the peer whose ACK is not here: each is repeated until it comes, so that more would be a flood."""
+"""Answered INVITEs of the peer that wait for their ACK: every answer is repeated until then, and this bounds it."""
 
 
 class Reinvites:
@@ -102,12 +102,7 @@ class Reinvites:
         pending = any(invite.pending for invite in call.invites.values())
         if call.closing:
             call.refuse(request, transaction, 481, now)
-        elif (
-            not call.established
-            or pending
-            or call.updates.offered
-            or len(call.invites) >= _MAX_UNACKNOWLEDGED
-        ):
+        elif not call.established or pending or call.updates.offered or len(call.invites) >= _MAX_UNACKNOWLEDGED:
             call.refuse(request, transaction, 500, now)
         elif call.offers.ours_open:
             call.refuse(request, transaction, 491, now)
