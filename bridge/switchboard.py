@@ -70,21 +70,7 @@ class Switchboard:
         return call is not None
 
     def live_calls(self) -> Sequence[LiveCall]:
-        return [
-            LiveCall(
-                id=call.id,
-                direction=call.leg.info.direction,
-                from_=call.leg.info.from_,
-                to=call.leg.info.to,
-                trunk=call.leg.info.trunk,
-                agent=call.agent_name,
-                leg_kind=call.leg.info.kind,
-                leg_id=call.leg.info.id,
-                started_at=call.started_at,
-                answered_at=call.answered_at,
-            )
-            for call in self._calls.values()
-        ]
+        return [_live(call) for call in self._calls.values()]
 
     async def drain(self, limit_s: float) -> None:
         """Return when no call is live any more, or after `limit_s`, or at `hurry`."""
@@ -141,3 +127,23 @@ class Switchboard:
         self._tasks.pop(name, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a call's task failed", task=name, exc_info=error)
+
+
+def _live(call: Call) -> LiveCall:
+    info, quality = call.leg.info, call.leg.quality
+    return LiveCall(
+        id=call.id,
+        direction=info.direction,
+        from_=info.from_,
+        to=info.to,
+        trunk=info.trunk,
+        agent=call.agent_name,
+        leg_kind=info.kind,
+        leg_id=info.id,
+        started_at=call.started_at,
+        answered_at=call.answered_at,
+        quality=quality.numbers() if call.answered_at is not None else {},
+        codec=quality.codec,
+        srtp=quality.srtp,
+        one_way=quality.one_way,
+    )

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from bridge.capture import Capture
@@ -30,6 +30,11 @@ class LiveCall:
     """Unix time (s)."""
     answered_at: float | None
     """Unix time (s); None while it rings."""
+    quality: dict[str, float] = field(default_factory=dict)
+    """Numbers of its media so far."""
+    codec: str = ""
+    srtp: str = ""
+    one_way: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,13 +44,13 @@ class CallOut(BaseModel):
     recording: str | None = Field(default=None, description="Path of the stereo WAV (caller left, agent right).")
     quality: dict[str, float] | None = Field(
         default=None,
-        description="Media of the leg at its end: packets by their fate, jitter_ms, loss_percent, round_trip_ms, mos "
-        "and mos_remote (E-model, 1 to 4.5: of what we heard, and of what the far side did), clock_drift_ppm. What "
-        "was not measured is left out.",
+        description="Media of the leg, so far or at its end: packets by their fate, jitter_ms, loss_percent, "
+        "round_trip_ms, mos and mos_remote (E-model, 1 to 4.5: of what we heard, and of what the far side did), "
+        "clock_drift_ppm. What was not measured is left out.",
     )
     codec: str = Field(default="", description="What we sent: `PCMU`, `OPUS`, ...; empty without media.")
     srtp: str = Field(default="", description="The crypto suite of the media; empty: in clear.")
-    one_way: str = Field(default="", description="Why audio flowed one way only, where it did until the end.")
+    one_way: str = Field(default="", description="Why audio flows one way only, where it does now or did at the end.")
 
 
 class DelaysOut(BaseModel):
@@ -199,6 +199,10 @@ def live_out(call: LiveCall) -> CallOut:
             "leg_id": call.leg_id,
             "started_at": datetime.fromtimestamp(call.started_at, UTC),
             "answered_at": None if call.answered_at is None else datetime.fromtimestamp(call.answered_at, UTC),
+            "quality": call.quality or None,
+            "codec": call.codec,
+            "srtp": call.srtp,
+            "one_way": call.one_way,
         }
     )
 

@@ -1,5 +1,7 @@
 """Calls over HTTP: listed, looked at, dialled, hung up, and every error in one form."""
 
+from dataclasses import replace
+
 import pytest
 
 from bridge.api.control import DialRefused
@@ -179,6 +181,15 @@ async def test_a_refused_dial_is_told_as_the_bridge_says(api, client):
     response = await client.post("/api/calls", json={"to": "sip:a@b", "agent": "echo"})
     assert code(response) == (503, "draining")
     assert "takes no new calls" in response.json()["error"]["message"]
+
+
+async def test_live_call_shows_how_its_media_is_doing(api, client):
+    api.bridge.begin("c1")
+    calls = api.bridge.calls
+    calls["c1"] = replace(calls["c1"], quality={"mos": 4.2}, codec="PCMU", one_way="no audio from the caller")
+    (call,) = (await client.get("/api/calls", params={"live": "true"})).json()["calls"]
+    assert (call["quality"], call["codec"], call["srtp"]) == ({"mos": 4.2}, "PCMU", "")
+    assert call["one_way"] == "no audio from the caller"
 
 
 async def test_hanging_up_ends_a_live_call_once(api, client):
