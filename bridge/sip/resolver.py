@@ -5,7 +5,9 @@ import ipaddress
 import random
 import socket
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,6 +32,10 @@ _SERVICES: dict[Transport, tuple[str, str]] = {
 """NAPTR service and SRV prefix of each transport (RFC 3263 4.1)."""
 
 _MAX_TARGETS = 16
+_MAX_RECORDS = 32
+"""Of one answer: there is room for thousands, each of which would be ordered and looked up, while calls wait."""
+_SYSTEM_THREADS = 4
+"""That ask the system for names, which may take long: the process's other work in threads shall not wait for it."""
 _MAX_CACHED = 4096
 _MAX_BACKGROUND = 32
 
@@ -148,6 +154,7 @@ class Resolver:
         self._found: dict[tuple[str, int | None], _Found] = {}
         self._background: dict[tuple[str, int | None], asyncio.Task[None]] = {}
         self._hosts = _HostsFile(settings.hosts)
+        self._threads = ThreadPoolExecutor(_SYSTEM_THREADS, thread_name_prefix="names")
 
     async def locate(self, uri: Uri, transport: str = "") -> tuple[Target, ...]:
         """The addresses of `uri`, in the order to try them; never empty. `transport` overrules the URI's.
@@ -190,6 +197,7 @@ class Resolver:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     # -- RFC 3263 -------------------------------------------------------------------------------------------
 
@@ -234,7 +242,7 @@ class Resolver:
 
     async def _of_services(self, services: list[Srv], transport: Transport, domain: str) -> list[Target]:
         # "." says that the service is not offered here (RFC 2782).
-        services = [service for service in services if service.target]
+        services = [service for service in services if service.target][:_MAX_TARGETS]
         found = await asyncio.gather(*(self._optional_addresses(service.target) for service in services))
         return [
             Target(transport, (address, service.port), domain)
@@ -290,13 +298,13 @@ class Resolver:
         entry = self._cache.get(key)
         if entry is None or entry.expires <= self._clock():
             try:
-                found = await asyncio.wait_for(
-                    asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_DGRAM), self.settings.query_s
-                )
-            except (OSError, UnicodeError):
+                loop = asyncio.get_running_loop()
+                asked = loop.run_in_executor(self._threads, _addresses_by_system, host)
+                found = await asyncio.wait_for(asked, self.settings.query_s)
+            except (OSError, UnicodeError, RuntimeError):
+                # RuntimeError: closed meanwhile.
                 found = []
-            addresses = dict.fromkeys(str(info[4][0]) for info in found)
-            entry = self._remember(key, tuple(addresses), self.settings.negative_ttl_s)
+            entry = self._remember(key, tuple(found), self.settings.negative_ttl_s)
         return [str(record) for record in entry.records]
 
     # -- DNS ------------------------------------------------------------------------------------------------
@@ -350,7 +358,8 @@ class Resolver:
         if answer.rrset is None:
             return self._remember(key, (), settings.negative_ttl_s).records
         ttl = min(max(float(answer.chaining_result.minimum_ttl), settings.min_ttl_s), settings.max_ttl_s)
-        return self._remember(key, tuple(_record(rdata, kind) for rdata in answer.rrset), ttl).records
+        records = tuple(_record(rdata, kind) for rdata in islice(answer.rrset, _MAX_RECORDS))
+        return self._remember(key, records, ttl).records
 
     def _remember(self, key: tuple[str, str], records: tuple[Record, ...], ttl_s: float) -> _Entry:
         _make_room(self._cache)
@@ -415,6 +424,11 @@ def _dns_resolver(settings: ResolverSettings) -> dns.asyncresolver.Resolver:
     # Half a question's time for the first server, so that the second one has a chance.
     resolver.timeout = settings.query_s / 2
     return resolver
+
+
+def _addresses_by_system(host: str) -> list[str]:
+    """What the C library says, in its order; takes its time. Raises OSError, UnicodeError."""
+    return list(dict.fromkeys(str(info[4][0]) for info in socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM)))
 
 
 def _record(rdata: Any, kind: str) -> Record:

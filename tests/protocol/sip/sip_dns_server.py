@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import cast
 
@@ -23,6 +23,8 @@ class NameServer(asyncio.DatagramProtocol):
         self.ttl = 60
         self.silent: set[str] = set()
         """Questions (`name TYPE`, or `*`) that are never answered."""
+        self.spoil: Callable[[bytes], bytes] = bytes
+        """What becomes of each answer on its way."""
         self.asked: Counter[str] = Counter()
         self.address: Address = ("", 0)
         self._transport: asyncio.DatagramTransport
@@ -45,7 +47,7 @@ class NameServer(asyncio.DatagramProtocol):
             response.answer.append(dns.rrset.from_text(question.name, self.ttl, "IN", kind, *records))
         elif not any(entry.split()[0] == name for entry in self.zone):
             response.set_rcode(dns.rcode.NXDOMAIN)
-        self._transport.sendto(response.to_wire(), addr)
+        self._transport.sendto(self.spoil(response.to_wire(max_size=65_535)), addr)
 
 
 @asynccontextmanager

@@ -234,6 +234,28 @@ async def test_a_flood_of_names_is_looked_up_a_few_at_a_time() -> None:
         assert len(resolver._background) == 32
 
 
+async def test_an_answer_with_hundreds_of_servers_is_cut_short() -> None:
+    async with resolving() as (resolver, server, _):
+        server.zone["_sip._udp.crowd.example SRV"] = [f"1 1 5060 s{n}.crowd.example." for n in range(900)]
+        server.zone |= {f"s{n}.crowd.example A": [f"192.0.2.{n % 250}"] for n in range(900)}
+        assert len(await found(resolver, "sip:crowd.example", "udp")) == 16
+        assert sum(name.endswith("crowd.example A") for name in server.asked) == 16
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_garbage_from_a_name_server_is_no_answer(seed: int) -> None:
+    rng = random.Random(seed)
+
+    def spoil(answer: bytes) -> bytes:
+        kept = answer[: rng.choice([0, 2, 4, 12, 30, len(answer)])]
+        return kept + rng.randbytes(rng.randrange(200))
+
+    async with resolving() as (resolver, server, _):
+        server.spoil = spoil
+        with pytest.raises(LocateError):
+            await found(resolver, "sip:carrier.example", "udp")
+
+
 def test_weights_share_the_load_and_priorities_order_it() -> None:
     records = [Srv(1, 60, 1, "a"), Srv(1, 40, 1, "b"), Srv(1, 0, 1, "never"), Srv(0, 0, 1, "first")]
     rng = random.Random(7)
