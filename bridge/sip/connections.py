@@ -65,6 +65,8 @@ class Connections:
         self._aliases: dict[tuple[Transport, Address], Connection] = {}
         self._inbound: Counter[str] = Counter()
         """Connections that came in, by the peer's address."""
+        self._newcomers: dict[Connection, None] = {}
+        """Those that came in, the oldest first; it may hold some that are none any more."""
         self._gone: dict[Flow, frozenset[str]] = {}
         """Connections that came in and are no more, with their peers' names: nobody listens at their far end."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -124,6 +126,7 @@ class Connections:
         self._counters["connections taken"] += 1
         self._inbound[remote[0]] += 1
         connection = self._add(Flow(transport, remote, local), inbound=True)
+        self._newcomers[connection] = None
         self._start(connection, self._adopt(connection, sock))
 
     async def _adopt(self, connection: Connection, sock: socket.socket) -> None:
@@ -139,13 +142,17 @@ class Connections:
     def _room(self, address: str) -> bool:
         """Whether one more connection of `address` may be taken; a silent one may have to go for it."""
         limits = self._limits
-        for full, whose in (
-            (self._inbound[address] >= limits.max_per_address, address),
-            (self._inbound.total() >= limits.max_connections, None),
-        ):
+        most = min(limits.max_newcomers, limits.max_connections)
+        if len(self._newcomers) >= most:
+            self._newcomers = dict.fromkeys(c for c in self._newcomers if not c.proven and not c.closing)
+        crowded = len(self._newcomers) >= most or self._inbound.total() >= limits.max_connections
+        for full, whose in ((self._inbound[address] >= limits.max_per_address, address), (crowded, None)):
             if not full:
                 continue
-            silent = next((c for c in self if c.inbound and not c.proven and whose in (None, c.flow.remote[0])), None)
+            silent = next(
+                (c for c in self._newcomers if not c.proven and not c.closing and whose in (None, c.flow.remote[0])),
+                None,
+            )
             if silent is None:
                 return False
             silent.fail("room was needed")
@@ -241,6 +248,7 @@ class Connections:
             del self._table[flow]
             if not self._table:
                 self._empty.set()
+        self._newcomers.pop(connection, None)
         if connection.work is not None:
             connection.work.cancel()
         alias = connection.alias

@@ -20,6 +20,8 @@ class StreamLimits:
     """All that came in. Beyond it the oldest that brought nothing of use makes room, else the new one is refused."""
     max_per_address: int = 200
     """The same for each peer's address: a registrar or SBC needs a few, an attacker takes all it gets."""
+    max_newcomers: int = 500
+    """Of them, those that brought nothing of use so far, as above: one of TLS takes half a megabyte."""
     first_message_s: float = 20.0
     """A connection that came in must bring something within it that is not ignored, nor refused with a 4xx: else a
     stranger could hold it for `idle_s`."""

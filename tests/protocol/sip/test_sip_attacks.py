@@ -133,6 +133,21 @@ async def test_a_crowd_from_many_addresses_makes_room_for_those_who_speak() -> N
         await call_goes_on(alice, bob, "tcp", attack)
 
 
+async def test_newcomers_push_out_newcomers_alone() -> None:
+    async with phone(limits=StreamLimits(max_newcomers=10), answers=True) as bob, phone(answers=True) as alice:
+
+        async def attack() -> None:
+            peers = [
+                await RawPeer.connect(bob.transports.address, source=f"127.0.0.{number + 2}") for number in range(40)
+            ]
+            await until(lambda: bob.agent.counters["connections taken"] == 41)
+            assert bob.transports.connection_count == 11
+            for peer in peers:
+                await peer.close(reset=True)
+
+        await call_goes_on(alice, bob, "tcp", attack)
+
+
 async def test_connections_that_speak_are_not_pushed_out() -> None:
     async with phone(limits=StreamLimits(max_per_address=5)) as bob:
         peers = []
