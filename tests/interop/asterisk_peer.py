@@ -103,6 +103,9 @@ exten => tone,1,Answer()
 exten => echo,1,Answer()
  same => n,Echo()
 
+; A party of the PBX calls the bridge: the two are bridged, so that either can be transferred.
+exten => calling,1,Dial(PJSIP/bridge/sip:echo@127.0.0.1:{bridge_port})
+
 exten => early,1,Progress()
  same => n,Playtones(523)
  same => n,Wait(2)
@@ -140,6 +143,7 @@ class Asterisk:
         folder: Path,
         *,
         bridge_port: int,
+        port: int = 0,
         codecs: str = "ulaw",
         timers: str = "yes",
         session_s: int = 1800,
@@ -151,7 +155,7 @@ class Asterisk:
     ) -> None:
         self.folder = folder
         self._bridge_port = bridge_port
-        self.port = free_port_for_both()
+        self.port = port or free_port_for_both()
         self._root = asterisk_root()
         for name in ("var/keys", "spool/recording", "log/cdr-csv"):
             (folder / name).mkdir(parents=True)
@@ -174,7 +178,7 @@ class Asterisk:
                 contact=contact,
                 endpoint=endpoint,
             ),
-            "extensions.conf": EXTENSIONS.format(folder=folder, port=self.port),
+            "extensions.conf": EXTENSIONS.format(folder=folder, port=self.port, bridge_port=bridge_port),
             "indications.conf": "[general]\ncountry=us\n[us]\ndescription=x\nringcadence=2000,4000\n",
             "cdr.conf": "[general]\nenable=no\n",
         }
@@ -202,6 +206,10 @@ class Asterisk:
         self.cli(
             f"channel originate PJSIP/bridge/sip:{user}@127.0.0.1:{self._bridge_port} extension {extension}@calls"
         )
+
+    def call_from_a_party(self) -> None:
+        """Have somebody who hears and plays what the extension `tone` does call `echo` at the bridge."""
+        self.cli("channel originate Local/tone@calls extension calling@calls")
 
     def channels(self) -> int:
         return int(self.cli("core show channels count").split()[0])

@@ -135,6 +135,10 @@ class BridgeProcess:
         """False if it has ended already."""
         return self._http.delete(f"/api/calls/{call_id}").status_code == 204
 
+    def transfer(self, call_id: str, target: str, *, mode: str) -> None:
+        response = self._http.post(f"/api/calls/{call_id}/transfer", json={"target": target, "mode": mode})
+        assert response.status_code == 202, response.text
+
     def trunks(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self._http.get("/api/trunks").raise_for_status().json()["trunks"]
         return found
