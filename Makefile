@@ -39,6 +39,10 @@ bench-sip: ## calls a second, calls at once by codec, bad networks: what a trunk
 	@deploy/setup dev
 	$(BIN)/python -m bench.sip $(ARGS)
 
+fuzz: ## throw garbage at what reads the network; ARGS="--seconds 3600" for an hour
+	@deploy/setup dev
+	$(BIN)/python tests/fuzz/fuzz_run.py $(ARGS)
+
 lock: ## resolve the dependencies anew
 	@deploy/setup dev
 	for kind in run dev; do \
