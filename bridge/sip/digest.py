@@ -457,9 +457,10 @@ class DigestServer:
 
 
 def _fingerprint(request: Request) -> bytes:
-    """What the retransmissions of a request have in common, and another request has not."""
-    via = request.headers.get("Via") or ""
-    text = f"{request.headers.get('Call-ID')}\n{request.headers.get('CSeq')}\n{via.partition('branch=')[2]}"
+    """What the retransmissions of a request have in common, and another request has not: not even the same one from
+    another address, for Via was stamped with where it came from."""
+    headers = request.headers
+    text = f"{headers.get('Call-ID')}\n{headers.get('CSeq')}\n{headers.get('Via')}"
     return hashlib.blake2s(text.encode("utf-8", "replace"), digest_size=8).digest()
 
 

@@ -248,6 +248,20 @@ def test_replayed_answer_is_refused_its_retransmission_is_not() -> None:
     assert (verdict.username, verdict.status, verdict.why) == ("", 401, "replayed")
 
 
+def test_request_replayed_from_another_address_is_refused() -> None:
+    server, client = a_server(), DigestClient(Credentials("alice", PASSWORD))
+    request = challenged(server, client, make_request(), 0.0)
+    assert server.check(request, 1.0).username == "alice"
+    branch = request.via.branch
+    for via in (
+        f"SIP/2.0/UDP 203.0.113.66:5060;branch={branch}",
+        f"SIP/2.0/UDP {request.via.sent_by};branch={branch};received=203.0.113.66",
+    ):
+        stolen = Request(request.method, request.uri, Headers(request.headers))
+        stolen.headers.replace_first("Via", via)
+        assert server.check(stolen, 2.0).why == "replayed"
+
+
 def test_requests_that_overtook_each_other_pass() -> None:
     server, client = a_server(), DigestClient(Credentials("alice", PASSWORD))
     first = challenged(server, client, make_request(), 0.0)
