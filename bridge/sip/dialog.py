@@ -59,7 +59,7 @@ class Dialog:
             route_set=_route_set(request.headers.items_of("Record-Route")),
             remote_target=contact.uri,
             flow=flow,
-            behind_nat=_behind_nat(request, contact.uri, flow),
+            behind_nat=_behind_nat(request, contact.uri, flow) or _is_astray(contact.uri, flow),
         )
 
     @classmethod
@@ -78,6 +78,7 @@ class Dialog:
             route_set=_route_set(list(reversed(response.headers.items_of("Record-Route")))),
             remote_target=target,
             flow=flow,
+            behind_nat=_is_astray(target, flow),
         )
 
     def refresh_target(self, message: Request | Response) -> None:
@@ -128,6 +129,9 @@ def flow_towards(uri: Uri, flow: Flow, resolve: Resolve | None) -> Flow:
     except ValueError:
         address = resolve(host, uri.port) if resolve else None
         return flow if address is None else replace(flow, remote=address)
+    if (":" in host) != (":" in flow.local[0]):
+        # No packet of this flow gets there; where its own come from is the next best.
+        return flow
     default = DEFAULT_TLS_PORT if uri.scheme == "sips" else DEFAULT_PORT
     return replace(flow, remote=(host, uri.port or default))
 
@@ -141,6 +145,16 @@ def _route_set(routes: list[str]) -> tuple[str, ...]:
         if not _uri_of(route).is_sip:
             raise SipSyntaxError("Record-Route that is no SIP URI", route)
     return tuple(routes)
+
+
+def _is_astray(contact: Uri, flow: Flow) -> bool:
+    """Whether a peer on the Internet names an address for itself that is none there, as a PBX does that does not know
+    of its NAT."""
+    try:
+        named = ipaddress.ip_address(contact.param("maddr") or contact.host_address)
+    except ValueError:
+        return False
+    return not named.is_global and ipaddress.ip_address(flow.remote[0]).is_global
 
 
 def _behind_nat(request: Request, contact: Uri, flow: Flow) -> bool:

@@ -1,7 +1,8 @@
 """Where the called side's messages go: Via, Contact, Record-Route and NAT; and bodies of INFO."""
 
 import pytest
-from sip_network import BOB, RawPeer, answer_to, offer, request
+from sip_caller import Caller
+from sip_network import ALICE, BOB, RawPeer, answer_to, offer, request
 
 from bridge.sip.agent import UserAgent
 from bridge.sip.body import dtmf_of_info, parse_sipfrag
@@ -40,6 +41,32 @@ def test_peer_that_announces_another_address_on_purpose_is_called_there() -> Non
     peer = RawPeer(UserAgent(UserAgentConfig()))
     _, (_, address) = call(peer, request(body=offer(), contact="Contact: <sip:alice@192.0.2.44:5099>\n"))
     assert address == ("192.0.2.44", 5099)
+
+
+@pytest.mark.parametrize(
+    ("contact", "reached"), [("10.0.0.5", "8.8.4.4"), ("100.64.1.1", "8.8.4.4"), ("8.8.8.8", "8.8.8.8")]
+)
+def test_public_peer_that_names_a_private_address_is_called_at_its_source(contact: str, reached: str) -> None:
+    peer = RawPeer(UserAgent(UserAgentConfig()), address=("8.8.4.4", 5060))
+    _, (_, (address, _)) = call(peer, request(body=offer(), contact=f"Contact: <sip:alice@{contact}:5060>\n"))
+    assert address == reached
+
+
+def test_called_peer_that_names_a_private_address_is_acknowledged_at_its_own() -> None:
+    caller = Caller()
+    flow = Flow("udp", ("8.8.4.4", 5062), ALICE)
+    key = caller.agent.invite("sip:bob@8.8.4.4:5062", flow, 0.0, from_="<sip:a@192.0.2.1>", sdp=offer())
+    caller.key = key
+    (invite,) = caller.requests()
+    caller.respond(invite, 200, sdp=answer_to(offer()), contact="<sip:bob@192.168.1.9:5060>", flow=flow)
+    assert [(r.method, to.remote) for r, to in caller.requests_to()] == [("ACK", ("8.8.4.4", 5062))]
+
+
+def test_peer_that_names_an_address_of_the_other_family_is_called_at_its_source() -> None:
+    peer = RawPeer(UserAgent(UserAgentConfig()))
+    _, (bye, address) = call(peer, request(body=offer(), contact="Contact: <sip:alice@[2001:db8::1]:5060>\n"))
+    assert isinstance(bye, Request)
+    assert (bye.uri, address) == ("sip:alice@[2001:db8::1]:5060", peer.flow.remote)
 
 
 def test_answer_goes_to_the_sent_by_port_when_rport_was_not_asked_for() -> None:
