@@ -25,6 +25,10 @@ _BUSY_S = 2.0
 _RETRY_S = 30.0
 """How soon a refresh that was refused is tried again."""
 
+_MAX_RAISES = 5
+"""How often a longer interval may be asked of us within one call: the proxies on the way have one wish each, and a peer
+that wants more and more never takes any."""
+
 # Answers to an UPDATE that say nothing about UPDATE as such.
 _NOT_THE_METHOD = (401, 403, 407, 422, 491)
 
@@ -91,6 +95,7 @@ class SessionTimer:
         self._enabled = "timer" in config.supported
         self._wanted = max(config.session_expires_s, config.min_se_s, SHORTEST_S) if config.session_expires_s else 0
         self._min_se = max(config.min_se_s, SHORTEST_S)
+        self._raises = 0
         self._settled = False
         self._update_refused = False
         self._ends_at = 0.0
@@ -146,6 +151,9 @@ class SessionTimer:
         """Take in a 422: whether to ask again, with a longer interval (RFC 4028 7.3)."""
         least = min_se_of(response)
         if not self._enabled or least <= max(self._min_se, self.interval_s if self._settled else self._wanted):
+            return False
+        self._raises += 1
+        if self._raises > _MAX_RAISES:
             return False
         self._min_se = least
         return True

@@ -188,6 +188,19 @@ def test_422_that_asks_for_no_bigger_interval_is_a_refusal(least: str) -> None:
     assert (event.key, event.status) == (key, 422)
 
 
+def test_peer_that_wants_ever_bigger_intervals_is_not_asked_for_ever() -> None:
+    alice = peer()
+    _, invite = calling(alice)
+    for least in range(2000, 2005):
+        _, again = alice.respond(invite, 422, extra={"Min-SE": str(least)})
+        assert isinstance(again, Request)
+        invite = again
+    assert methods(alice.respond(invite, 422, extra={"Min-SE": "2005"})) == ["ACK"]
+    (event,) = alice.agent.events()
+    assert isinstance(event, Rejected)
+    assert event.status == 422
+
+
 def test_cancelled_call_is_not_sent_again_on_422() -> None:
     alice = peer()
     key, invite = calling(alice)
