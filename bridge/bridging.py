@@ -15,7 +15,7 @@ import numpy as np
 
 from bridge.audio.frames import FRAME_MS, Unsubscribe, frame_bytes
 from bridge.audio.playout import Playout
-from bridge.audio.resample import Resampler
+from bridge.audio.resample import FrameResampler
 from bridge.audio.tones import HOLD, HOLD_LEVEL, LEVEL, RINGBACK, cadence
 from bridge.events import AgentPart
 from bridge.legs.base import Leg
@@ -72,23 +72,15 @@ class FramePipe:
 
     def __init__(self, in_rate: int, out_rate: int) -> None:
         """Rates in Hz."""
-        self._resampler = None if in_rate == out_rate else Resampler(in_rate, out_rate)
-        self._size = frame_bytes(out_rate)
-        self._partial = b""
+        self._resampler = None if in_rate == out_rate else FrameResampler(in_rate, out_rate)
         self._frames: deque[bytes] = deque(maxlen=MAX_WAITING_FRAMES)
-        self._first = True
         self.dropped = 0
         """Frames that nobody took in time."""
 
     def push(self, frame: bytes) -> None:
         """Put in one frame (20 ms) at `in_rate`."""
         if self._resampler is not None:
-            pcm = self._partial + self._resampler.process(frame)
-            if self._first:
-                # The filter keeps a few milliseconds back; silence in their place makes each later frame a whole one.
-                self._first = False
-                pcm = pcm.rjust(self._size, b"\0")
-            frame, self._partial = pcm[: self._size], pcm[self._size :]
+            frame = self._resampler.convert(frame)
         self.dropped += len(self._frames) == MAX_WAITING_FRAMES
         self._frames.append(frame)
 

@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from bridge.audio.frames import frame_bytes
+from bridge.audio.frames import FRAME_MS, frame_bytes
 
 PASS_BAND = 0.85
 """Part of the lower rate's Nyquist band that is kept: 3400 Hz at 8 kHz, the telephone's own band."""
@@ -96,22 +96,69 @@ class Resampler:
 
 
 class FrameResampler:
-    """Turns 20 ms frames at one rate into 20 ms frames at another, one for one; late by the filter's half length."""
+    """Turns 20 ms frames at one rate into 20 ms frames at another, one for one; late by the filter's half length.
+
+    A frame is one small matrix product into arrays that are there already: a sixth of what `Resampler` takes for a
+    chunk of this size."""
+
+    __slots__ = ("_blocks", "_fresh", "_out", "_past", "_recent", "_result", "_weights", "_windows")
 
     def __init__(self, in_rate: int, out_rate: int) -> None:
-        self._resampler = Resampler(in_rate, out_rate)
-        self._frame_bytes = frame_bytes(out_rate)
-        self._rest = b""
+        """Rates in Hz. ValueError where 20 ms are no whole number of samples."""
+        size, out_size = frame_bytes(in_rate) // 2, frame_bytes(out_rate) // 2
+        if size * 1000 != in_rate * FRAME_MS or out_size * 1000 != out_rate * FRAME_MS:
+            raise ValueError(f"{FRAME_MS} ms at {in_rate} or {out_rate} Hz are no whole number of samples")
+        self._weights = _frame_weights(in_rate, out_rate)
+        width, out_step = self._weights.shape
+        count = out_size // out_step
+        past = width - size // count
+        samples = np.zeros(past + size, np.float32)
+        self._fresh, self._past, self._recent = samples[past:], samples[:past], samples[size:]
+        step = size // count * samples.itemsize
+        self._windows = np.lib.stride_tricks.as_strided(samples, (count, width), (step, samples.itemsize))
+        # Windows overlap, and the product needs rows that don't: a copy of a few kB.
+        self._blocks = np.empty((count, width), np.float32)
+        self._out = np.empty((count, out_step), np.float32)
+        self._result = np.empty((count, out_step), "<i2")
 
     def convert(self, frame: bytes) -> bytes:
         """The next frame (int16 mono)."""
-        pcm = self._rest + self._resampler.process(frame)
-        missing = self._frame_bytes - len(pcm)
-        if missing > 0:
-            # At the start: the filter waits for what follows its first samples.
-            pcm = bytes(missing) + pcm
-        self._rest = pcm[self._frame_bytes :]
-        return pcm[: self._frame_bytes]
+        out = self._out
+        self._fresh[:] = np.frombuffer(frame, "<i2")
+        self._blocks[:] = self._windows
+        np.matmul(self._blocks, self._weights, out=out)
+        self._past[:] = self._recent
+        np.rint(out, out=out)
+        # Two of these take half the time of np.clip.
+        np.maximum(out, -32768, out=out)
+        np.minimum(out, 32767, out=out)
+        self._result[:] = out
+        return self._result.tobytes()
+
+
+MAX_BLOCKS = 10
+"""A frame is filtered in blocks of 2 ms: longer ones multiply by more zeros, shorter ones copy more."""
+
+
+@lru_cache(maxsize=32)
+def _frame_weights(in_rate: int, out_rate: int) -> NDArray[np.float32]:
+    """What each output sample of a block (columns) takes of the input up to the block's end (rows)."""
+    common = math.gcd(in_rate, out_rate)
+    up, down = out_rate // common, in_rate // common
+    rows = _filter_rows(up, down)
+    taps = rows.shape[1]
+    # The filter is the same for each block of a whole number of periods of `down` samples in, `up` samples out.
+    periods = frame_bytes(in_rate) // 2 // down
+    count = next(count for count in range(MAX_BLOCKS, 0, -1) if periods % count == 0)
+    size, out_size = down * periods // count, up * periods // count
+    late = taps // 2 * up // down
+    weights = np.zeros((taps - 1 + size, out_size), np.float32)
+    for column in range(out_size):
+        base, phase = divmod((column - late) * down, up)
+        first = base + taps // 2
+        weights[first : first + taps, column] = rows[phase]
+    unused = int(weights.any(axis=1).argmax())
+    return np.ascontiguousarray(weights[unused:])
 
 
 @lru_cache(maxsize=32)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.audio.resample import Resampler
+from bridge.audio.resample import FrameResampler, Resampler
 
 RATES = [
     (22050, 8000),
@@ -106,3 +106,38 @@ def test_resampler_serves_a_second_stream_after_flush() -> None:
 def test_rates_that_make_no_sense_are_refused() -> None:
     with pytest.raises(ValueError, match="positive"):
         Resampler(0, 8000)
+
+
+def frames_through(in_rate: int, out_rate: int, pcm: bytes) -> np.ndarray:
+    resampler = FrameResampler(in_rate, out_rate)
+    size = in_rate // 50 * 2
+    whole = range(0, len(pcm) - len(pcm) % size, size)
+    return np.frombuffer(b"".join(resampler.convert(pcm[at : at + size]) for at in whole), "<i2").astype(float)
+
+
+@pytest.mark.parametrize(("in_rate", "out_rate"), [*RATES, (16000, 24000), (24000, 16000), (8000, 44100)])
+def test_frames_carry_the_stream_a_little_later(in_rate: int, out_rate: int) -> None:
+    pcm = np.random.default_rng(5).integers(-12000, 12000, in_rate // 5).astype("<i2").tobytes()
+    stream, frames = through(in_rate, out_rate, pcm), frames_through(in_rate, out_rate, pcm)
+    assert len(frames) == len(stream)
+    late = next(n for n in range(out_rate // 100) if np.abs(frames[n + 9 :][:200] - stream[9:][:200]).max() <= 1)
+    assert late < 0.005 * out_rate
+    assert np.abs(frames[late:] - stream[: len(stream) - late]).max() <= 1
+
+
+def test_frames_at_full_scale_are_clipped_not_wrapped() -> None:
+    square = np.where(np.arange(4800) // 40 % 2, 32767, -32768).astype("<i2").tobytes()
+    signs = np.sign(frames_through(24000, 8000, square)[100:1500])
+    assert np.count_nonzero(np.diff(signs)) < 120
+
+
+def test_frames_of_two_streams_do_not_mix() -> None:
+    one, other = FrameResampler(8000, 16000), FrameResampler(8000, 16000)
+    for at in range(0, 3200, 320):
+        one.convert(sine(440, 8000)[at : at + 320])
+        assert not any(other.convert(bytes(320)))
+
+
+def test_rates_without_whole_frames_are_refused() -> None:
+    with pytest.raises(ValueError, match="whole"):
+        FrameResampler(11025, 8000)
