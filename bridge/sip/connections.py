@@ -264,7 +264,9 @@ class Connections:
                 self._gone[flow] = connection.peer_names
         if connection.failure:
             self._counters["connections failed"] += 1
-            log.info("connection failed", flow=str(flow), inbound=connection.inbound, error=connection.failure)
+            # What strangers' connections come to is counted: a flood of them must not fill the log.
+            tell = log.info if connection.proven or not connection.inbound else log.debug
+            tell("connection failed", flow=str(flow), inbound=connection.inbound, error=connection.failure)
         self._user.stream_lost(connection)
 
     def _note_alias(self, connection: Connection, data: bytes) -> None:

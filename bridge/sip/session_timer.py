@@ -26,8 +26,8 @@ _RETRY_S = 30.0
 """How soon a refresh that was refused is tried again."""
 
 _MAX_RAISES = 5
-"""How often a longer interval may be asked of us within one call: the proxies on the way have one wish each, and a peer
-that wants more and more never takes any."""
+"""How often a longer interval may be asked of us within one call: each proxy on the way has one wish, and a peer that
+wants more and more never takes any."""
 
 # Answers to an UPDATE that say nothing about UPDATE as such.
 _NOT_THE_METHOD = (401, 403, 407, 422, 491)
