@@ -10,11 +10,13 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import cast
 
 from bridge.sip.agent import UserAgent
+from bridge.sip.errors import CallGoneError, CallStateError
 from bridge.sip.events import Answered, ByeAnswered, ByeReceived, CallKey, Event, Lost, Rejected, Reoffered
 from bridge.sip.flow import Address, Flow
-from bridge.sip.offer_answer import PCMA, PCMU, LocalMedia, make_offer, negotiate_answer
+from bridge.sip.offer_answer import PCMA, PCMU, Codec, LocalMedia, make_offer, negotiate_answer
 from bridge.sip.sdp import Direction, parse_sdp
 from bridge.sip.settings import UserAgentConfig
 from bridge.sip.timers import TimerValues
@@ -31,13 +33,14 @@ class Habit(StrEnum):
     IS_MUTE = "never sends RTP"
 
 
-HABITS = (
-    [Habit.HANGS_UP] * 65
-    + [Habit.CANCELS] * 10
-    + [Habit.IS_HUNG_UP] * 10
-    + [Habit.VANISHES] * 8
-    + [Habit.IS_MUTE] * 7
-)
+SHARES = {
+    Habit.HANGS_UP: 65,
+    Habit.CANCELS: 10,
+    Habit.IS_HUNG_UP: 10,
+    Habit.VANISHES: 8,
+    Habit.IS_MUTE: 7,
+}
+"""Per cent of the calls."""
 
 
 @dataclass
@@ -77,8 +80,7 @@ class Callers(asyncio.DatagramProtocol):
     # -- the socket -----------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.DatagramTransport, transport)
         name = transport.get_extra_info("sockname")
         self._flow = Flow("udp", self._target, (name[0], name[1]))
 
@@ -164,7 +166,8 @@ class Callers(asyncio.DatagramProtocol):
             from_=f"<sip:soak{number}@127.0.0.1>",
             sdp=offer.serialise(),
         )
-        caller = self._calls[key] = Caller(rng.choice(HABITS), rtp, key, self._agent.call_id(key))
+        (habit,) = rng.choices(list(SHARES), list(SHARES.values()))
+        caller = self._calls[key] = Caller(habit, rtp, key, self._agent.call_id(key))
         self._flush()
         try:
             await self._live(caller)
@@ -180,7 +183,7 @@ class Callers(asyncio.DatagramProtocol):
             await asyncio.sleep(rng.uniform(0, 0.05))
             agent.hangup(caller.key, self._loop.time())
             self._flush()
-            await asyncio.wait_for(caller.ended.wait(), 30)
+            await self._last(caller, 30)
             return
         await self._first(caller, 30)
         if caller.ended.is_set():
@@ -201,7 +204,18 @@ class Callers(asyncio.DatagramProtocol):
             case Habit.HANGS_UP:
                 agent.hangup(caller.key, self._loop.time())
                 self._flush()
-        await asyncio.wait_for(caller.ended.wait(), 40)
+        await self._last(caller, 40)
+
+    async def _last(self, caller: Caller, limit_s: float) -> None:
+        """Until the call is over. One whose end crosses the other side's may go without an event."""
+        until = self._loop.time() + limit_s
+        while not caller.ended.is_set():
+            try:
+                self._agent.call_id(caller.key)
+            except CallGoneError:
+                return
+            assert self._loop.time() < until, f"{caller.call_id} ({caller.habit}) is still up after {limit_s} s"
+            await self._nap(caller, 0.2)
 
     async def _first(self, caller: Caller, limit_s: float) -> None:
         """Until the call is up or over."""
@@ -219,10 +233,11 @@ class Callers(asyncio.DatagramProtocol):
             return
 
     def _reinvite(self, caller: Caller) -> None:
-        """Hold, resume, or the other codec; not while another one is under way."""
-        from bridge.sip.errors import CallStateError
-
-        direction: Direction = self._random.choice(("sendrecv", "sendonly", "inactive"))
+        """Hold, resume, or the other codec; not while another one is under way. Who is about to fall silent does not
+        hold: a held call may be silent for as long as it likes."""
+        may_hold = caller.habit not in (Habit.VANISHES, Habit.IS_MUTE)
+        directions: tuple[Direction, ...] = ("sendrecv", "sendonly", "inactive") if may_hold else ("sendrecv",)
+        direction = self._random.choice(directions)
         codecs = self._random.choice(((PCMU, PCMA), (PCMA,)))
         offer = make_offer(self._media(caller, direction, codecs))
         try:
@@ -234,9 +249,9 @@ class Callers(asyncio.DatagramProtocol):
         self._flush()
 
     @staticmethod
-    def _media(caller: Caller, direction: Direction, codecs: tuple[object, ...] = (PCMU, PCMA)) -> LocalMedia:
+    def _media(caller: Caller, direction: Direction, codecs: tuple[Codec, ...] = (PCMU, PCMA)) -> LocalMedia:
         port = caller.rtp.getsockname()[1]
-        return LocalMedia("127.0.0.1", port, codecs=codecs, direction=direction)  # type: ignore[arg-type] # PCMU, PCMA
+        return LocalMedia("127.0.0.1", port, codecs=codecs, direction=direction)
 
     async def _pace(self) -> None:
         """RTP of all calls that talk, 20 ms apart, with losses."""
