@@ -128,17 +128,16 @@ class DtmfSender:
         return bool(self._queue)
 
     def queue(self, digits: str, *, tone_ms: int = 120, gap_ms: int = 80) -> None:
-        """Send `digits` (0-9 * # A-D) after those already queued; times are rounded up to whole frames.
+        """Send `digits` (0-9 * # A-D) after those already queued; times are rounded up to whole frames. A tone longer
+        than one segment of an event (8 s at 8 kHz, 1.3 s at 48 kHz) is cut to that: keys are told by their onset.
 
-        Raises ValueError for another character, or a tone longer than one segment of an event."""
+        Raises ValueError for another character, or a tone of nothing."""
         codes = [DIGITS.find(digit) for digit in digits.upper()]
         if -1 in codes:
             raise ValueError(f"{digits[codes.index(-1)]!r} is not one of the keys {DIGITS}")
-        tone = -(-tone_ms // FRAME_MS)
-        if not 1 <= tone <= MAX_DURATION // self._frame:
-            raise ValueError(
-                f"a tone of {tone_ms} ms is not between 1 and {MAX_DURATION // self._frame * FRAME_MS} ms"
-            )
+        if tone_ms < 1:
+            raise ValueError(f"a tone of {tone_ms} ms can't be sent")
+        tone = min(-(-tone_ms // FRAME_MS), MAX_DURATION // self._frame)
         # The repeated ends take the first ticks of the gap.
         gap = max(-(-gap_ms // FRAME_MS), END_PACKETS - 1)
         self._queue.extend((code, tone, gap) for code in codes)
