@@ -12,7 +12,7 @@ from bridge.legs.base import MediaQuality
 from bridge.rtp.emodel import Impairment, burst_ratio, impairment_of, mos, rating
 from bridge.rtp.latch import Address
 from bridge.rtp.rtcp_session import RemoteView, RtcpSession
-from bridge.rtp.session import RtpSession
+from bridge.rtp.session import Direction, RtpSession
 from bridge.rtp.srtp import Srtp
 
 WINDOW_S = 5.0
@@ -164,7 +164,8 @@ class QualityWatch:
 
     def _find_one_way(self, now: float) -> OneWayAudio | None:
         direction = self._session.direction
-        if direction.receives:
+        # Nothing is amiss where the one who holds us sends no music, or silence for it.
+        if direction is Direction.SENDRECV:
             found = self._undecipherable(now) or self._not_heard(now) or self._digital_silence(now)
             if found is not None:
                 return found

@@ -306,7 +306,8 @@ class RtpSession:
 
     def _next_wait(self) -> None:
         limits = self._limits
-        if not self._receives or self._timed_out:
+        # Who holds us need not send music, and many a phone says `sendonly` and sends nothing.
+        if self._direction is not Direction.SENDRECV or self._timed_out:
             self._wait = float("inf")
             return
         limit = limits.media_s if self._ever_heard else limits.first_media_s

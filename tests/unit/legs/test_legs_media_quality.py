@@ -305,6 +305,14 @@ def test_our_own_hold_makes_no_report_a_stalled_one() -> None:
     assert call.told == []
 
 
+def test_hold_without_music_is_no_one_way_call() -> None:
+    call = Call()
+    call.run(5)
+    call.session.update(call.now, direction=Direction.RECVONLY)
+    call.run(60, payload=None)
+    assert call.told == []
+
+
 def test_unreachable_port_is_told_when_it_lasts() -> None:
     call = Call()
 

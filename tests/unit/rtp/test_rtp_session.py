@@ -313,6 +313,19 @@ def test_inactive_leg_plays_nothing_and_never_times_out() -> None:
     assert [type(event) for event in call.events[1:]] == [MediaSilent, MediaTimedOut]
 
 
+def test_who_is_put_on_hold_without_music_waits_as_long_as_it_lasts() -> None:
+    call = Call(limits=RtpLimits(first_media_s=1, media_s=1, notice_s=0.5))
+    call.talk(20)
+    call.session.update(call.now, direction=Direction.RECVONLY)
+    call.wait(5)
+    call.talk(20)
+    call.wait(5)
+    assert call.events == [SourceChanged(NAMED)]
+    call.session.update(call.now, direction=Direction.SENDRECV)
+    call.wait(1.1)
+    assert [type(event) for event in call.events[1:]] == [MediaSilent, MediaTimedOut]
+
+
 def test_codec_changes_within_the_call() -> None:
     call = Call()
     call.talk(10)
