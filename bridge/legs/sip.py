@@ -361,6 +361,10 @@ class SipLeg:
                 self._on_info(content_type, body)
             case sip.InfoAnswered(status=status):
                 self._digits.answered(status)
+            case sip.ByeReceived() if self._transfers.following:
+                left = end_of(event, ringing_out=False)
+                assert left is not None
+                self._transfers.far_left(left)
             case sip.ByeReceived() if self._transfers.under_way:
                 # Many a PBX hangs up once it has taken the REFER, and never says how it went.
                 done = "the far side took the transfer and hung up"
@@ -456,6 +460,10 @@ class SipLeg:
                 self.tell(event)
             case _:
                 self.tell(event)
+
+    def end(self, ended: LegEnded) -> None:
+        """It is over, without a word to the far side."""
+        self._end(ended)
 
     # -- inside ---------------------------------------------------------------------------------------------
 

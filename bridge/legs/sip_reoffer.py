@@ -30,10 +30,10 @@ class SipReoffers:
     async def hold(self, on: bool) -> None:
         """Hold the far party, or take it back. Raises LegError."""
         leg, media = self._leg, self._media
-        if on == media.holding:
-            return
         if self._waiting is not None and not self._waiting.done():
             raise LegError("another change of the session is under way")
+        if on == media.holding:
+            return
         waiting = self._waiting = asyncio.get_running_loop().create_future()
         await self._quiet.wait()
         if waiting.done():

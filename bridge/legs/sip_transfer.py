@@ -7,7 +7,7 @@ from urllib.parse import quote, unquote
 
 import structlog
 
-from bridge.events import Answered, LegEnded, LegEvent, Progress, TransferAsked, TransferResult
+from bridge.events import Answered, Cause, LegEnded, LegEvent, Progress, TransferAsked, TransferResult
 from bridge.legs.base import Leg, LegError, TransferFailedError, TransferRefusedError
 from bridge.sip import events as sip
 from bridge.sip.errors import SipError, SipSyntaxError
@@ -44,6 +44,10 @@ class SipTransfers:
         self._asked: asyncio.Future[None] | None = None
         self._referred = False
         self._unfollow: Callable[[], None] | None = None
+        self._dialled: SipLeg | None = None
+        """The call that we make at the far party's wish, until it is answered."""
+        self._left: LegEnded | None = None
+        """How the far party left, which did not wait for that call."""
 
     # -- asking ---------------------------------------------------------------------------------------------
 
@@ -96,6 +100,7 @@ class SipTransfers:
         except SipError as error:
             raise LegError(f"the far side waits no longer for its transfer: {error}") from error
         leg.flush()
+        self._dialled = dialled
         self._unfollow = dialled.subscribe(lambda event: self._followed(dialled, event))
 
     def refuse(self, status: int) -> None:
@@ -106,6 +111,16 @@ class SipTransfers:
         except SipError as error:
             log.info("too late to refuse a transfer", reason=str(error))
         leg.flush()
+
+    @property
+    def following(self) -> bool:
+        """The call that the far party asked for rings."""
+        return self._dialled is not None
+
+    def far_left(self, ended: LegEnded) -> None:
+        """The far party hung up and leaves us with whom it had us call (RFC 5589 6.1 lets it): we are there until
+        that comes to nothing."""
+        self._left = ended
 
     def _followed(self, dialled: "SipLeg", event: LegEvent) -> None:
         """What becomes of the call that the far party asked for."""
@@ -119,6 +134,8 @@ class SipTransfers:
             case LegEnded(status=status):
                 self._stop_following()
                 self._notify(status or 487)
+                if self._left is not None:
+                    self._leg.end(self._left)
             case _:
                 pass
 
@@ -134,6 +151,7 @@ class SipTransfers:
         if self._unfollow is not None:
             self._unfollow()
             self._unfollow = None
+        self._dialled = None
 
     # -- what comes in --------------------------------------------------------------------------------------
 
@@ -180,8 +198,11 @@ class SipTransfers:
         leg.tell(TransferAsked(target, event.referred_by, tuple(headers)))
 
     def close(self, why: str) -> None:
-        """The leg ended."""
+        """The leg ended, or has another far party."""
+        dialled = self._dialled
         self._stop_following()
+        if dialled is not None:
+            dialled.hang_up(Cause.CANCELLED, why)
         self._fail(why, 487)
 
     def _fail(self, message: str, status: int) -> None:

@@ -291,3 +291,19 @@ async def test_a_caller_on_hold_waits_with_the_tone_and_the_agent_waits_as_well(
         await caller.event(Resumed)
         await caller.hears(AGENT_HZ)
         assert on.agent.kinds() == ["Held", "Resumed"]
+
+
+async def test_a_hold_that_is_taken_back_before_it_is_answered_is_refused(tmp_path: Path) -> None:
+    async with stage(tmp_path) as on:
+        caller = Party(on.caller, CALLER_HZ)
+        caller.hum()
+        holding = asyncio.create_task(on.call.transfers.hold(True))
+        await asyncio.sleep(0)
+        with pytest.raises(LegError):
+            await on.call.transfers.hold(False)
+        await holding
+        await caller.event(Held)
+        await on.call.transfers.hold(False)
+        await caller.event(Resumed)
+        await caller.hears(AGENT_HZ)
+        await on.agent_hears(CALLER_HZ)
