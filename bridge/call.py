@@ -181,6 +181,11 @@ class Call:
             waiting = asyncio.ensure_future(self._ended.wait())
             try:
                 await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+                if task.done() and self._ending is None and not self.transfers.joined:
+                    # A transfer that is under way need not fail because the agent has gone, or crashed.
+                    settled = asyncio.ensure_future(self.transfers.settled())
+                    await asyncio.wait((settled, waiting), return_when=asyncio.FIRST_COMPLETED)
+                    settled.cancel()
                 if task.done() and self._ending is None and self.transfers.joined:
                     # The agent left two parties that talk: the call goes on until one of them hangs up.
                     self._note_agent_left(task)

@@ -82,6 +82,8 @@ class SecondLeg:
         self.leg: Leg | None = None
         self.agent_part: AgentPart | None = None
         """Set while the two parties are joined."""
+        self.was_joined = False
+        """They have talked with each other."""
         self.ended: LegEnded | None = None
         self._caller = caller
         self._line = line
@@ -147,6 +149,7 @@ class SecondLeg:
         if not self.up:
             raise LegError("the second party has not answered")
         self.agent_part = agent
+        self.was_joined = True
         self._junction.routing = bridged(agent)
         # An agent that leaves is not told to wait: it has its last things to do.
         self._line.apart = agent == "muted"

@@ -83,11 +83,18 @@ class Transfers:
         self._tasks: set[asyncio.Task[None]] = set()
         self._handing_over: asyncio.Task[None] | None = None
         self._outcome: asyncio.Future[TransferResult] | None = None
+        self._free = asyncio.Event()
+        """No transfer is under way."""
+        self._free.set()
 
     @property
     def joined(self) -> bool:
         """Caller and second party talk with each other."""
         return self.second is not None and self.second.agent_part is not None
+
+    async def settled(self) -> None:
+        """Wait for the end of the transfer that is under way, if any."""
+        await self._free.wait()
 
     # -- a second leg ---------------------------------------------------------------------------------------
 
@@ -230,16 +237,17 @@ class Transfers:
             async with asyncio.timeout(self._limits.outcome_s):
                 result = await self._outcome
         except TimeoutError:
+            self._call.leg.stop_transfer()
             return self._tell_result(NO_OUTCOME)
-        if 200 <= result.status < 300 and ends:
+        if 200 <= result.status < 300 and (ends or not self._call.agent_present()):
             self._call.end(Cause.TRANSFERRED, target)
         return result
 
     async def _attended(self, target: str) -> TransferResult:
         leg = self._call.leg
-        second = self.second
+        second = self._consulted(target)
         try:
-            if second is None or not second.up:
+            if second is None:
                 second = await self._reach(target, "rings", agent_apart=True)
         except SecondLegError as error:
             return self._tell_result(TransferResult(error.status, str(error)))
@@ -250,8 +258,9 @@ class Transfers:
         except (TransferRefusedError, NotCapableError) as error:
             log.info("the carrier does no transfers: bridging", reason=str(error))
             return self._join_and_leave()
-        except TransferFailedError as error:
-            result = self._tell_result(TransferResult(error.status, str(error)))
+        except LegError as error:
+            status = error.status if isinstance(error, TransferFailedError) else 500
+            result = self._tell_result(TransferResult(status, str(error)))
         else:
             result = await self._referred(second.target, ends=True)
         if not 200 <= result.status < 300 and second.up:
@@ -259,13 +268,21 @@ class Transfers:
         return result
 
     async def _bridged(self, target: str, *, by_agent: bool) -> TransferResult:
-        second = self.second
         try:
-            if second is None or not second.up:
+            if self._consulted(target) is None:
                 await self._reach(target, "rings", agent_apart=not by_agent)
         except SecondLegError as error:
             return self._tell_result(TransferResult(error.status, str(error)))
         return self._join_and_leave(dismiss=not by_agent)
+
+    def _consulted(self, target: str) -> SecondLeg | None:
+        """The second leg, if it is up. Raises LegStateError where it is another than `target` ("": whoever it is)."""
+        second = self.second
+        if second is None or not second.up:
+            return None
+        if target not in ("", second.target):
+            raise LegStateError(f"the call has a second leg already, to {second.target}")
+        return second
 
     def _join_and_leave(self, *, dismiss: bool = True) -> TransferResult:
         """Caller and second party go on through us, without the agent."""
@@ -357,7 +374,9 @@ class Transfers:
         if self._call.leg.state is LegState.ENDED:
             return
         if not self._call.agent_present():
-            self._call.end(Cause.TRANSFERRED, f"{second.target}: {ended.cause.value}")
+            # An agent that left during a transfer: that goes on, and its failure is no end of a transferred call.
+            if second.was_joined or self._outcome is None:
+                self._call.end(Cause.TRANSFERRED, f"{second.target}: {ended.cause.value}")
         elif self._outcome is None:
             self.line.apart = False
 
@@ -391,9 +410,11 @@ class Transfers:
         if self._outcome is not None:
             raise LegStateError("another transfer is under way")
         self._outcome = asyncio.get_running_loop().create_future()
+        self._free.clear()
 
     def _unclaim(self) -> None:
         self._outcome = None
+        self._free.set()
         if self.second is None and self._waiting is None:
             # The second leg may have ended before the outcome was known.
             self.line.apart = False

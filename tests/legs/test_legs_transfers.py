@@ -12,7 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from contract import Listener
-from sip_calls import AGENT_HZ, CALLER_HZ, THIRD_HZ, Party, Stage, stage
+from sip_calls import AGENT_HZ, CALLER_HZ, THIRD_HZ, Party, Stage, stage, until
 from sip_line import taken, uri
 from test_legs_second import sound
 
@@ -258,6 +258,9 @@ async def test_a_carrier_that_never_tells_the_outcome_is_given_up(tmp_path: Path
         assert (await on.call.transfers.transfer(desk(on), "blind")).status == 408
         await ringing
         await Party(on.caller, CALLER_HZ).hears(AGENT_HZ)
+        # The next attempt is asked for all the same.
+        again = await on.call.transfers.transfer(desk(on), "blind")
+        assert "the far side refused the transfer" in again.reason
 
 
 async def test_the_far_side_transfers_our_agent_to_somebody_else(tmp_path: Path) -> None:
@@ -421,3 +424,97 @@ async def test_a_call_is_not_replaced_by_way_of_another_trunk(tmp_path: Path) ->
         ended = await Party(leg, THIRD_HZ).event(LegEnded)
         assert isinstance(ended, LegEnded) and ended.status == 403
         await Party(on.caller, CALLER_HZ).hears(AGENT_HZ)
+
+
+async def test_who_hangs_up_while_its_transfer_rings_leaves_us_with_the_other(tmp_path: Path) -> None:
+    async with stage(tmp_path, near_options=ACCEPTS) as on:
+        await on.caller.transfer(desk(on))
+        third = await on.third()
+        await on.caller.hangup(Cause.AGENT_HUNG_UP)
+        await third.sip.ringing()
+        await third.pick_up()
+        await third.hears(AGENT_HZ)
+        await on.agent_hears(THIRD_HZ)
+        assert on.of(CallEnded) == []
+        await third.sip.hangup(Cause.AGENT_HUNG_UP)
+        await on.ended()
+        assert on.of(CallEnded)[0].cause is Cause.CALLER_HUNG_UP
+
+
+async def test_who_left_us_with_nobody_has_hung_up(tmp_path: Path) -> None:
+    async with stage(tmp_path, near_options=ACCEPTS) as on:
+        await on.caller.transfer(desk(on))
+        third = await on.third()
+        await on.caller.hangup(Cause.AGENT_HUNG_UP)
+        await third.sip.hangup(Cause.BUSY)
+        await on.ended()
+        (end,) = on.of(CallEnded)
+        assert (end.cause, end.by) == (Cause.CALLER_HUNG_UP, "far")
+
+
+async def test_a_call_that_ends_takes_the_transfer_that_was_asked_for_along(tmp_path: Path) -> None:
+    async with stage(tmp_path, near_options=ACCEPTS) as on:
+        await on.caller.transfer(desk(on))
+        third = await on.third()
+        on.call.end(Cause.API_HUNG_UP)
+        ended = await third.event(LegEnded)
+        assert isinstance(ended, LegEnded) and ended.cause is Cause.CANCELLED
+
+
+async def test_an_agent_that_crashes_during_a_transfer_does_not_take_the_caller_along(tmp_path: Path) -> None:
+    async with stage(tmp_path) as on:
+        caller = Party(on.caller, CALLER_HZ)
+        caller.hum()
+        on.call.transfers.begin_transfer(desk(on), "bridge")
+        third = await on.third()
+        on.agent.finish.set_exception(RuntimeError("out of words"))
+        await until(lambda: not on.call._agent_present())
+        await third.pick_up()
+        await caller.hears(THIRD_HZ)
+        await third.hears(CALLER_HZ)
+        await third.sip.hangup(Cause.AGENT_HUNG_UP)
+        await on.ended()
+        assert on.of(CallEnded)[0].cause is Cause.TRANSFERRED
+
+
+async def test_an_agent_that_crashes_during_a_transfer_that_fails_ends_the_call(tmp_path: Path) -> None:
+    async with stage(tmp_path) as on:
+        on.call.transfers.begin_transfer(desk(on), "bridge")
+        third = await on.third()
+        on.agent.finish.set_exception(RuntimeError("out of words"))
+        await third.sip.hangup(Cause.BUSY)
+        await on.ended()
+        (end,) = on.of(CallEnded)
+        assert end.cause is Cause.INTERNAL_ERROR and "out of words" in end.detail
+        assert on.of(TransferResult) == [TransferResult(486, "busy 486 Busy Here")]
+
+
+async def test_a_consulted_party_is_not_taken_for_another_target(tmp_path: Path) -> None:
+    async with stage(tmp_path) as on:
+        caller = Party(on.caller, CALLER_HZ)
+        consulting = asyncio.create_task(on.call.transfers.consult(desk(on)))
+        third = await on.third()
+        await third.pick_up()
+        await consulting
+        for mode in ("attended", "bridge"):
+            with pytest.raises(LegStateError, match="desk"):
+                await on.call.transfers.transfer(uri(on.line.third, "boss"), mode)
+        await on.call.transfers.release()
+        await caller.hears(AGENT_HZ)
+
+
+async def test_an_attended_transfer_that_can_not_be_asked_for_gives_the_caller_back(tmp_path: Path) -> None:
+    async with stage(tmp_path, far_options=ACCEPTS) as on:
+        caller = Party(on.caller, CALLER_HZ)
+        consulting = asyncio.create_task(on.call.transfers.consult(desk(on)))
+        third = await on.third()
+        await third.pick_up()
+        await consulting
+        # The agent's own leg asks meanwhile, and the far side takes its time.
+        asked = asyncio.create_task(on.near.transfer(desk(on)))
+        await caller.event(TransferAsked)
+        assert (await on.call.transfers.transfer("", "attended")).status == 500
+        await caller.hears(AGENT_HZ)
+        on.caller.refuse_transfer(480)
+        with pytest.raises(TransferFailedError):
+            await asked
