@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 from asterisk_install import asterisk_command, asterisk_root
-from bridge_process import free_port_for_both
+from free_ports import free_port, free_ports
 from peer_program import PeerProgram
 from tones import read_wav, tone_seconds
 
@@ -20,6 +20,8 @@ codec_opus_open_source res_format_attr_opus format_wav format_pcm pbx_config app
 app_mixmonitor app_transfer app_read app_senddtmf app_verbose app_stack app_waituntil func_channel
 func_callerid func_hangupcause func_logic func_strings
 """
+
+RTP_PORTS = 100
 
 TONE_HZ = 523.0
 """What its extensions play, at a tenth of full scale or more."""
@@ -155,12 +157,12 @@ class Asterisk:
     ) -> None:
         self.folder = folder
         self._bridge_port = bridge_port
-        self.port = port or free_port_for_both()
+        self.port = port or free_port()
         self._root = asterisk_root()
         for name in ("var/keys", "spool/recording", "log/cdr-csv"):
             (folder / name).mkdir(parents=True)
-        rtp_min = 2 * (free_port_for_both() // 2)
-        rtp_max = min(rtp_min + 99, 65535)
+        rtp_min = free_ports(RTP_PORTS)
+        rtp_max = rtp_min + RTP_PORTS - 1
         files = {
             "asterisk.conf": ASTERISK.format(folder=folder, root=self._root),
             "modules.conf": "[modules]\nautoload=no\n" + "".join(f"load = {name}.so\n" for name in MODULES.split()),

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from bridge_process import free_port
+from free_ports import free_port, free_ports
 from peer_program import PeerProgram, installed
 from tones import read_wav, tone_seconds, write_tone
 
@@ -54,6 +54,8 @@ ctrl_tcp_listen 127.0.0.1:{control_port}
 {extra}
 """
 
+RTP_PORTS = 32
+
 RATES = {"PCMU/8000/1": 8000, "PCMA/8000/1": 8000, "G722/16000/1": 16000, "opus/48000/2": 48000}
 
 
@@ -74,21 +76,21 @@ class Baresip:
         extra: str = "",
     ) -> None:
         """`account` are further parameters of the account, such as `;mediaenc=srtp-mand`."""
-        self.port = free_port(socket.SOCK_DGRAM)
+        self.port = free_port()
         self.hz = hz
         self.folder = folder
-        self._control_port = free_port(socket.SOCK_STREAM)
+        self._control_port = free_port()
         (folder / "heard").mkdir(parents=True)
         rate = RATES[codec]
         write_tone(folder / "tone.wav", hz=hz, rate=rate)
-        rtp_min = 2 * (free_port(socket.SOCK_DGRAM) // 2)
+        rtp_min = free_ports(RTP_PORTS)
         (folder / "config").write_text(
             CONFIG.format(
                 sip_port=self.port,
                 folder=folder,
                 rate=rate,
                 rtp_min=rtp_min,
-                rtp_max=min(rtp_min + 40, 65534),
+                rtp_max=rtp_min + RTP_PORTS - 1,
                 modules=MODULES,
                 control_port=self._control_port,
                 extra=extra,

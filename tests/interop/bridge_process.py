@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from free_ports import free_port
 
 START_S = 30.0
 STOP_S = 20.0
@@ -51,32 +52,23 @@ class BridgeProcess:
         """`variables`: further values of the configuration, e.g. `OFFHOOK_RTP_MEDIA_TIMEOUT_S`, and passwords it
         names; `sip`: further settings of that section, as `, name: value`; `more`: further sections."""
         self.folder = folder
-        self.sip_port = free_port_for_both()
-        self.http_port = free_port(socket.SOCK_STREAM)
+        self.sip_port = free_port()
+        self.http_port = free_port()
         # Below the ports that the system gives out by itself. The pool passes over single ones that are taken.
         self.rtp_min = 2 * random.randrange(5000, 15000 - rtp_ports // 2)
         self.rtp_max = self.rtp_min + rtp_ports - 1
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "conf.yaml").write_text(
-            CONFIG.format(
-                sip=self.sip_port,
-                http=self.http_port,
-                rtp_min=self.rtp_min,
-                rtp_max=self.rtp_max,
-                t1_ms=t1_ms,
-                sip_more=sip,
-                more=more,
-            )
-        )
+        self._t1_ms = t1_ms
+        self.configure(sip=sip, more=more)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("OFFHOOK_")}
-        environment |= variables or {}
+        self._environment = environment | dict(variables or {})
         self._lines: queue.Queue[str | None] = queue.Queue()
         self.said: list[str] = []
         """Every line of its output and its log."""
         self._process = subprocess.Popen(
             [sys.executable, "-m", "bridge.cli", "serve", "-c", "conf.yaml"],
             cwd=folder,
-            env=environment,
+            env=self._environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -97,6 +89,39 @@ class BridgeProcess:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    def configure(self, *, sip: str = "", more: str = "") -> None:
+        """Write the configuration; `reload` has a running bridge read it."""
+        text = CONFIG.format(
+            sip=self.sip_port,
+            http=self.http_port,
+            rtp_min=self.rtp_min,
+            rtp_max=self.rtp_max,
+            t1_ms=self._t1_ms,
+            sip_more=sip,
+            more=more,
+        )
+        (self.folder / "conf.yaml").write_text(text)
+
+    def reload(self) -> list[str]:
+        """SIGHUP; what the bridge says until it has taken the configuration up, or refused it."""
+        before = len(self.said)
+        self._process.send_signal(signal.SIGHUP)
+        ends = ("configuration reloaded", "configuration refused")
+        self.wait_for(lambda: any(end in line for line in self.said[before:] for end in ends), 20, "end of a reload")
+        return self.said[before:]
+
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """What `offhook WORDS` says beside the running bridge."""
+        return subprocess.run(
+            [sys.executable, "-m", "bridge.cli", *words, "-c", "conf.yaml"],
+            cwd=self.folder,
+            env=self._environment,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
 
     # -- the API --------------------------------------------------------------------------------------------
 
@@ -120,7 +145,7 @@ class BridgeProcess:
         found: dict[str, Any] = self._http.get(f"/api/calls/{call_id}").raise_for_status().json()
         return found
 
-    def dial(self, to: str, *, timeout_s: float = 30, **more: str) -> str:
+    def dial(self, to: str, *, timeout_s: float = 30, **more: Any) -> str:
         """The id of a call that the bridge makes."""
         response = self._http.post("/api/calls", json={"to": to, "agent": "echo", "timeout_s": timeout_s, **more})
         assert response.status_code == 202, response.text
@@ -138,6 +163,15 @@ class BridgeProcess:
     def transfer(self, call_id: str, target: str, *, mode: str) -> None:
         response = self._http.post(f"/api/calls/{call_id}/transfer", json={"target": target, "mode": mode})
         assert response.status_code == 202, response.text
+
+    def hold(self, call_id: str, *, on: bool = True) -> None:
+        """Returns when the far party has agreed to it."""
+        response = self._http.request("PUT" if on else "DELETE", f"/api/calls/{call_id}/hold")
+        assert response.status_code == 204, response.text
+
+    def bans(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self._http.get("/api/bans").raise_for_status().json()["bans"]
+        return found
 
     def trunks(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self._http.get("/api/trunks").raise_for_status().json()["trunks"]
@@ -165,6 +199,15 @@ class BridgeProcess:
             )
 
         return self.wait_for(up, limit_s, f"a live call {leg_id}")
+
+    def wait_for_event(self, call_id: str, name: str, limit_s: float = 10) -> dict[str, Any]:
+        """What the first event of this name has to tell."""
+
+        def found() -> list[dict[str, Any]]:
+            return [event for event in self.call(call_id)["events"] if event["name"] == name]
+
+        data: dict[str, Any] = self.wait_for(found, limit_s, f"event {name} of call {call_id}")[0]["data"]
+        return data
 
     def wait_for(self, probe: Callable[[], Any], limit_s: float, what: str) -> Any:
         """What `probe` gives as soon as it is true."""
@@ -248,26 +291,6 @@ class BridgeProcess:
             assert line is not None, f"the bridge ended before {wanted!r}:\n{self.tail()}"
             if wanted in line:
                 return
-
-
-def free_port(kind: socket.SocketKind) -> int:
-    """A port of 127.0.0.1 that was free a moment ago."""
-    with socket.socket(socket.AF_INET, kind) as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
-def free_port_for_both() -> int:
-    """A port of 127.0.0.1 that was free a moment ago for TCP and UDP."""
-    while True:
-        port = free_port(socket.SOCK_STREAM)
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            try:
-                sock.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
 
 
 def send_garbage(ports: Sequence[int], datagrams: Sequence[bytes]) -> None:

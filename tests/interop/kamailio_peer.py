@@ -3,8 +3,8 @@
 import socket
 from pathlib import Path
 
-from bridge_process import free_port_for_both
 from certificates import KeyPair
+from free_ports import free_port
 from peer_program import PeerProgram, installed
 
 PASSWORD = "open sesame"
@@ -153,8 +153,8 @@ class Kamailio:
     ) -> None:
         self.folder = folder
         folder.mkdir(parents=True)
-        self.port = free_port_for_both()
-        self.tls_port = free_port_for_both() if tls else 0
+        self.port = free_port()
+        self.tls_port = free_port() if tls else 0
         tls_modules = f'loadmodule "tls.so"\nmodparam("tls", "config", "{folder}/tls.cfg")' if tls else ""
         if tls is not None:
             (folder / "tls.cfg").write_text(TLS.format(certificate=tls.certificate, key=tls.key))

@@ -3,15 +3,15 @@
 import math
 import re
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from bridge_process import free_port, free_port_for_both
+from free_ports import free_port, free_ports
 
 SCENARIOS = Path(__file__).parent / "sipp"
 
@@ -42,17 +42,18 @@ class Sipp:
         tcp: bool = False,
         lost_percent: int = 0,
         limit_s: int = 40,
+        keys: Mapping[str, object] | None = None,
     ) -> None:
+        """`keys`: what `[name]` in the scenario stands for."""
         program = shutil.which("sipp")
         assert program, "SIPp is not installed, and these tests can't do without it: apt-get install sip-tester"
         self.scenario = scenario
-        self.port = free_port_for_both()
+        self.port = free_port()
         self._limit_s = limit_s
         self._folder = Path(tempfile.mkdtemp(prefix=f"{scenario}-", dir=folder))
         _tone(self._folder / "tone.ulaw")
-        # It takes the two ports behind as well, for RTCP and for pictures.
-        while not {self.port, self.port + 1}.isdisjoint(range((media := _free_udp_port()), media + 4)):
-            pass
+        # It takes the ports behind as well, for RTCP and for pictures.
+        media = free_ports(4)
         self._messages = self._folder / "messages.log"
         self._errors = self._folder / "errors.log"
         command = [program, f"127.0.0.1:{bridge_port}", "-sf", str(SCENARIOS / f"{scenario}.xml")]
@@ -63,6 +64,8 @@ class Sipp:
         command += ["-trace_msg", "-message_file", str(self._messages)]
         # SIPp strips the blanks that a line of a scenario begins with; a folded header needs one.
         command += ["-key", "fold", "  "]
+        for name, value in (keys or {}).items():
+            command += ["-key", name, str(value)]
         if tcp:
             command += ["-t", "t1"]
         if lost_percent:
@@ -116,10 +119,6 @@ class Sipp:
         logs = [(self._errors, 3000), (self._messages, 8000)]
         parts = [path.read_text(errors="replace")[-end:] for path, end in logs if path.exists()]
         return "\n".join(parts) or (self._folder / "screen.log").read_text(errors="replace")[-3000:]
-
-
-def _free_udp_port() -> int:
-    return free_port(socket.SOCK_DGRAM)
 
 
 def _tone(path: Path) -> None:

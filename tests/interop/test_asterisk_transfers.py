@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 from asterisk_peer import TONE_HZ, Asterisk
-from bridge_process import BridgeProcess, free_port_for_both
+from bridge_process import BridgeProcess
+from free_ports import free_port
 
 TRUNK = """\
 trunks:
@@ -16,7 +17,7 @@ trunks:
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[BridgeProcess, Asterisk]]:
     """A bridge whose trunk the PBX is; in the end nothing may be left open in it."""
-    port = free_port_for_both()
+    port = free_port()
     bridge = BridgeProcess(tmp_path_factory.mktemp("bridge") / "box", more=TRUNK.format(port=port))
     try:
         pbx = Asterisk(tmp_path_factory.mktemp("pbx") / "asterisk", bridge_port=bridge.sip_port, port=port)

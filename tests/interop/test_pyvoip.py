@@ -1,13 +1,13 @@
 """A phone made with pyVoIP, registered at Kamailio, against a running bridge with an echo agent."""
 
 import random
-import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from bridge_process import BridgeProcess, free_port
+from bridge_process import BridgeProcess
+from free_ports import free_port
 from kamailio_peer import PASSWORD, Kamailio
 from peer_program import PeerProgram
 
@@ -23,7 +23,7 @@ def pyvoip(tmp_path: Path) -> Iterator[StartPhone]:
 
     def start(proxy: Kamailio, number: str, *, seconds: float = 1.0, end: str = "bye") -> PeerProgram:
         script = Path(__file__).parent / "pyvoip_phone.py"
-        ports = [str(proxy.port), str(free_port(socket.SOCK_DGRAM)), str(random.randrange(15_000, 19_000))]
+        ports = [str(proxy.port), str(free_port()), str(random.randrange(15_000, 19_000))]
         command = [sys.executable, str(script), *ports, "phone", PASSWORD, number, str(seconds), end]
         started.append(PeerProgram("pyVoIP", command, tmp_path))
         started[-1].wait_for_line("status REGISTERED")

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import pytest
 from asterisk_peer import TONE_HZ, Asterisk
 from baresip_peer import Baresip
-from bridge_process import BridgeProcess, free_port_for_both
+from bridge_process import BridgeProcess
 from certificates import Authority
+from free_ports import free_port
 
 StartBridge = Callable[..., BridgeProcess]
 StartPhone = Callable[..., Baresip]
@@ -37,7 +38,7 @@ def test_phone_calls_over_tls_with_srtp(
     own_bridge: StartBridge, baresip: StartPhone, authority: Authority, wanted: str
 ) -> None:
     pair = authority.issue(f"bridge-{wanted}")
-    port = free_port_for_both()
+    port = free_port()
     bridge = own_bridge(
         more=f"tls: {{port: {port}, certificate: {pair.certificate}, key: {pair.key}, ca: {authority.certificate}}}\n"
         + TRUNK.format(settings=f"srtp: {wanted}"),
