@@ -118,9 +118,9 @@ class Talkers:
             llm = brain = LocalBrain(engines.embedder)
             self._stack.push_async_callback(llm.aclose)
             await brain.prepare(settings.brief)
-        await engines.tts.prepare(
-            settings.fixed_phrases(), voice=settings.voice, sample_rate=8000, language=settings.language
-        )
+        # Most calls are of 8 kHz; of the others' phrases the greeting is the one that nothing was said before.
+        for phrases, rate in ((settings.fixed_phrases(), 8000), ((settings.greeting,), 16000)):
+            await engines.tts.prepare(phrases, voice=settings.voice, sample_rate=rate, language=settings.language)
         return ConversationAgent(name, settings, stt=engines.stt, llm=llm, tts=engines.tts)
 
 
