@@ -23,6 +23,8 @@ class SipReoffers:
         self._leg = leg
         self._media = media
         self._waiting: asyncio.Future[None] | None = None
+        self._holds = False
+        """What is waited for: a hold, or its end."""
         self._quiet = asyncio.Event()
         """No change of the far side's is under way."""
         self._quiet.set()
@@ -35,6 +37,7 @@ class SipReoffers:
         if on == media.holding:
             return
         waiting = self._waiting = asyncio.get_running_loop().create_future()
+        self._holds = on
         await self._quiet.wait()
         if waiting.done():
             # The call ended meanwhile: the reason is in the future.
@@ -46,7 +49,6 @@ class SipReoffers:
             raise LegError(f"can't change the session now: {error}") from error
         leg.flush()
         await waiting
-        media.holding = on
 
     def on_sip_event(self, event: sip.Event) -> None:
         match event:
@@ -112,9 +114,11 @@ class SipReoffers:
         if problem:
             self.fail(problem)
             return
-        self._follow()
         if self._waiting is not None and not self._waiting.done():
+            # Here and not where it is waited for: the far side's next offer may be the next thing that is read.
+            self._media.holding = self._holds
             self._waiting.set_result(None)
+        self._follow()
 
     def _answer_late(self, sdp: bytes) -> str:
         """We asked for an offer; returns what is wrong with it, if anything. The ACK takes the answer along."""
