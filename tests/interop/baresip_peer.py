@@ -76,7 +76,8 @@ class Baresip:
         extra: str = "",
     ) -> None:
         """`account` are further parameters of the account, such as `;mediaenc=srtp-mand`."""
-        self.port = free_port()
+        self.port = free_ports(2)
+        """Of UDP and TCP; TLS has the next one."""
         self.hz = hz
         self.folder = folder
         self._control_port = free_port()

@@ -21,6 +21,7 @@ ANSWERED = (
     "uas_reliable",
     "uas_reliable_repeated",
     "uas_unexpected",
+    "uas_update_too_early",
 )
 BY_TRUNK = ("uas_challenges", "uas_challenges_stale", "uas_proxy_challenges", "uas_redirects")
 
@@ -78,6 +79,20 @@ def test_call_is_hung_up_though_the_other_side_does_not_help(
     bridge.hang_up(call_id)
     run.finish()
     assert bridge.wait_until_ended(call_id)["cause"] == "api-hung-up"
+
+
+def test_early_media_changes_its_codec(bridge: BridgeProcess, sipp: RunSipp) -> None:
+    call = dialled(bridge, sipp("uas_early_update", bridge.sip_port))
+    assert (call["cause"], call["codec"]) == ("caller-hung-up", "PCMA")
+
+
+def test_holds_that_cross_are_refused_both_ways_and_end_well(bridge: BridgeProcess, sipp: RunSipp) -> None:
+    run = sipp("uas_glare", bridge.sip_port).wait_until_listening()
+    call_id = bridge.dial(f"sip:someone@127.0.0.1:{run.port}")
+    bridge.wait_for(lambda: bridge.call(call_id)["state"] == "up", 10, "answered call")
+    bridge.hold(call_id)
+    run.finish()
+    assert bridge.wait_until_ended(call_id)["cause"] == "caller-hung-up"
 
 
 @pytest.mark.parametrize("scenario", [*BY_TRUNK, "uas_challenges_for_ever"])

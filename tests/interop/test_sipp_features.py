@@ -103,6 +103,14 @@ def test_hold_by_update_is_on_record(bridge: BridgeProcess, sipp: RunSipp) -> No
     assert 0 < call["quality"]["packets_sent"] < call["quality"]["packets_received"] - 25
 
 
+def test_holds_that_cross_are_refused_both_ways_and_end_well(bridge: BridgeProcess, sipp: RunSipp) -> None:
+    run = sipp("glare", bridge.sip_port)
+    call_id = bridge.wait_for_live(run.call_id())
+    bridge.hold(call_id)
+    run.finish()
+    assert ended(bridge, run.call_id())["cause"] == "caller-hung-up"
+
+
 def test_reason_of_the_callers_bye_is_on_record(bridge: BridgeProcess, sipp: RunSipp) -> None:
     call = ended(bridge, sipp("bye_with_reason", bridge.sip_port).finish().call_id())
     assert "cause=31" in str(bridge.call(call["id"])["events"])
