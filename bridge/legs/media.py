@@ -191,6 +191,11 @@ class MediaStream:
         self._endpoint.configure(now, rtcp_to=_remote_rtcp(agreed), rtcp_mux=agreed.rtcp_mux, srtp=agreed.srtp)
         self._watch.agreed(codec=agreed.codec.name, ptime_ms=agreed.ptime_ms)
 
+    def suspend(self) -> None:
+        """Send nothing and expect nothing, until the next `update` or `start`."""
+        if self._session is not None:
+            self._session.update(self._plane.clock.time(), direction=Direction.INACTIVE)
+
     def await_media(self) -> None:
         """The call was answered: media that came before, or none, was early."""
         if self._session is not None and self._watch is not None:

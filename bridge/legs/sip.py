@@ -40,7 +40,7 @@ from bridge.legs.sip_transfer import SipTransfers, TransferWay
 from bridge.sip import events as sip
 from bridge.sip.agent import UserAgent
 from bridge.sip.errors import SdpError, SipError
-from bridge.sip.flow import Address, Flow
+from bridge.sip.flow import Address, Flow, Transport
 from bridge.sip.offer_answer import LocalMedia
 from bridge.sip.sdp import SessionDescription
 from bridge.sip.transports import Transports
@@ -120,6 +120,11 @@ class SipLeg:
     @property
     def info(self) -> LegInfo:
         return self._info
+
+    @property
+    def transport(self) -> Transport:
+        """What its signalling goes by."""
+        return self._flow.transport
 
     @property
     def capabilities(self) -> Capability:
@@ -460,6 +465,10 @@ class SipLeg:
                 self.tell(event)
             case _:
                 self.tell(event)
+
+    def wait_for_far_party(self) -> None:
+        """The far party is gone, another one will come."""
+        self._media.suspend()
 
     def end(self, ended: LegEnded) -> None:
         """It is over, without a word to the far side."""

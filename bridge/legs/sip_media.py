@@ -102,6 +102,13 @@ class SipMedia:
             self.held = agreed.held
             self._tell(Held(music=is_sending(agreed)) if agreed.held else Resumed())
 
+    def suspend(self) -> None:
+        """There is nobody at the other end, and nothing is to be expected of it, until `take_over`: a hold."""
+        self.stream.suspend()
+        if not self.held:
+            self.held = True
+            self._tell(Held())
+
     def take_over(self, other: "SipMedia") -> None:
         """Go on with another leg's session, ports and all; listeners and playout stay. `other` is over."""
         self.stream.take_over(other.stream)

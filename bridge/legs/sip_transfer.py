@@ -121,6 +121,7 @@ class SipTransfers:
         """The far party hung up and leaves us with whom it had us call (RFC 5589 6.1 lets it): we are there until
         that comes to nothing."""
         self._left = ended
+        self._leg.wait_for_far_party()
 
     def _followed(self, dialled: "SipLeg", event: LegEvent) -> None:
         """What becomes of the call that the far party asked for."""

@@ -431,9 +431,11 @@ async def test_who_hangs_up_while_its_transfer_rings_leaves_us_with_the_other(tm
         await on.caller.transfer(desk(on))
         third = await on.third()
         await on.caller.hangup(Cause.AGENT_HUNG_UP)
+        await until(lambda: on.agent.kinds()[-1:] == ["Held"])
         await third.sip.ringing()
         await third.pick_up()
         await third.hears(AGENT_HZ)
+        assert on.agent.kinds()[-1] == "Resumed"
         await on.agent_hears(THIRD_HZ)
         assert on.of(CallEnded) == []
         await third.sip.hangup(Cause.AGENT_HUNG_UP)
