@@ -280,14 +280,14 @@ class Bridge:
     async def dial(self, request: DialRequest) -> str:
         if self._state != "up":
             raise DialRefused(503, self._state, f"the bridge is {self._state}")
-        if self.talkers.get(request.agent) is None:
+        talker = self.talkers.get(request.agent)
+        if talker is None:
             known = ", ".join(self.talkers.names)
             raise DialRefused(404, "no-such-agent", f"there is no agent {request.agent!r}; known: {known}")
-        if self.talkers[request.agent].embedded and (
-            problem := self.admission.no_room_to_talk(self.talkers.overloaded)
-        ):
+        if talker.embedded and (problem := self.admission.no_room_to_talk(self.talkers.overloaded)):
             raise DialRefused(503, "busy", problem)
-        return self.calls.begin(await self.dialler.dial(request), request.agent).id
+        # As it is now: a reload may take it out while the name is looked up.
+        return self.calls.begin(await self.dialler.dial(request), talker).id
 
     async def hang_up(self, call_id: str) -> bool:
         return self.calls.hang_up(call_id)

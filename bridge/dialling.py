@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Sequence
+from dataclasses import replace
 
 from bridge.admission import Admission
 from bridge.api.control import DialRefused, DialRequest
@@ -78,8 +79,9 @@ class Dialler:
                 call = _direct(target, theirs, headers)
                 trunk = None
             else:
-                host, _, port = info.peer.rpartition(":")
-                call = _direct(f"sip:{target}@{format_host(host.strip('[]'))}:{port}", theirs, headers)
+                call = _direct(_at_peer(target, caller), theirs, headers)
+                if trunk is not None:
+                    call = replace(call, profile=profile_of(trunk, CODECS))
             leg = await self._place(call, trunk, timeout_s)
         except (DialError, MediaUnavailableError) as error:
             raise LegError(str(error)) from error
@@ -97,7 +99,8 @@ class Dialler:
         try:
             leg = await self._endpoint.place(call, timeout_s=timeout_s)
         except LegError as error:
-            if trunk is not None:
+            # That no port of ours is free is none of its faults.
+            if trunk is not None and not isinstance(error, MediaUnavailableError):
                 trunk.failed(f"INVITE: {error}", admission.now())
             raise
         finally:
@@ -124,6 +127,14 @@ class Dialler:
                 self._admission.ended(place)
 
         leg.subscribe(on_event)
+
+
+def _at_peer(user: str, caller: Leg) -> str:
+    """A user where the caller's signalling comes from; on TCP and TLS that is his connection."""
+    host, _, port = caller.info.peer.rpartition(":")
+    transport = caller.transport if isinstance(caller, SipLeg) else "udp"
+    way = "" if transport == "udp" else f";transport={transport}"
+    return f"sip:{user}@{format_host(host.strip('[]'))}:{port}{way}"
 
 
 class _NoRoomError(LegError):

@@ -12,7 +12,7 @@ from bridge.config import Route
 from bridge.events import Cause
 from bridge.legs.sip import SipLeg
 from bridge.router import pick_agent
-from bridge.talkers import Talkers
+from bridge.talkers import Talker, Talkers
 
 log = structlog.get_logger(__name__)
 
@@ -47,11 +47,11 @@ class Switchboard:
         elif problem := self._no_room(name, leg.info.trunk):
             self._refuse(leg, Cause.REFUSED_BUSY, problem)
         else:
-            self.begin(leg, name)
+            self.begin(leg, self._talkers[name])
 
-    def begin(self, leg: SipLeg, agent: str) -> Call:
-        """A call of `agent`'s on this leg. KeyError where there is no such agent."""
-        talker, services = self._talkers[agent], self._services()
+    def begin(self, leg: SipLeg, talker: Talker) -> Call:
+        """A call of `talker`'s on this leg."""
+        services = self._services()
         call = Call(leg, talker.agent, services, record=talker.record)
         self._calls[call.id] = call
         self._admission.began(call.id, leg.info.trunk, embedded=talker.embedded)

@@ -138,7 +138,13 @@ class TrunkKeeper:
         else:
             self._liveness.remove(name)
             trunk.liveness = None
-        if new and settings.host and settings.trust_host:
+        known = self._looked_up.get(name, {})
+        if gone := known.keys() - _whereabouts(settings):
+            # It has moved: who is at the old place is nobody we know.
+            for uri in gone:
+                del known[uri]
+            self._trunks.learn(name, frozenset[str]().union(*known.values()))
+        if (new or gone) and settings.host and settings.trust_host:
             self._start(self._look_up(name, settings))
 
     def _registered(self, name: str, status: RegistrationStatus) -> None:
@@ -187,7 +193,7 @@ class TrunkKeeper:
 
     async def _look_up(self, name: str, settings: TrunkSettings) -> None:
         """Note where calls of the trunk may come from."""
-        for uri in {settings.next_hop, f"sip:{settings.host}{settings.port_text}", settings.registrar} - {""}:
+        for uri in _whereabouts(settings):
             try:
                 flows = await self._ways.locate(uri, transport=settings.transport)
             except LocateError as error:
@@ -196,6 +202,10 @@ class TrunkKeeper:
                 self._learn(name, uri, flows)
 
     def _learn(self, name: str, uri: str, flows: Sequence[Flow]) -> None:
+        trunk = self._trunks.get(name)
+        if trunk is None or uri not in _whereabouts(trunk.settings):
+            # It was taken out, or moved, while it was looked up.
+            return
         known = self._looked_up.setdefault(name, {})
         known[uri] = frozenset(flow.remote[0] for flow in flows)
         self._trunks.learn(name, frozenset[str]().union(*known.values()))
@@ -237,6 +247,16 @@ class TrunkKeeper:
         self._registrations.handle_timer(now)
         self._liveness.handle_timer(now)
         self._go_on()
+
+
+def _whereabouts(settings: TrunkSettings) -> frozenset[str]:
+    """The URIs that calls of the trunk may come from."""
+    places = {settings.registrar, settings.outbound_proxy}
+    if settings.host:
+        places |= {settings.next_hop, f"sip:{settings.host}{settings.port_text}"}
+    if settings.registers:
+        places.add(settings.registrar_uri)
+    return frozenset(places - {""})
 
 
 def _account(trunk: Trunk) -> Account:

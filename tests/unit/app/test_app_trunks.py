@@ -306,3 +306,56 @@ async def test_all_lines_of_a_header_reach_the_calls_facts(tmp_path: Path) -> No
             "privacy": "id",
             "x-call-leg": "17",
         }
+
+
+async def test_a_trunk_that_has_moved_is_looked_up_anew_and_its_old_place_forgotten(tmp_path: Path) -> None:
+    there = with_trunks(tmp_path, {"name": "pbx", "host": "127.0.0.1", "options_s": 0})
+    async with Bridge.run(there, lambda line: None) as bridge, phone(bridge) as caller:
+        await until(lambda: [trunk.addresses for trunk in bridge.trunks] == [{"127.0.0.1"}])
+        assert (await call(bridge, caller)).state is LegState.UP
+        await bridge.reload(with_trunks(tmp_path, {"name": "pbx", "host": "127.0.0.2", "options_s": 0}))
+        assert (await call(bridge, caller)).state is LegState.ENDED
+        await until(lambda: [trunk.addresses for trunk in bridge.trunks] == [{"127.0.0.2"}])
+
+
+async def test_a_caller_of_a_trunk_without_host_is_handed_on_over_his_connection(tmp_path: Path) -> None:
+    rung: asyncio.Queue[SipLeg] = asyncio.Queue()
+    settings = with_trunks(tmp_path, {"name": "pbx", "networks": ["127.0.0.1/32"], "codecs": ["PCMA"]})
+    async with Bridge.run(settings, lambda line: None) as bridge:
+        pbx = SipEndpoint(SipEndpointSettings(host="127.0.0.1", port=0, udp=False), bridge.media, rung.put_nowait)
+        await pbx.start()
+        try:
+            target = f"sip:echo@127.0.0.1:{bridge.config.sip.port}"
+            leg = await pbx.place(OutboundCall(target, "sip:+49301@pbx.example", transport="tcp"))
+            await until(lambda: leg.state is LegState.UP)
+            found = bridge.calls.find(bridge.live_calls()[0].id)
+            assert found is not None
+            second = await bridge.dialler.on_behalf("200", found.leg, timeout_s=5)
+            rings = await asyncio.wait_for(rung.get(), 5)
+            assert (rings.info.to, second.info.trunk) == ("200", "pbx")
+            await rings.answer()
+            await until(lambda: second.state is LegState.UP)
+            assert second.quality.codec == "PCMA"
+            await second.hangup(Cause.AGENT_HUNG_UP)
+        finally:
+            await pbx.aclose()
+
+
+async def test_an_agent_that_is_taken_out_finishes_the_call_that_it_is_dialling(tmp_path: Path) -> None:
+    async with Bridge.run(with_trunks(tmp_path), lambda line: None) as bridge, phone(bridge) as called:
+        talker = bridge.talkers["echo"]
+        leg = await bridge.dialler.dial(DialRequest(to=f"sip:x@127.0.0.1:{called.address[1]}", agent="echo"))
+        bridge.talkers.apply(bridge.config, {})
+        assert bridge.calls.begin(leg, talker).agent_name == "echo"
+        await until(lambda: bridge.live_calls() == [] and bridge.sip.legs == ())
+
+
+async def test_a_trunk_is_not_blamed_for_our_want_of_ports(tmp_path: Path) -> None:
+    async with carrier() as far:
+        trunk = of_carrier(far, options_s=0)
+        few = with_trunks(tmp_path, trunk, rtp={"port_min": 20780, "port_max": 20782})
+        async with Bridge.run(few, lambda line: None) as bridge:
+            await bridge.dial(DialRequest(to="100", agent="echo", trunk="carrier"))
+            with pytest.raises(DialRefused, match="no RTP port left"):
+                await bridge.dial(DialRequest(to="101", agent="echo", trunk="carrier"))
+            assert "RTP" not in bridge.trunk_status()[0].last_error
