@@ -34,15 +34,24 @@ async def serve(loaded: Loaded) -> None:
             this.cancel()
 
     on_terminal = sys.stderr.isatty()
-    reloads: set[asyncio.Task[None]] = set()
+    reloading: asyncio.Task[None] | None = None
+    wanted = False
+
+    async def reload_as_wanted(bridge: Bridge) -> None:
+        """One at a time, so that what was read last holds; all that is asked for meanwhile is one more."""
+        nonlocal wanted
+        while wanted:
+            wanted = False
+            await _reload(bridge, loaded)
 
     def on_hangup() -> None:
+        nonlocal reloading, wanted
         if on_terminal and _terminal_is_gone():
             on_signal()
         elif running is not None:
-            task = loop.create_task(_reload(running, loaded), name="reload")
-            reloads.add(task)
-            task.add_done_callback(reloads.discard)
+            wanted = True
+            if reloading is None or reloading.done():
+                reloading = loop.create_task(reload_as_wanted(running), name="reload")
 
     loop.add_signal_handler(signal.SIGHUP, on_hangup)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -59,6 +68,8 @@ async def serve(loaded: Loaded) -> None:
             raise
         _say("offhook: stopped while starting")
     finally:
+        if reloading is not None:
+            reloading.cancel()
         logs.close()
 
 
@@ -75,6 +86,10 @@ async def _reload(bridge: Bridge, loaded: Loaded) -> None:
     except ReloadError as error:
         for problem in str(error).splitlines():
             log.error("configuration refused, the old one stays", problem=problem)
+        return
+    except Exception:
+        # The task's outermost edge: nobody waits for it.
+        log.exception("reading the configuration again crashed")
         return
     log.info("configuration reloaded", source=again.source)
     for setting in waiting:

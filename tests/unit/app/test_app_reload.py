@@ -93,3 +93,19 @@ async def test_trunks_are_reloaded_mistakes_are_told_and_restarts_asked_for(tmp_
 
         line = await bridge.reload("store: {keep_days: 5}", "needs a restart")
         assert "store.keep_days" in line
+
+
+async def test_of_many_wishes_for_a_reload_the_last_one_holds(tmp_path: Path, capsys) -> None:
+    async with served(tmp_path) as bridge:
+        for number in range(40):
+            bridge.write(f"trunks: [{{name: t{number}, networks: [10.0.0.0/8]}}]")
+            bridge.process.send_signal(signal.SIGHUP)
+            await asyncio.sleep(0.02)
+        count = 0
+        last = ""
+        while last != "t39":
+            await bridge.until("configuration reloaded")
+            count += 1
+            assert await asyncio.to_thread(main, ["trunks", "-c", str(bridge.file)]) == 0
+            last = capsys.readouterr().out.splitlines()[1].split()[0]
+        assert count < 40, "those that came while one was under way are one"
