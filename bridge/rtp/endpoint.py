@@ -41,7 +41,12 @@ MAX_ERRORS = 3
 
 timespec = struct.Struct("@qq")
 
-STAMP_SPACE = socket.CMSG_SPACE(timespec.size)
+unpack_timespec = timespec.unpack
+"""Seconds and nanoseconds."""
+
+STAMP_BYTES = timespec.size
+
+STAMP_SPACE = socket.CMSG_SPACE(STAMP_BYTES)
 
 OnCrash = Callable[[Exception], None]
 
@@ -332,7 +337,7 @@ class RtpEndpoint:
 
 def arrival_time(extra: list[tuple[int, int, bytes]], now: float) -> float:
     """The kernel's stamp among a datagram's ancillary data as monotonic time (s); `now` where there is none."""
-    if extra and len(extra[0][2]) == timespec.size:
-        seconds, nanoseconds = timespec.unpack(extra[0][2])
+    if extra and len(extra[0][2]) == STAMP_BYTES:
+        seconds, nanoseconds = unpack_timespec(extra[0][2])
         return float(seconds - time.time() + time.monotonic() + nanoseconds * 1e-9)
     return now

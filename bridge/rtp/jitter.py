@@ -151,7 +151,7 @@ class JitterBuffer:
             return
         known = self._packets.get(stamp)
         if known is None or not known[0] or known[1] == self._filler.noise.hear:
-            self._packets[stamp] = (payload, decode, self._sequences.extend(sequence))
+            self._packets[stamp] = (payload, decode, self._sequences.counted)
 
     def push_pause(self, sequence: int, timestamp: int, ssrc: int) -> None:
         """An event in the place of audio: silence until the next packet that has any."""

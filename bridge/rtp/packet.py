@@ -12,8 +12,11 @@ MASK_32 = 0xFFFFFFFF
 pack_header = struct.Struct(">BBHII").pack
 """(first byte, marker and payload type, sequence, timestamp, SSRC) -> 12 bytes; for the sender's hot loop."""
 
+unpack_header = struct.Struct(">BBHII").unpack_from
+"""(data) -> first byte, marker and payload type, sequence, timestamp, SSRC; for the receiver's hot loop."""
+
 unpack_order = struct.Struct(">HII").unpack_from
-"""(data, 2) -> sequence, timestamp, SSRC; for the receiver's hot loop."""
+"""(data, 2) -> sequence, timestamp, SSRC."""
 
 
 class RtpError(Exception):

@@ -20,7 +20,9 @@ class Sequences:
         "_forgotten",
         "_received_before",
         "_seen",
+        "_seen_to",
         "_top",
+        "counted",
         "gaps",
         "received",
         "ssrc",
@@ -33,10 +35,14 @@ class Sequences:
         """Packets, duplicates not counted, of all sources."""
         self.gaps = 0
         """Runs of packets that did not come: how bursty the loss is."""
+        self.counted = 0
+        """Unwrapped number of the packet that was counted last."""
         self._expected_before = self._received_before = 0
         """Of the sources before this one."""
         self._first = self._top = 0
         self._seen = 0
+        """A bit for each packet that came, down from the one at `_seen_to`; all between that and the top came."""
+        self._seen_to = 0
         self._forgotten = True
 
     def start(self, sequence: int, ssrc: int) -> None:
@@ -48,7 +54,7 @@ class Sequences:
         self._received_before = self.received
         self.ssrc = ssrc
         self._forgotten = False
-        self._first = self._top = sequence + FIRST_CYCLE
+        self._first = self._top = self._seen_to = self.counted = sequence + FIRST_CYCLE
         self._seen = 1
         self.received += 1
 
@@ -60,17 +66,19 @@ class Sequences:
         """Note the packet as received; False if it was before, or is far off."""
         step = ((sequence - self._top + 0x8000) & 0xFFFF) - 0x8000
         if step == 1:
-            self._seen = (self._seen << 1 | 1) & SEEN_BITS
-            self._top += 1
+            self._top = self.counted = self._top + 1
         elif 0 < step < MAX_DROPOUT:
+            self._see()
             self._seen = (self._seen << step | 1) & SEEN_BITS
-            self._top += step
+            self._top = self._seen_to = self.counted = self._top + step
             self.gaps += 1
         elif -MAX_MISORDER < step <= 0:
+            self._see()
             bit = 1 << -step
             if self._seen & bit:
                 return False
             self._seen |= bit
+            self.counted = self._top + step
             # A late one fills its gap, takes a piece off its end, or parts it in two.
             self.gaps += 1 - bool(self._seen & bit << 1) - bool(self._seen & bit >> 1)
             self._first = min(self._first, self._top + step)
@@ -78,6 +86,13 @@ class Sequences:
             return False
         self.received += 1
         return True
+
+    def _see(self) -> None:
+        """Bring the bits up to the top: while all is in order nobody looks at them."""
+        run = self._top - self._seen_to
+        if run:
+            self._seen = (self._seen << run | (1 << run) - 1) & SEEN_BITS if run < 128 else SEEN_BITS
+            self._seen_to = self._top
 
     def extend(self, sequence: int) -> int:
         """The unwrapped sequence number."""

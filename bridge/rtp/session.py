@@ -19,7 +19,7 @@ from bridge.rtp.events import (
 )
 from bridge.rtp.format import COMFORT_NOISE, DEFAULT_LIMITS, Direction, RtpFormat, RtpLimits
 from bridge.rtp.latch import Address, SourceLatch
-from bridge.rtp.packet import RtpError, is_rtcp, payload_bounds, unpack_order
+from bridge.rtp.packet import RtpError, is_rtcp, payload_bounds, unpack_header
 from bridge.rtp.receiving import RtpReceiver
 from bridge.rtp.sending import RtpSender
 
@@ -221,15 +221,19 @@ class RtpSession:
 
     def receive(self, data: bytes, address: Address, arrival: float) -> None:
         """One datagram, with the time (s, monotonic) at which it arrived."""
-        if len(data) < 12 or data[0] & 0xC0 != 0x80:
+        if len(data) < 12:
             self._rejected["malformed"] += 1
             return
-        payload_type = data[1] & 0x7F
+        first, second, sequence, timestamp, ssrc = unpack_header(data)
+        if first & 0xC0 != 0x80:
+            self._rejected["malformed"] += 1
+            return
+        payload_type = second & 0x7F
         decode = self._decoders[payload_type]
         if decode is None and not self._receiver.knows(payload_type):
             self._rejected["rtcp" if is_rtcp(data) else "payload-type"] += 1
             return
-        if data[0] == 0x80:
+        if first == 0x80:
             payload = data[12:]
         else:
             try:
@@ -238,7 +242,6 @@ class RtpSession:
                 self._rejected["malformed"] += 1
                 return
             payload = data[start:end]
-        sequence, timestamp, ssrc = unpack_order(data, 2)
         if address != self._established and not self._admit(address, ssrc, sequence, arrival):
             self._rejected["stranger"] += 1
             return

@@ -27,6 +27,9 @@ LEAP_S = 0.1
 """Earlier than any packet before by this much: the path was a longer one until now, or the timestamps leapt ahead;
 what was known of its jitter is of no more use."""
 
+FIRST_STAMP = 1 << 24
+"""Of a stream's first packet: more than any before it can be behind, and small, as small numbers are fast."""
+
 DUPLICATE = -1
 MISFIT = -2
 """What `accept` returns instead of a timestamp."""
@@ -51,6 +54,7 @@ class Timeline:
         "_max_delay",
         "_min_delay",
         "_peak",
+        "_timestamp",
         "base",
         "clock_rate",
         "drift",
@@ -86,7 +90,9 @@ class Timeline:
         self.started = False
         self.ssrc = -1
         self.newest = 0
-        """Highest timestamp so far, unwrapped, in ticks."""
+        """Highest timestamp so far, unwrapped, in ticks since the first (and `FIRST_STAMP`)."""
+        self._timestamp = 0
+        """The same as it was sent."""
         self.base = 0.0
         self.target = self.low = self.high = 0.0
         """Delay to aim for, and the bounds outside which it is corrected."""
@@ -119,7 +125,8 @@ class Timeline:
         self.sequences.start(sequence, ssrc)
         self.started = True
         self.ssrc = ssrc
-        self.newest = timestamp + (1 << 32)
+        self.newest = FIRST_STAMP
+        self._timestamp = timestamp
         stamp = self.newest // self._divisor
         self._last_transit = arrival * self.clock_rate - stamp
         self.rebase(stamp, arrival)
@@ -135,8 +142,12 @@ class Timeline:
 
     def accept(self, sequence: int, timestamp: int, ssrc: int, arrival: float) -> int:
         """The unwrapped timestamp of the stream's next packet, or DUPLICATE, or MISFIT: not of this timeline."""
-        ahead = ((timestamp - self.newest + 0x80000000) & 0xFFFFFFFF) - 0x80000000
-        stamp = (self.newest + ahead) // self._divisor
+        ahead = timestamp - self._timestamp
+        if not -0x80000000 <= ahead < 0x80000000:
+            ahead = ((ahead + 0x80000000) & 0xFFFFFFFF) - 0x80000000
+        stamp = self.newest + ahead
+        if self._divisor != 1:
+            stamp //= self._divisor
         transit = arrival * self.clock_rate - stamp
         jump = self._jump
         if ssrc != self.ssrc or not -jump < transit - self.base < jump:
@@ -146,6 +157,7 @@ class Timeline:
             return MISFIT if sequences.far(sequence) else DUPLICATE
         if ahead > 0:
             self.newest += ahead
+            self._timestamp = timestamp
         self._jitter += (abs(transit - self._last_transit) - self._jitter) / 16
         self._last_transit = transit
         if transit < self._block_least:
@@ -173,7 +185,7 @@ class Timeline:
             return MISFIT
         if not self.sequences.count(sequence):
             return DUPLICATE
-        ahead = ((timestamp - self.newest + 0x80000000) & 0xFFFFFFFF) - 0x80000000
+        ahead = ((timestamp - self._timestamp + 0x80000000) & 0xFFFFFFFF) - 0x80000000
         return (self.newest + ahead) // self._divisor
 
     def note(self, sequence: int, ssrc: int) -> bool:
