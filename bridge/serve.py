@@ -16,6 +16,10 @@ from bridge.reload import ReloadError
 
 log = structlog.get_logger(__name__)
 
+RELOAD_PAUSE_S = 1.0
+"""After a reload, until the next: reading a configuration takes the interpreter from the calls, a tenth of a second
+at a time."""
+
 
 async def serve(loaded: Loaded) -> None:
     """Run a bridge in the foreground until SIGTERM or SIGINT, then drain it; SIGHUP reads the configuration again.
@@ -43,6 +47,7 @@ async def serve(loaded: Loaded) -> None:
         while wanted:
             wanted = False
             await _reload(bridge, loaded)
+            await asyncio.sleep(RELOAD_PAUSE_S)
 
     def on_hangup() -> None:
         nonlocal reloading, wanted
