@@ -57,6 +57,11 @@ class AgentLine:
                 self._tell(event)
 
     @property
+    def held(self) -> bool:
+        """Whether the caller's side holds us."""
+        return self._held
+
+    @property
     def apart(self) -> bool:
         """Whether the agent is kept from the caller."""
         return self._apart

@@ -5,6 +5,7 @@ gives it the frame that it received and takes the one that it sends, so there is
 What the caller hears is what the leg's playout tells its listeners, so a recording goes on as before.
 """
 
+import audioop
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -23,6 +24,13 @@ from bridge.legs.base import Leg
 MAX_WAITING_FRAMES = 3
 """Frames between the two legs' ticks, which lie less than one apart. More gather only while a leg sends nothing (DTMF
 in the place of audio); the oldest go, so that the conversation does not stay late for it."""
+
+
+QUIET_TICKS = 100
+"""Two seconds of nothing from a party that holds us: it has no music, whatever it said."""
+
+QUIET_LEVEL = 8
+"""Peak of a frame (of 32767) that counts as nothing: A-law's silence is no zero."""
 
 
 class Voice(Flag):
@@ -89,6 +97,34 @@ class FramePipe:
         return self._frames.popleft() if self._frames else None
 
 
+class Hold:
+    """Whether a party that holds us lets us hear anything meanwhile."""
+
+    __slots__ = ("_music", "_quiet")
+
+    def __init__(self) -> None:
+        self._music = False
+        self._quiet: int | None = None
+        """Ticks without music; None: we are not held."""
+
+    def begin(self, *, music: bool) -> None:
+        """It holds us, and says whether it goes on sending."""
+        self._music = music
+        self._quiet = 0 if music else QUIET_TICKS
+
+    def end(self) -> None:
+        self._quiet = None
+
+    def hear(self, frame: bytes | None) -> None:
+        """What came of it in a tick."""
+        if self._quiet is not None and self._music:
+            self._quiet = 0 if frame and audioop.max(frame, 2) > QUIET_LEVEL else self._quiet + 1
+
+    @property
+    def silent(self) -> bool:
+        return self._quiet is not None and self._quiet >= QUIET_TICKS
+
+
 class Junction:
     """Joins the caller's leg, a second one and the agent. The agent is heard through the caller's playout, and hears
     what `agent_hears` makes of each frame of the caller's.
@@ -99,9 +135,9 @@ class Junction:
         """The leg has media by now: its sample rate is final."""
         rate = caller.sample_rate
         self.routing = TALKING
-        self.caller_silent = False
-        """The caller's side holds us without music of its own: the second party hears that it waits."""
-        self.second_silent = False
+        self.caller_hold = Hold()
+        """The caller's side holds us: without music of its own the second party hears that it waits."""
+        self.second_hold = Hold()
         self._caller = caller
         self._second: Leg | None = None
         self._silence = bytes(frame_bytes(rate))
@@ -154,15 +190,17 @@ class Junction:
         """A frame of the caller's came; returns what the agent hears of this tick."""
         self._caller_frame = pcm
         self._second_frame = self._from_second.take()
+        self.caller_hold.hear(pcm)
+        self.second_hold.hear(self._second_frame)
         return self._mixed(self.routing.agent, b"")
 
     def _to_caller(self, own: bytes, now: float) -> bytes:
         routing = self.routing
         to_second = routing.second
-        if self.caller_silent and Voice.CALLER in to_second:
+        if self.caller_hold.silent and Voice.CALLER in to_second:
             to_second |= Voice.HOLD
         to_caller = routing.caller
-        if self.second_silent and Voice.SECOND in to_caller:
+        if self.second_hold.silent and Voice.SECOND in to_caller:
             to_caller |= Voice.HOLD
         if Voice.HOLD in to_second | to_caller:
             self._hold.step()

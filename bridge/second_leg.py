@@ -97,6 +97,8 @@ class SecondLeg:
         """Answered, or over."""
         self._unsubscribe: Unsubscribe | None = None
         self._junction = Junction(caller)
+        if line.held:
+            self._junction.caller_hold.begin(music=True)
         line.ear = self._junction.agent_hears
 
     @property
@@ -170,9 +172,9 @@ class SecondLeg:
             case DtmfReceived() if self.agent_part is not None and self.leg is not None:
                 _relay(event, self.leg)
             case Held(music=music):
-                self._junction.caller_silent = not music
+                self._junction.caller_hold.begin(music=music)
             case Resumed():
-                self._junction.caller_silent = False
+                self._junction.caller_hold.end()
             case _:
                 pass
 
@@ -193,9 +195,9 @@ class SecondLeg:
             case DtmfReceived() if self.agent_part is not None:
                 _relay(event, self._caller)
             case Held(music=music):
-                self._junction.second_silent = not music
+                self._junction.second_hold.begin(music=music)
             case Resumed():
-                self._junction.second_silent = False
+                self._junction.second_hold.end()
             case TransferAsked():
                 leg.refuse_transfer(603)
             case LegEnded():

@@ -15,6 +15,7 @@ from bridge.bridging import (
     CONFERENCE,
     EARLY,
     MAX_WAITING_FRAMES,
+    QUIET_TICKS,
     RINGING,
     TALKING,
     WAITING,
@@ -144,9 +145,28 @@ def test_who_waits_hears_the_hold_tone_and_who_is_put_through_hears_it_ring() ->
 def test_a_party_whose_other_side_holds_without_music_hears_the_hold_tone() -> None:
     table = Table()
     table.junction.routing = BRIDGED
-    table.junction.caller_silent = True
+    table.junction.caller_hold.begin(music=False)
     table.talk()
     assert level(table.second.sent, HOLD_HZ) > 500
+    assert level(table.caller.sent, HOLD_HZ) < 100
+
+
+@pytest.mark.parametrize("silence", [bytes(320), b"\x08\x00" * 160], ids=["mu-law", "A-law"])
+def test_who_holds_with_music_that_never_comes_is_found_out(silence: bytes) -> None:
+    table = Table()
+    table.junction.routing = BRIDGED
+    table.junction.second_hold.begin(music=True)
+    table.talk()
+    assert level(table.caller.sent, SECOND_HZ) > 3000, "this is its music"
+    assert level(table.caller.sent, HOLD_HZ) < 100
+    table.caller.sent.clear()
+    for _ in range(QUIET_TICKS + 15):
+        table.second.tick(silence)
+        table.caller.tick(bytes(320))
+    assert level(table.caller.sent[: QUIET_TICKS - 5], HOLD_HZ) < 100
+    assert level(table.caller.sent[-15:], HOLD_HZ) > 500
+    table.junction.second_hold.end()
+    table.talk()
     assert level(table.caller.sent, HOLD_HZ) < 100
 
 
