@@ -194,6 +194,7 @@ class Admission:
                 leg_kind=info.kind,
                 leg_id=info.id,
                 started_at=at,
+                headers=info.headers,
             ),
         )
         ended = CallEnded(cause=Cause.REFUSED_BUSY, detail=problem, ended_at=at, recording=None, quality={})

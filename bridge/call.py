@@ -306,6 +306,7 @@ def started_event(leg: Leg, agent: str, started_at: float) -> CallStarted:
         leg_kind=info.kind,
         leg_id=info.id,
         started_at=started_at,
+        headers=info.headers,
     )
 
 

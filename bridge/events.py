@@ -4,6 +4,7 @@ Times inside a call (`at_ms`) are milliseconds since the call's media began (its
 Before the answer they are 0.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
@@ -338,6 +339,8 @@ class CallStarted:
     """What the other side calls this call (the SIP Call-ID, the channel id)."""
     started_at: float
     """Unix time (s)."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """What an inbound call brought along, by lower-case name: X- headers, P-Asserted-Identity, Diversion, ..."""
 
 
 @dataclass(frozen=True, slots=True)
