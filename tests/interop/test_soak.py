@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from bridge_process import BridgeProcess
 from soak_callers import Callers, Habit, open_callers
 
@@ -27,8 +28,9 @@ GROWTH_MB = 12.0
 """The allocator's slack and the record's caches; two thousand calls that leave 10 kB each would be 20 MB."""
 
 
+@pytest.mark.timeout(500)
 def test_two_thousand_calls_of_every_kind_leave_nothing_behind(tmp_path: Path) -> None:
-    bridge = BridgeProcess(tmp_path / "bridge", t1_ms=100, rtp_ports=1000, variables=VARIABLES)
+    bridge = BridgeProcess(tmp_path / "bridge", t1_ms=100, rtp_ports=4000, variables=VARIABLES)
     try:
         outcomes = asyncio.run(soak(bridge, WARM_UP, seed=1))
         settle(bridge)

@@ -1,6 +1,7 @@
 """Starting and stopping a bridge: what is in the way is said in one line, and nothing is left behind."""
 
 import asyncio
+import contextlib
 import socket
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,15 @@ from bridge.store.records import Recorded
 
 
 def free_port(kind: socket.SocketKind) -> int:
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """One that is free for UDP and TCP: the bridge takes both for SIP."""
+    other = socket.SOCK_STREAM if kind is socket.SOCK_DGRAM else socket.SOCK_DGRAM
+    while True:
+        with socket.socket(socket.AF_INET, kind) as probe, socket.socket(socket.AF_INET, other) as second:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+            with contextlib.suppress(OSError):
+                second.bind(("127.0.0.1", port))
+                return port
 
 
 def config(tmp_path: Path, **changes: Any) -> Config:
