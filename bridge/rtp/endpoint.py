@@ -7,11 +7,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from bridge.rtp.latch import Address
+from bridge.rtp.latch import RELATCH_AFTER_S, Address
 from bridge.rtp.packet import is_rtcp
 from bridge.rtp.ports import PortPair
 from bridge.rtp.rtcp_session import RtcpSession
 from bridge.rtp.session import RtpSession
+from bridge.rtp.source_filter import from_anyone, only_from
 from bridge.rtp.srtp import Srtp
 from bridge.rtp.srtp_keys import SrtpKeys
 
@@ -61,6 +62,7 @@ class RtpEndpoint:
         "_closed",
         "_elsewhere",
         "_errors",
+        "_filtered",
         "_listens_for_errors",
         "_mux",
         "_plain",
@@ -119,6 +121,8 @@ class RtpEndpoint:
         self._tap: Tap | None = None
         self._elsewhere = 0
         self._errors = 0
+        self._filtered: Address | None = None
+        """The only address whose packets the kernel lets through; None: anybody's."""
         self._closed = False
         self._prepare_socket(pair.rtp)
         if rtcp is not None:
@@ -136,6 +140,7 @@ class RtpEndpoint:
         self._rtcp_to = rtcp_to
         self._rtcp_mux = rtcp_mux
         self._rtcp_source = None
+        self._filter(None)
         if srtp is None:
             self.srtp = None
         elif self.srtp is None:
@@ -274,12 +279,29 @@ class RtpEndpoint:
         if self._errors >= MAX_ERRORS:
             self._listen_for_errors(True)
         self._errors = 0
+        self._filter(self._sole_source(now))
         rtcp = self.rtcp
         # The true time, not the step's: a round trip is measured by it.
         if rtcp is not None and now >= rtcp.due and (compound := rtcp.poll(time.monotonic())) is not None:
             self._send_rtcp(compound)
         if self.observe is not None:
             self.observe(now)
+
+    def _sole_source(self, now: float) -> Address | None:
+        """Who alone would be listened to now: others would be turned away one by one, after they have crowded out the
+        far end. With SRTP the far end may prove itself from anywhere."""
+        latch = self.session.latch
+        silent = self.session.silent_ms(now) >= RELATCH_AFTER_S * 1000
+        return None if silent or self.srtp is not None or not latch.established else latch.source
+
+    def _filter(self, source: Address | None) -> None:
+        if source == self._filtered:
+            return
+        if source is None:
+            from_anyone(self.pair.rtp)
+            self._filtered = None
+        elif only_from(self.pair.rtp, source):
+            self._filtered = source
 
     def read_errors(self) -> None:
         """Take the socket's ICMP errors."""
@@ -323,6 +345,8 @@ class RtpEndpoint:
         """Stop reading and writing; then the caller releases the ports. Twice does nothing."""
         if not self._closed:
             self._closed = True
+            # The socket may go on in another call.
+            self._filter(None)
             self._mux.forget(self)
 
     @staticmethod

@@ -250,3 +250,57 @@ def test_observer_that_raises_ends_its_own_call_only() -> None:
         mux.poll(time.monotonic())
         assert [str(error) for error in party.crashes] == ["broken observer"]
         assert party.endpoint.closed and not other.endpoint.closed
+
+
+def say(sock: socket.socket, party: Party, sequences: range, ssrc: int = 5) -> None:
+    for sequence in sequences:
+        sock.sendto(RtpPacket(0, sequence, sequence * 160, ssrc, b"\x20" * 160).serialize(), party.address)
+
+
+def test_a_flood_of_strangers_neither_crowds_the_far_end_out_nor_takes_its_place() -> None:
+    with exchange() as (mux, join), far_end() as far, far_end() as stranger:
+        party = join()
+        party.session.update(0.0, remote=far.getsockname())
+        say(far, party, range(8))
+        mux.poll(time.monotonic())
+        say(far, party, range(8, 16))
+        mux.poll(time.monotonic())
+        party.endpoint.attend(time.monotonic())
+        before = party.session.quality
+        say(stranger, party, range(1000), ssrc=6)
+        say(far, party, range(16, 20))
+        mux.poll(time.monotonic())
+        quality = party.session.quality
+        assert quality.packets_received - before.packets_received == 4
+        assert quality.packets_rejected == 0
+        party.endpoint.close()
+        stranger.sendto(b"for the next call", party.address)
+        assert party.pair.rtp.recv(100) == b"for the next call"
+
+
+def test_who_speaks_from_elsewhere_after_a_silence_is_let_through_again() -> None:
+    with exchange() as (mux, join), far_end() as far, far_end() as moved:
+        party = join()
+        party.session.update(0.0, remote=far.getsockname())
+        say(far, party, range(8))
+        mux.poll(time.monotonic())
+        say(far, party, range(8, 16))
+        mux.poll(time.monotonic())
+        party.endpoint.attend(time.monotonic())
+        say(moved, party, range(20, 28))
+        mux.poll(time.monotonic())
+        assert party.session.destination == far.getsockname()
+        # A re-INVITE that moves the far end lets it through at once.
+        party.session.update(0.0, remote=moved.getsockname())
+        party.endpoint.configure(time.monotonic())
+        say(moved, party, range(28, 36))
+        mux.poll(time.monotonic())
+        say(moved, party, range(36, 44))
+        mux.poll(time.monotonic())
+        assert party.session.destination == moved.getsockname()
+        # And so does silence.
+        party.endpoint.attend(time.monotonic())
+        party.endpoint.attend(time.monotonic() + RELATCH_AFTER_S)
+        say(far, party, range(60, 64))
+        mux.poll(time.monotonic())
+        assert party.session.quality.rejected == {"stranger": 4}
