@@ -30,7 +30,7 @@ limits: {{clock_lateness_ms: 1000, drain_s: 30}}
 agents:
   echo: {{kind: echo}}
 routes:
-  - {{to: echo, agent: echo}}
+  - {{to: {route}, agent: echo}}
 {more}
 """
 """The lateness limit is out of the way: these tests are about signalling, on machines that may be busy."""
@@ -90,8 +90,8 @@ class BridgeProcess:
     def pid(self) -> int:
         return self._process.pid
 
-    def configure(self, *, sip: str = "", more: str = "") -> None:
-        """Write the configuration; `reload` has a running bridge read it."""
+    def configure(self, *, sip: str = "", route: str = "echo", more: str = "") -> None:
+        """Write the configuration; `reload` has a running bridge read it. `route`: the user that can be called."""
         text = CONFIG.format(
             sip=self.sip_port,
             http=self.http_port,
@@ -99,6 +99,7 @@ class BridgeProcess:
             rtp_max=self.rtp_max,
             t1_ms=self._t1_ms,
             sip_more=sip,
+            route=route,
             more=more,
         )
         (self.folder / "conf.yaml").write_text(text)
@@ -113,14 +114,19 @@ class BridgeProcess:
 
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         """What `offhook WORDS` says beside the running bridge."""
-        return subprocess.run(
+        process = self.start_command(*words)
+        out, err = process.communicate(timeout=30)
+        return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+    def start_command(self, *words: str) -> subprocess.Popen[str]:
+        """The same for a command that takes its time."""
+        return subprocess.Popen(
             [sys.executable, "-m", "bridge.cli", *words, "-c", "conf.yaml"],
             cwd=self.folder,
             env=self._environment,
-            check=False,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=30,
         )
 
     # -- the API --------------------------------------------------------------------------------------------
@@ -147,10 +153,13 @@ class BridgeProcess:
 
     def dial(self, to: str, *, timeout_s: float = 30, **more: Any) -> str:
         """The id of a call that the bridge makes."""
-        response = self._http.post("/api/calls", json={"to": to, "agent": "echo", "timeout_s": timeout_s, **more})
+        response = self.try_dial(to, timeout_s=timeout_s, **more)
         assert response.status_code == 202, response.text
         call_id: str = response.json()["id"]
         return call_id
+
+    def try_dial(self, to: str, **more: Any) -> httpx.Response:
+        return self._http.post("/api/calls", json={"to": to, "agent": "echo", **more})
 
     def hang_up(self, call_id: str) -> None:
         response = self._http.delete(f"/api/calls/{call_id}")
