@@ -22,8 +22,7 @@ class AgentLine:
 
     def __init__(self, leg: Leg, hand_over: HandOver, stop_hand_over: Callable[[], None], *, can_dial: bool) -> None:
         """`hand_over` transfers by whatever way there is; with `can_dial` there always is one."""
-        self.ear: Ear | None = None
-        """Set while there is a second party."""
+        self._ear: Ear | None = None
         self._leg = leg
         self._hand_over = hand_over
         self._stop_hand_over = stop_hand_over
@@ -32,7 +31,7 @@ class AgentLine:
         self._handlers: list[Callable[[LegEvent], None]] = []
         self._held = self._apart = False
         self._ended: LegEnded | None = None
-        self._unlisten = leg.listen(self._hear)
+        self._unlisten: list[Unsubscribe] = []
 
     # -- the call's side ------------------------------------------------------------------------------------
 
@@ -73,14 +72,32 @@ class AgentLine:
             if not self._held:
                 self._tell(Held() if apart else Resumed())
 
+    @property
+    def ear(self) -> Ear | None:
+        """Set while there is a second party."""
+        return self._ear
+
+    @ear.setter
+    def ear(self, ear: Ear | None) -> None:
+        self._ear = ear
+        self._listen(self._sinks)
+
     def close(self) -> None:
-        self._unlisten()
-        self._sinks = []
+        self._ear = None
+        self._listen([])
         self._handlers = []
 
+    def _listen(self, sinks: list[FrameSink]) -> None:
+        """Have the leg's frames given to `sinks`: by itself, as long as nothing is put in their place."""
+        for unlisten in self._unlisten:
+            unlisten()
+        self._sinks = sinks
+        direct = sinks if self._ear is None else [self._hear]
+        self._unlisten = [self._leg.listen(sink) for sink in direct]
+
     def _hear(self, pcm: bytes, now: float) -> None:
-        if self.ear is not None:
-            pcm = self.ear(pcm, now)
+        if self._ear is not None:
+            pcm = self._ear(pcm, now)
         for sink in self._sinks:
             sink(pcm, now)
 
@@ -115,10 +132,10 @@ class AgentLine:
         return self._leg.quality
 
     def listen(self, sink: FrameSink) -> Unsubscribe:
-        self._sinks = [*self._sinks, sink]
+        self._listen([*self._sinks, sink])
 
         def unsubscribe() -> None:
-            self._sinks = [s for s in self._sinks if s is not sink]
+            self._listen([s for s in self._sinks if s is not sink])
 
         return unsubscribe
 

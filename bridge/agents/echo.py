@@ -4,7 +4,7 @@ import asyncio
 
 from bridge.agents.base import AgentDone, CallSession
 from bridge.agents.settings import EchoSettings
-from bridge.audio.frames import duration_ms
+from bridge.audio.frames import BYTES_PER_SAMPLE
 from bridge.audio.voice import SpeechStarted, VoiceEvent
 from bridge.events import Cause, Note
 
@@ -33,7 +33,8 @@ class _Echo:
     def __init__(self, session: CallSession, max_delay_ms: float) -> None:
         self._session = session
         self._playout = session.leg.playout
-        self._max_delay_ms = max_delay_ms
+        self._max_queued = int(max_delay_ms * session.leg.playout.sample_rate * BYTES_PER_SAMPLE / 1000)
+        """Bytes."""
         self._bursts = 0
         self._dropped = 0
         self._generation = self._playout.begin()
@@ -46,10 +47,11 @@ class _Echo:
         self._bursts += isinstance(event, SpeechStarted)
 
     def _send_back(self, pcm: bytes, now: float) -> None:
-        if self._playout.queued_ms + duration_ms(len(pcm), self._playout.sample_rate) > self._max_delay_ms:
+        playout = self._playout
+        if playout.queued_bytes + len(pcm) > self._max_queued:
             self._dropped += 1
         else:
-            self._playout.write(self._generation, pcm)
+            playout.write(self._generation, pcm)
 
     def close(self) -> None:
         for unsubscribe in self._unsubscribes:

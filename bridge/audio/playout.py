@@ -99,15 +99,17 @@ class Playout:
         if self._odd:
             pcm = self._odd + pcm
             self._odd = b""
-        if len(pcm) % BYTES_PER_SAMPLE:
+        size = len(pcm)
+        if size % BYTES_PER_SAMPLE:
             self._odd = pcm[-1:]
             pcm = pcm[:-1]
-        if self._queued + len(pcm) > self._max_bytes:
-            self.overflow_ms += duration_ms(len(pcm), self.sample_rate)
+            size -= 1
+        if self._queued + size > self._max_bytes:
+            self.overflow_ms += duration_ms(size, self.sample_rate)
             return True
-        if pcm:
+        if size:
             self._chunks.append(pcm)
-            self._queued += len(pcm)
+            self._queued += size
             if self._dry:
                 self._dry = False
                 self._fade_in = True
@@ -162,6 +164,10 @@ class Playout:
     def speaking(self) -> bool:
         """An utterance is under way, paused or not: begun, neither dropped nor finished."""
         return self._live
+
+    @property
+    def queued_bytes(self) -> int:
+        return self._queued
 
     @property
     def queued_ms(self) -> float:
@@ -249,6 +255,11 @@ class Playout:
         if end < len(head):
             frame = head[self._offset : end]
             self._offset = end
+        elif end == len(head):
+            # What was written frame by frame goes out as it is.
+            frame = head[self._offset :]
+            self._chunks.popleft()
+            self._offset = 0
         else:
             parts = [head[self._offset :]]
             self._chunks.popleft()

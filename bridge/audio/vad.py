@@ -258,8 +258,9 @@ class StreamDetector:
         speaking = decision.speaking
         level = audioop.rms(pcm, 2)
         loud = self._gate.passes(level, speaking=speaking)
-        echo_level = self._echo.bound(level, now, speaking=speaking)
-        voiced = loud and level > echo_level
+        voiced = loud
+        if self._echo.loudest:
+            voiced = level > self._echo.bound(level, now, speaking=speaking) and loud
         # Once speech is under way Silero watches it: webrtcvad's no to a soft caller's weak sounds would cut it up.
         if voiced and (not speaking or self._slot is None):
             voiced = self._webrtc.is_speech(pcm, self.sample_rate)
@@ -271,7 +272,9 @@ class StreamDetector:
                 self._unheard_voice = True
                 if level < self._gate.threshold * CLEAR_RATIO:
                     self._unheard_doubt = True
-            self._attend(pcm, now, voiced)
+                self._attend(pcm, now, True)
+            elif self._attention:
+                self._attend(pcm, now, False)
 
     def reference(self, pcm: bytes, now: float) -> None:
         """One frame as we sent it (int16 mono at the stream's rate), for `Playout.listen`: its echo is not speech."""

@@ -55,12 +55,12 @@ class EchoGuard:
         "_frames",
         "_last_max",
         "_levels",
-        "_loudest",
         "_ratio",
         "_sent_at",
         "_settings",
         "_silent",
         "_span_s",
+        "loudest",
     )
 
     def __init__(self, settings: EchoSettings, sample_rate: int) -> None:
@@ -71,8 +71,8 @@ class EchoGuard:
         self._frames: deque[bytes] = deque(maxlen=delay_frames + -(-settings.compare_ms // FRAME_MS))
         self._span_s = settings.max_delay_ms / 1000
         self._sent_at = float("-inf")
-        self._loudest = 0.0
-        """Highest level we sent within the longest delay."""
+        self.loudest = 0.0
+        """Highest level we sent within the longest delay; 0 while none is above the active level."""
         self._silent = delay_frames
         """Consecutive silent frames sent."""
         self._ratio = settings.expected_ratio
@@ -96,13 +96,13 @@ class EchoGuard:
             self._silent = 0
         else:
             self._silent += 1
-        self._loudest = max(self._levels) if self._silent < self._frames_of_delay else 0.0
+        self.loudest = max(self._levels) if self._silent < self._frames_of_delay else 0.0
 
     def bound(self, level: float, now: float, *, speaking: bool) -> float:
         """The level a received frame must exceed to be more than our echo; 0 when nothing of ours can come back.
 
         `level` is that frame's, from which the line is learnt unless the caller is `speaking`."""
-        loudest = self._loudest
+        loudest = self.loudest
         if not loudest or now - self._sent_at > self._span_s:
             return 0.0
         ratio = level / loudest
@@ -124,7 +124,7 @@ class EchoGuard:
 
         Costs about 0.2 ms at 8 kHz; asked once per suspected start of speech while we speak. A yes is remembered as
         the line's echo."""
-        if not self._loudest or now - self._sent_at > self._span_s:
+        if not self.loudest or now - self._sent_at > self._span_s:
             return False
         received = b"".join(heard)[-self._compare_bytes :]
         reference = b"".join(self._frames)

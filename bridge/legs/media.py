@@ -102,8 +102,6 @@ class MediaStream:
         self._endpoint: RtpEndpoint | None = None
         self._watch: QualityWatch | None = None
         self._quality = MediaQuality()
-        self._frame = b""
-        """The last that listeners were given."""
         self._tap: Tap | None = None
         self._started = False
         """The playout may be in use, so it stays, and its rate with it."""
@@ -138,10 +136,10 @@ class MediaStream:
             self._playout = Playout(codec.sample_rate)
 
     def listen(self, sink: FrameSink) -> Unsubscribe:
-        self._sinks = [*self._sinks, sink]
+        self._set_sinks([*self._sinks, sink])
 
         def unsubscribe() -> None:
-            self._sinks = [s for s in self._sinks if s is not sink]
+            self._set_sinks([s for s in self._sinks if s is not sink])
 
         return unsubscribe
 
@@ -161,7 +159,7 @@ class MediaStream:
             direction=Direction(agreed.direction),
             limits=self._plane.limits,
         )
-        session.listen(self._hear)
+        session.sinks = self._sinks
         rtcp = None
         if self._plane.reports:
             # The name says nothing of us, and is another for each session (RFC 7022).
@@ -224,8 +222,8 @@ class MediaStream:
         if self._closed:
             return
         self._closed = True
+        self._set_sinks([])
         self._stop()
-        self._sinks = []
         self._plane.ports.release(self._pair, self._plane.clock.time())
 
     # -- inside ---------------------------------------------------------------------------------------------
@@ -239,17 +237,18 @@ class MediaStream:
             self._endpoint.leave()
         self._session = self._endpoint = self._watch = None
 
+    def _set_sinks(self, sinks: list[FrameSink]) -> None:
+        # The session's own: a layer in between would be a call more for each frame.
+        self._sinks = sinks
+        if self._session is not None:
+            self._session.sinks = sinks
+
     def _look(self, now: float) -> None:
-        if self._watch is not None:
-            self._watch.look(now, self._frame)
+        if self._watch is not None and self._session is not None:
+            self._watch.look(now, self._session.frame)
 
     def _on_one_way(self, event: OneWayAudio) -> None:
         self.on_event(event)
-
-    def _hear(self, pcm: bytes, now: float) -> None:
-        self._frame = pcm
-        for sink in self._sinks:
-            sink(pcm, now)
 
     def _on_rtp_event(self, event: RtpEvent) -> None:
         match event:

@@ -115,17 +115,14 @@ class DtmfSender:
     """Says, tick by tick, which event packet is due. Sans-IO."""
 
     def __init__(self, clock_rate: int) -> None:
+        self.busy = False
+        """Digits or gaps are left; audio waits."""
         self._frame = clock_rate * FRAME_MS // 1000
         self._queue: deque[tuple[int, int, int]] = deque()
         """Event code, ticks of tone, ticks of gap."""
         self._tick = 0
         """Of the digit being sent."""
         self._timestamp = 0
-
-    @property
-    def busy(self) -> bool:
-        """Digits or gaps are left; audio waits."""
-        return bool(self._queue)
 
     def queue(self, digits: str, *, tone_ms: int = 120, gap_ms: int = 80) -> None:
         """Send `digits` (0-9 * # A-D) after those already queued; times are rounded up to whole frames. A tone longer
@@ -141,10 +138,12 @@ class DtmfSender:
         # The repeated ends take the first ticks of the gap.
         gap = max(-(-gap_ms // FRAME_MS), END_PACKETS - 1)
         self._queue.extend((code, tone, gap) for code in codes)
+        self.busy = bool(self._queue)
 
     def clear(self) -> None:
         """Forget what is queued; a digit under way is cut short without its end."""
         self._queue.clear()
+        self.busy = False
         self._tick = 0
 
     def next(self, timestamp: int) -> EventPacket | None:
@@ -156,6 +155,7 @@ class DtmfSender:
         tick = self._tick
         if tick == tone + gap:
             self._queue.popleft()
+            self.busy = bool(self._queue)
             self._tick = 0
         if tick >= tone + END_PACKETS:
             return None

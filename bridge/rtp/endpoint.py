@@ -171,7 +171,14 @@ class RtpEndpoint:
         # A listener may have ended the leg meanwhile.
         if packet is None or destination is None or self._closed:
             return
-        self._transmit(packet, destination, now)
+        if self._plain:
+            send = self._send
+            try:
+                send(packet, destination)
+            except OSError as error:
+                self._send_again(error, packet, destination)
+        else:
+            self._transmit(packet, destination, now)
         if session.further:
             for packet in session.further:
                 self._transmit(packet, destination, now)

@@ -8,7 +8,7 @@ from bridge.rtp.conceal import Concealer
 class Filler:
     """One stream's. It knows what was played last; sizes are in bytes of int16 mono."""
 
-    __slots__ = ("_frame_bytes", "_history", "_last", "_silence", "concealer", "noise", "parts", "quiet")
+    __slots__ = ("_frame_bytes", "_silence", "before", "concealer", "last", "noise", "parts", "quiet")
 
     def __init__(self, sample_rate: int) -> None:
         self.quiet = False
@@ -20,18 +20,19 @@ class Filler:
         self._silence = bytes(self._frame_bytes)
         self.concealer = Concealer(sample_rate)
         """While it is active, real audio is to `join` what was invented."""
-        self._last = self._history = self._silence
+        self.last = self.before = self._silence
+        """The last whole frame that went out, and the one before it."""
 
     def played(self, frame: bytes) -> None:
         """This whole frame goes out."""
-        self._history = self._last
-        self._last = frame
+        self.before = self.last
+        self.last = frame
         if self.parts:
             self.parts = []
 
     def past(self) -> bytes:
         """The last two frames' length of what was played, up to where the frame under way has come."""
-        past = b"".join((self._history, self._last, *self.parts))
+        past = b"".join((self.before, self.last, *self.parts))
         return past[-2 * self._frame_bytes :]
 
     def begin(self) -> None:

@@ -273,9 +273,12 @@ class JitterBuffer:
                     frame = decode(payload)
                     if len(frame) == self._frame_bytes:
                         self._cursor += self._frame
-                    else:
-                        self._hold(frame)
-                        frame = self._assemble(delay)
+                        filler = self._filler
+                        filler.before = filler.last
+                        filler.last = frame
+                        return frame
+                    self._hold(frame)
+                    frame = self._assemble(delay)
                 else:
                     frame = self._assemble(delay)
             else:

@@ -33,6 +33,8 @@ class RtpReceiver:
         self._concealed_ms = self._recovered_ms = 0.0
         self._restarts = 0
         """Counted by jitter buffers before this one."""
+        self.take: Callable[[float], bytes]
+        """The frame of a tick, whose time (s) it takes. Straight the buffer's where nothing is resampled."""
         self.jitter = self._open(format.codec)
         self.set_format(format)
 
@@ -89,13 +91,15 @@ class RtpReceiver:
         self._resampler = None
         if codec.sample_rate != self._sample_rate:
             self._resampler = FrameResampler(codec.sample_rate, self._sample_rate)
-        return JitterBuffer(
+        jitter = JitterBuffer(
             codec.clock_rate,
             codec.sample_rate,
             min_delay_ms=limits.min_delay_ms,
             max_delay_ms=limits.max_delay_ms,
             sequences=sequences,
         )
+        self.take = jitter.take if self._resampler is None else self._take_resampled
+        return jitter
 
     def take_other(
         self, payload_type: int, sequence: int, timestamp: int, ssrc: int, payload: bytes, arrival: float
@@ -116,10 +120,9 @@ class RtpReceiver:
 
     # -- each tick ------------------------------------------------------------------------------------------
 
-    def take(self, now: float) -> bytes:
-        """The tick's frame."""
-        frame = self.jitter.take(now)
-        return frame if self._resampler is None else self._resampler.convert(frame)
+    def _take_resampled(self, now: float) -> bytes:
+        assert self._resampler is not None
+        return self._resampler.convert(self.jitter.take(now))
 
     def poll(self, now: float) -> None:
         """While a key is pressed: the end of a digit may have got lost."""

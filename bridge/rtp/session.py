@@ -77,7 +77,11 @@ class RtpSession:
         self._decoders = self._receiver.decoders
         self._payload_type = -1
         """Of the last packet taken."""
-        self._sinks: list[FrameSink] = []
+        self.sinks: list[FrameSink] = []
+        """Given each tick's frame, concealed or silent where nothing came. Put another list in its place, do not
+        change it: a tick may be going through it."""
+        self.frame = b""
+        """The last that they were given."""
         self._established: Address | None = None
         """The source, once others' packets need no second look."""
         self._rejected: Counter[str] = Counter()
@@ -94,11 +98,11 @@ class RtpSession:
     # -- the leg's side -------------------------------------------------------------------------------------
 
     def listen(self, sink: FrameSink) -> Unsubscribe:
-        """Give `sink` each tick's frame, concealed or silent where nothing came."""
-        self._sinks = [*self._sinks, sink]
+        """Give `sink` each tick's frame, too."""
+        self.sinks = [*self.sinks, sink]
 
         def unsubscribe() -> None:
-            self._sinks = [s for s in self._sinks if s is not sink]
+            self.sinks = [s for s in self.sinks if s is not sink]
 
         return unsubscribe
 
@@ -287,13 +291,15 @@ class RtpSession:
     def tick(self, now: float) -> bytes | None:
         """One step of 20 ms: listeners get a frame, the playout gives one. Returns the packet to send to
         `destination`, or None: on hold, nobody to send to, or a packet that is not full yet. `further` has more."""
-        frame = self._receiver.take(now)
-        for sink in self._sinks:
+        receiver = self._receiver
+        take = receiver.take
+        self.frame = frame = take(now)
+        for sink in self.sinks:
             sink(frame, now)
         if now - self._heard_at > self._wait:
             self._tell_silence(now)
-        if self._receiver.pressed:
-            self._receiver.poll(now)
+        if receiver.pressed:
+            receiver.poll(now)
         return self._sender.tick(now, self.destination is not None)
 
     def _tell_silence(self, now: float) -> None:

@@ -126,6 +126,15 @@ def test_duplicates_are_played_once() -> None:
     assert run.buffer.timeline.sequences.received == 100 and run.buffer.late == 0
 
 
+@pytest.mark.parametrize("back", [1, 60, 99])
+def test_a_packet_sent_again_long_after_many_in_order_is_known(back: int) -> None:
+    packets = steady(400)
+    again = packets[300 - back]
+    run = play([*packets[:301], (packets[300][0] + 0.001, *again[1:]), *packets[301:]], 410)
+    assert run.whole == list(range(400))
+    assert run.buffer.timeline.sequences.received == 400
+
+
 def test_lost_packet_is_concealed_and_counted_and_nothing_else_moves() -> None:
     run = play(steady(100, lost=lambda n: n == 50), 110)
     # The frame after the gap is faded over from the invented audio.
