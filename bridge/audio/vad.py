@@ -17,7 +17,7 @@ import structlog
 import webrtcvad
 
 from bridge.audio.frames import FRAME_MS, frame_bytes
-from bridge.audio.vad_decision import DecisionSettings, SpeechDecision
+from bridge.audio.vad_decision import EPSILON, DecisionSettings, SpeechDecision
 from bridge.audio.vad_echo import EchoGuard, EchoSettings
 from bridge.audio.vad_gate import GateSettings, LevelGate
 from bridge.audio.vad_silero import (
@@ -45,6 +45,13 @@ SETTLED_WINDOWS = 4
 
 LEAD_OVER_MS = 2 * WINDOW_MS - 2 * FRAME_MS
 """Audio left over behind the lead-in windows: the window after next then ends two frames later."""
+
+MANY_STREAMS = 50
+"""With so many open, windows wait for others to be scored with: a window in a batch of four costs the model twice
+what it costs in one of twenty. With fewer there is CPU enough to tell each voice at once."""
+
+GATHER_S = 0.01
+"""How long the first of them waits: three steps of the clock."""
 
 MAX_OUTSTANDING = 12
 """Windows of one stream that wait for the model (384 ms). On a box too busy for more, newer ones are not scored."""
@@ -101,6 +108,8 @@ class VoiceActivity:
                 self._executor = ThreadPoolExecutor(1, thread_name_prefix="silero")
         self._detectors: set[StreamDetector] = set()
         self._waiting: list[_Waiting] = []
+        self._gather_until = 0.0
+        """Clock time (s) until which what waits is not dispatched; counted from the first that does."""
         self._under_way: asyncio.Future[list[float]] | None = None
         self._now = 0.0
         self._closed = False
@@ -125,7 +134,7 @@ class VoiceActivity:
         """Called by the media clock after every tick, in the event loop: what the tick gathered goes to the model,
         unless a batch is still under way; then it joins the next."""
         self._now = now
-        if self._waiting and self._under_way is None:
+        if self._waiting and self._under_way is None and now >= self._gather_until:
             self._dispatch()
 
     async def drain(self) -> None:
@@ -147,7 +156,9 @@ class VoiceActivity:
             self._executor.shutdown()
             self._executor = None
 
-    def submit(self, waiting: _Waiting) -> None:
+    def submit(self, waiting: _Waiting, now: float) -> None:
+        if not self._waiting and len(self._detectors) >= MANY_STREAMS:
+            self._gather_until = now + GATHER_S - EPSILON
         self._waiting.append(waiting)
 
     def forget(self, detector: "StreamDetector", slot: int | None) -> None:
@@ -177,7 +188,7 @@ class VoiceActivity:
         self.windows_scored += len(batch)
         for waiting, probability in zip(batch, future.result(), strict=True):
             waiting.detector.scored(waiting.start, waiting.end, probability, self._now)
-        if self._waiting:
+        if self._waiting and self._now >= self._gather_until:
             self._dispatch()
 
     def _lose_silero(self, error: BaseException) -> None:
@@ -365,7 +376,7 @@ class StreamDetector:
         self._outstanding += 1
         window = Window(self._slot, pcm, self._fresh)
         self._fresh = False
-        self._activity.submit(_Waiting(self, window, end - WINDOW_MS / 1000, end))
+        self._activity.submit(_Waiting(self, window, end - WINDOW_MS / 1000, end), self._now)
 
     def _accept(self) -> bool:
         return not self._echo.is_echo(self._history, self._now)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 from structlog.testing import capture_logs
 
-from bridge.audio.vad import MAX_OUTSTANDING, VoiceActivity, VoiceSettings
+from bridge.audio.vad import MANY_STREAMS, MAX_OUTSTANDING, VoiceActivity, VoiceSettings
 from bridge.audio.vad_silero import SileroUnavailableError
 from bridge.audio.voice import OpenVoiceDetector, SpeechStarted, SpeechStopped, VoiceDetector, VoiceEvent
 
@@ -193,6 +193,33 @@ async def test_windows_that_come_while_a_batch_is_under_way_join_the_next(activi
     await activity.drain()
     assert activity.batches == 2
     assert activity.windows_scored > 3 * 4
+
+
+@pytest.mark.parametrize(("streams", "batches"), [(MANY_STREAMS - 1, 2), (MANY_STREAMS, 1)])
+async def test_with_many_streams_windows_wait_for_others(activity: VoiceActivity, streams: int, batches: int) -> None:
+    ears = [Ear(activity) for _ in range(streams)]
+    speech = frames(read("piper_name_clean8k"))
+    for step, ear in enumerate(ears[:3]):
+        for frame in speech[22:30]:
+            ear.detector.push(frame, 1 + step * 0.005)
+        activity.after_tick(1 + step * 0.005)
+    # The first step's windows went by themselves only where there are few streams.
+    await activity.drain()
+    assert activity.batches == batches
+
+
+async def test_windows_do_not_wait_longer_for_others_than_three_steps(activity: VoiceActivity) -> None:
+    ears = [Ear(activity) for _ in range(MANY_STREAMS)]
+    speech = frames(read("piper_name_clean8k"))
+    for step in range(3):
+        for frame in speech[22:30] if step == 0 else ():
+            ears[0].detector.push(frame, 1.0)
+        activity.after_tick(1 + step * 0.005)
+    # The first have gone: those of a later step are in a batch of their own.
+    for frame in speech[22:30]:
+        ears[1].detector.push(frame, 1.015)
+    await activity.drain()
+    assert activity.batches == 2
 
 
 async def test_a_model_that_falls_behind_loses_windows_and_counts_them(activity: VoiceActivity) -> None:
