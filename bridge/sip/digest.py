@@ -22,6 +22,7 @@ _STRENGTH = ("MD5", "MD5-SESS", "SHA-256", "SHA-256-SESS")
 
 _ITEM = re.compile(r'(?:([^\s=,"]++)[ \t]++)?([^\s=,"]++)[ \t]*+=[ \t]*+("(?:[^"\\]++|\\.)*+"|[^\s",]*+)', re.S)
 _NC = re.compile(r"[0-9A-Fa-f]{8}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 _HEADERS = {401: ("WWW-Authenticate", "Authorization"), 407: ("Proxy-Authenticate", "Proxy-Authorization")}
 
@@ -144,6 +145,11 @@ def parse_challenges(values: Sequence[str]) -> list[Challenge]:
 # -- client -------------------------------------------------------------------------------------------------
 
 
+def _repeatable(challenge: Challenge) -> bool:
+    """Whether its words can stand in a header of ours: an escaped NUL or line break can't."""
+    return not _CONTROL.search(challenge.realm + challenge.nonce + (challenge.opaque or ""))
+
+
 def _strength(challenge: Challenge) -> int:
     """How strong a challenge is that we can answer; -1 for one we can't."""
     algorithm = challenge.algorithm.upper() or "MD5"
@@ -184,7 +190,7 @@ class DigestClient:
         asks, answers = _HEADERS[response.status]
         strongest: dict[str, Challenge] = {}
         for challenge in parse_challenges(response.headers.get_all(asks)):
-            wanted = self.credentials.realm in ("", challenge.realm)
+            wanted = self.credentials.realm in ("", challenge.realm) and _repeatable(challenge)
             best = strongest.get(challenge.realm)
             if wanted and _strength(challenge) > (-1 if best is None else _strength(best)):
                 strongest[challenge.realm] = challenge

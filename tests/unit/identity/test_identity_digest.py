@@ -147,6 +147,9 @@ def test_strongest_algorithm_of_several_challenges_is_answered() -> None:
         'Digest realm="r"',
         'Digest realm="r',
         "",
+        'Digest realm="a\\\x00b", nonce="n"',
+        'Digest realm="r", nonce="n\\\x00"',
+        'Digest realm="r", nonce="n", opaque="\\\x07"',
     ],
 )
 def test_challenge_that_cant_be_met_is_given_up(challenge: str) -> None:
