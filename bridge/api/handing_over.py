@@ -1,5 +1,7 @@
 """What can be done to a live call: transfer it, consult somebody, join the two, hold, press keys."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated
 
 from fastapi import APIRouter, status
@@ -61,16 +63,19 @@ class DtmfIn(_In):
     digits: Annotated[str, Field(pattern=r"^[0-9*#A-Da-d]{1,64}$")]
 
 
-async def _verbs(bridge: Services, call_id: str) -> CallVerbs:
+@asynccontextmanager
+async def _verbs(bridge: Services, call_id: str) -> AsyncIterator[CallVerbs]:
+    """What can be done to a live call. Raises ApiError: 404, 409 for one that has ended, and for a verb that does not
+    fit."""
     verbs = bridge.control.on_call(call_id)
     if verbs is None:
         await find_call(bridge, call_id)
         raise ApiError(409, "call-ended", f"call {call_id} has ended already")
-    return verbs
-
-
-def _refused(error: LegError) -> ApiError:
-    return ApiError(409, "wrong-state" if isinstance(error, LegStateError) else "not-possible", str(error))
+    try:
+        yield verbs
+    except LegError as error:
+        code = "wrong-state" if isinstance(error, LegStateError) else "not-possible"
+        raise ApiError(409, code, str(error)) from error
 
 
 @router.post(
@@ -82,11 +87,8 @@ def _refused(error: LegError) -> ApiError:
 async def transfer(bridge: Bridge, call_id: CallId, wanted: TransferIn) -> None:
     """Answered at once; the event `transfer_result` tells the outcome. After success the call ends with cause
     `transferred`, or its two parties talk on through the bridge; after failure the caller is with the agent."""
-    verbs = await _verbs(bridge, call_id)
-    try:
+    async with _verbs(bridge, call_id) as verbs:
         verbs.begin_transfer(wanted.target, wanted.mode)
-    except LegError as error:
-        raise _refused(error) from error
 
 
 @router.post(
@@ -97,11 +99,8 @@ async def transfer(bridge: Bridge, call_id: CallId, wanted: TransferIn) -> None:
 )
 async def consult(bridge: Bridge, call_id: CallId, wanted: ConsultIn) -> None:
     """Answered at once; the events `second_answered` or `second_ended` tell the outcome."""
-    verbs = await _verbs(bridge, call_id)
-    try:
+    async with _verbs(bridge, call_id) as verbs:
         verbs.begin_consult(wanted.target, caller=wanted.caller)
-    except LegError as error:
-        raise _refused(error) from error
 
 
 @router.delete(
@@ -112,11 +111,8 @@ async def consult(bridge: Bridge, call_id: CallId, wanted: ConsultIn) -> None:
 )
 async def release(bridge: Bridge, call_id: CallId) -> None:
     """The caller is with the agent again."""
-    verbs = await _verbs(bridge, call_id)
-    try:
+    async with _verbs(bridge, call_id) as verbs:
         await verbs.release()
-    except LegError as error:
-        raise _refused(error) from error
 
 
 @router.post(
@@ -127,11 +123,8 @@ async def release(bridge: Bridge, call_id: CallId) -> None:
 )
 async def join(bridge: Bridge, call_id: CallId, wanted: BridgeIn) -> None:
     """The second party must have answered. May be repeated with another part for the agent."""
-    verbs = await _verbs(bridge, call_id)
-    try:
+    async with _verbs(bridge, call_id) as verbs:
         verbs.bridge(wanted.agent)
-    except LegError as error:
-        raise _refused(error) from error
 
 
 @router.delete(
@@ -142,11 +135,8 @@ async def join(bridge: Bridge, call_id: CallId, wanted: BridgeIn) -> None:
 )
 async def part(bridge: Bridge, call_id: CallId) -> None:
     """The caller is with the agent again; the second party waits."""
-    verbs = await _verbs(bridge, call_id)
-    try:
+    async with _verbs(bridge, call_id) as verbs:
         verbs.unbridge()
-    except LegError as error:
-        raise _refused(error) from error
 
 
 @router.put(
@@ -172,11 +162,8 @@ async def resume(bridge: Bridge, call_id: CallId) -> None:
 
 
 async def _hold(bridge: Services, call_id: str, *, on: bool) -> None:
-    verbs = await _verbs(bridge, call_id)
-    try:
+    async with _verbs(bridge, call_id) as verbs:
         await verbs.hold(on)
-    except LegError as error:
-        raise _refused(error) from error
 
 
 @router.post(
@@ -187,8 +174,5 @@ async def _hold(bridge: Services, call_id: str, *, on: bool) -> None:
 )
 async def press(bridge: Bridge, call_id: CallId, wanted: DtmfIn) -> None:
     """Queued; they go out as telephone-events or INFO, as the trunk takes them."""
-    verbs = await _verbs(bridge, call_id)
-    try:
+    async with _verbs(bridge, call_id) as verbs:
         verbs.send_dtmf(wanted.digits)
-    except LegError as error:
-        raise _refused(error) from error
