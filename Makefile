@@ -46,7 +46,7 @@ fuzz: ## throw garbage at what reads the network; ARGS="--seconds 3600" for an h
 lock: ## resolve the dependencies anew
 	@deploy/setup dev
 	for kind in run dev; do \
-	    extras="--extra local"; [ $$kind = dev ] && extras="$$extras --extra dev"; \
+	    extras="--extra local --extra cloud"; [ $$kind = dev ] && extras="$$extras --extra dev"; \
 	    $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	        --no-annotate --no-header $$extras pyproject.toml requirements/build.in -o requirements/$$kind.txt || exit 1; \
 	done
