@@ -1,14 +1,15 @@
 """The configuration: one typed tree of settings, each with its default and its unit."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from bridge.agents.settings import ConversationSettings, EchoSettings
 from bridge.providers.local.settings import EngineSettings
-from bridge.providers.openai_settings import OpenAiSettings
+from bridge.providers.registry import KINDS, LOCAL, settings_class
+from bridge.providers.settings import ProviderSettings
 from bridge.settings import Address, NameServer, Network, Port, Section
 from bridge.trunks.settings import GuardSettings, Hop, Strangers, TrunkSettings
 
@@ -162,11 +163,21 @@ class LogSettings(Section):
     mask_numbers: bool = True
 
 
+def _chain(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+Chain = Annotated[tuple[str, ...], BeforeValidator(_chain), Field(min_length=1)]
+"""Names of providers: the first that works is used. One name alone may stand without brackets."""
+
+
 class ConversationAgentSettings(ConversationSettings):
     kind: Literal["conversation"] = "conversation"
-    stt: Literal["local"] = "local"
-    llm: Literal["local", "openai"] = "local"
-    tts: Literal["local"] = "local"
+    stt: Chain = (LOCAL,)
+    llm: Chain = (LOCAL,)
+    tts: Chain = (LOCAL,)
+    voices: dict[str, str] = Field(default_factory=dict)
+    """The voice by provider, where a chain has several; `voice` is the first one's."""
     record: bool = True
     """Write a stereo WAV of each call: caller left, agent right."""
     brief_file: str = ""
@@ -175,7 +186,7 @@ class ConversationAgentSettings(ConversationSettings):
     @property
     def embedded(self) -> bool:
         """Whether it needs the embedded engines."""
-        return "local" in (self.stt, self.llm, self.tts)
+        return any(LOCAL in chain for chain in (self.stt, self.llm, self.tts))
 
 
 class EchoAgentSettings(EchoSettings):
@@ -196,6 +207,27 @@ class Route(Section):
     agent: str
 
 
+def _provider(name: str, entry: Any, problems: list[str]) -> Any:
+    """One entry of `providers` as its kind's settings; what is wrong with it goes to `problems`."""
+    if isinstance(entry, ProviderSettings):
+        return entry
+    if entry is not None and not isinstance(entry, dict):
+        problems.append(f"{name}: it must be a mapping of settings")
+        return entry
+    kind = (entry or {}).get("kind") or name
+    if name == LOCAL or kind not in KINDS:
+        problems.append(f"{name}: there is no kind {kind!r}; known: {', '.join(KINDS)} (`local` is set in `engines`)")
+        return entry
+    try:
+        return settings_class(kind)(**{**KINDS[kind].preset, **(entry or {})})
+    except ValidationError as error:
+        for item in error.errors(include_url=False, include_input=False):
+            place = ".".join(str(part) for part in (name, *item["loc"]))
+            said = "there is no such setting" if item["type"] == "extra_forbidden" else item["msg"]
+            problems.append(f"{place}: {said.removeprefix('Value error, ')}")
+        return entry
+
+
 class Config(BaseSettings):
     """The whole configuration. Variables name a value by its path: `OFFHOOK_SIP_PORT=5070`."""
 
@@ -214,7 +246,8 @@ class Config(BaseSettings):
     store: StoreSettings = StoreSettings()
     log: LogSettings = LogSettings()
     engines: EngineSettings = EngineSettings()
-    openai: OpenAiSettings = OpenAiSettings()
+    providers: dict[str, SerializeAsAny[ProviderSettings]] = Field(default_factory=dict)
+    """Vendors and servers by name. A kind that is not named here can be used by its own name, as it is."""
     trunks: tuple[TrunkSettings, ...] = ()
     agents: dict[str, AgentSettings] = Field(default_factory=dict)
     routes: tuple[Route, ...] = ()
@@ -225,6 +258,24 @@ class Config(BaseSettings):
         if self.sip.allow_from is not None:
             return self.sip.allow_from
         return LOOPBACK if self.trunks else PRIVATE_NETWORKS
+
+    @field_validator("providers", mode="before")
+    @classmethod
+    def _providers(cls, value: object) -> object:
+        """Each entry by the settings of its kind."""
+        if not isinstance(value, dict):
+            return value
+        problems: list[str] = []
+        entries = {name: _provider(str(name), entry, problems) for name, entry in value.items()}
+        if problems:
+            raise ValueError("\n".join(problems))
+        return entries
+
+    def provider(self, name: str) -> ProviderSettings:
+        """The settings of a provider that an agent names; KeyError where there is none."""
+        if name in self.providers:
+            return self.providers[name]
+        return settings_class(name)(**KINDS[name].preset)
 
     @classmethod
     def settings_customise_sources(
@@ -251,6 +302,15 @@ class Config(BaseSettings):
             f"routes[{i}].agent: there is no agent {route.agent!r}; known: {', '.join(self.agents) or 'none'}"
             for i, route in enumerate(self.routes)
             if route.agent not in self.agents
+        ]
+        known = sorted({LOCAL, *KINDS, *self.providers})
+        problems += [
+            f"agents.{agent}.{role}: there is no provider {name!r}; known: {', '.join(known)}"
+            for agent, settings in self.agents.items()
+            if isinstance(settings, ConversationAgentSettings)
+            for role in ("stt", "llm", "tts")
+            for name in getattr(settings, role)
+            if name not in known
         ]
         if not (self.sip.udp or self.sip.tcp or self.tls.certificate):
             problems.append("sip: neither udp nor tcp nor a certificate for TLS: there is nothing to listen on")

@@ -5,11 +5,14 @@ import stat
 from collections.abc import Iterator
 
 from bridge.config import Config, ConversationAgentSettings
-from bridge.providers.base import ProviderUnavailableError
+from bridge.providers.base import ProviderUnavailableError, Role
+from bridge.providers.registry import LOCAL, make
 from bridge.sip.errors import TlsError
 from bridge.sip.tls import TlsContexts
 from bridge.startup import endpoint_settings
 from bridge.trunks.trunks import TrunkError, prepare
+
+ROLES: tuple[Role, ...] = ("stt", "llm", "tts")
 
 
 def check(config: Config) -> list[str]:
@@ -43,11 +46,13 @@ def _check_agents(config: Config) -> Iterator[str]:
     elif not config.routes:
         yield "routes: there is none, so every call gets 404"
     conversations = [agent for agent in config.agents.values() if isinstance(agent, ConversationAgentSettings)]
-    if any(agent.llm == "openai" for agent in conversations):
-        try:
-            config.openai.key(os.environ)
-        except ProviderUnavailableError as error:
-            yield str(error)
+    used = {(role, name) for agent in conversations for role in ROLES for name in getattr(agent, role)}
+    for role, name in sorted(used):
+        if name != LOCAL:
+            try:
+                make(role, name, config.provider(name), os.environ)
+            except ProviderUnavailableError as error:
+                yield str(error)
     if any(agent.embedded for agent in conversations):
         # Imported here: a server without the embedded engines needs none of it.
         from bridge.providers.local.models import check_models

@@ -305,10 +305,12 @@ class FormCompleted:
 
 @dataclass(frozen=True, slots=True)
 class ProviderFailed:
-    role: Literal["stt", "llm", "tts"]
+    role: Literal["stt", "llm", "tts", "realtime"]
     provider: str
     error: str
     at_ms: float
+    went_on: str = ""
+    """The next provider of the chain, which took the work over; empty: nobody did."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """The agents that are ready to take calls, with the engines they talk by."""
 
 import contextlib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from bridge.config import AgentSettings, Config, ConversationAgentSettings
 from bridge.providers.base import Llm, ProviderError
 from bridge.providers.local.brain import LocalBrain
 from bridge.providers.local.engines import LocalEngines
+from bridge.providers.registry import LOCAL, make
 
 Progress = Callable[[str], None]
 
@@ -75,11 +77,11 @@ class Talkers:
 
     async def prepare(self, config: Config, progress: Progress) -> Mapping[str, Talker]:
         """The agents of `config`, those that are unchanged as they are. Calls go on meanwhile. Raises AgentError."""
-        same_llm = self._config is not None and self._config.openai == config.openai
+        same_llm = self._config is not None and self._config.providers == config.providers
         ready: dict[str, Talker] = {}
         for name, settings in config.agents.items():
             present = self._talkers.get(name)
-            if present is not None and present.settings == settings and (same_llm or not _uses_openai(settings)):
+            if present is not None and present.settings == settings and (same_llm or not _uses_cloud(settings)):
                 ready[name] = present
             elif not isinstance(settings, ConversationAgentSettings):
                 ready[name] = Talker(EchoAgent(name, settings), settings, settings.record, embedded=False)
@@ -107,11 +109,9 @@ class Talkers:
                 f"agent {name!r} needs the embedded engines, which were not loaded at the start: restart"
             )
         llm: Llm
-        if settings.llm == "openai":
-            # Imported where it is used: the SDK takes a second to load.
-            from bridge.providers.openai import OpenAiLlm
-
-            llm = OpenAiLlm(config.openai)
+        first = settings.llm[0]
+        if first != LOCAL:
+            llm = make("llm", first, config.provider(first), os.environ)
             self._stack.push_async_callback(llm.aclose)
             await llm.start()
         else:
@@ -124,5 +124,5 @@ class Talkers:
         return ConversationAgent(name, settings, stt=engines.stt, llm=llm, tts=engines.tts)
 
 
-def _uses_openai(settings: AgentSettings) -> bool:
-    return isinstance(settings, ConversationAgentSettings) and settings.llm == "openai"
+def _uses_cloud(settings: AgentSettings) -> bool:
+    return isinstance(settings, ConversationAgentSettings) and settings.llm != (LOCAL,)

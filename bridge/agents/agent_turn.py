@@ -20,6 +20,7 @@ from bridge.providers.base import (
     ProviderTimeoutError,
     ProviderUnavailableError,
     ReplyDone,
+    Switched,
     TextDelta,
     Tool,
     ToolCall,
@@ -113,7 +114,9 @@ class Thinker:
         clock: Callable[[], float],
         wall_clock: Callable[[], datetime],
         failed: Callable[[ProviderError], None],
+        switched: Callable[[Switched], None] = lambda _: None,
     ) -> None:
+        self._switched = switched
         self._llm = llm
         self._toolbox = toolbox
         self._settings = settings
@@ -183,6 +186,8 @@ class Thinker:
                     turn.llm_ms = (self._clock() - asked) * 1000
                 waiting = False
                 match event:
+                    case Switched():
+                        self._switched(event)
                     case TextDelta():
                         turn.speech.feed(event.text)
                     case ReplyDone():

@@ -37,7 +37,7 @@ from bridge.audio.frames import Unsubscribe
 from bridge.audio.playout import PlayoutEvent, UtteranceFinished, UtteranceStarted
 from bridge.audio.voice import SpeechStarted, SpeechStopped, VoiceEvent
 from bridge.events import Cause, DtmfReceived, Held, LegEnded, LegEvent, Resumed, TransferResult
-from bridge.providers.base import Heard, Llm, ProviderError, Stt, SttEvent, SttFailed, Tts
+from bridge.providers.base import Heard, Llm, ProviderError, Stt, SttEvent, SttFailed, Switched, Tts
 
 log = structlog.get_logger(__name__)
 
@@ -117,6 +117,7 @@ class Conversation:
                 clock=session.clock,
                 wall_clock=lambda: began_at,
                 failed=lambda error: self._record.provider_failed("llm", error),
+                switched=self._record.provider_switched,
             ),
             memory=self._memory,
             record=self._record,
@@ -234,6 +235,8 @@ class Conversation:
                 self._stt_failures = 0
                 if self._listening:
                     self._heard(now, event)
+            case Switched():
+                self._record.provider_switched(event)
             case SttFailed():
                 self._stt_failed(now, event)
             case UtteranceStarted():

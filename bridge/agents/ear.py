@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 from bridge.agents.errors import EngineError
 from bridge.audio.frames import FRAME_MS
@@ -122,10 +123,12 @@ class Ear:
         match event:
             case Heard():
                 pause = event.pause + self._stream_pauses if event.pause else 0
-                self._emit(Heard(event.text, event.settled, pause, event.took_ms))
+                self._emit(replace(event, pause=pause))
             case SttFailed():
                 if event.fatal:
                     self._heeded = 0
+                self._emit(event)
+            case _:
                 self._emit(event)
 
     def push(self, pcm: bytes, now: float) -> None:

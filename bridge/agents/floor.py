@@ -186,7 +186,16 @@ class Floor:
         def failed(error: ProviderError) -> None:
             self._record.provider_failed("tts", error)
 
-        turn = AgentTurn(Speech(self._playout, self._tts, self._options, clock=self._clock, failed=failed))
+        turn = AgentTurn(
+            Speech(
+                self._playout,
+                self._tts,
+                self._options,
+                clock=self._clock,
+                failed=failed,
+                switched=self._record.provider_switched,
+            )
+        )
         self._tasks.start(turn.speech.run, turn)
         return turn
 

@@ -9,7 +9,7 @@ from bridge.agents.bargein import Confirmed, Rejected
 from bridge.agents.base import CallSession
 from bridge.agents.errors import Role
 from bridge.events import BargeIn, Note, ProviderFailed, TurnEnded
-from bridge.providers.base import ProviderError
+from bridge.providers.base import ProviderError, Switched
 
 if TYPE_CHECKING:
     from bridge.agents.agent_turn import AgentTurn
@@ -115,6 +115,12 @@ class Record:
 
     def provider_failed(self, role: Role, error: ProviderError) -> None:
         self._session.emit(ProviderFailed(role, error.provider, str(error), self._now_ms()))
+
+    def provider_switched(self, switched: Switched) -> None:
+        error = switched.error
+        self._session.emit(
+            ProviderFailed(switched.role, switched.from_, str(error), self._now_ms(), went_on=switched.to)
+        )
 
     def note(self, name: str, detail: str) -> None:
         self._session.emit(Note(name, detail, self._now_ms()))

@@ -14,6 +14,7 @@ from bridge.providers.base import (
     ProviderTimeoutError,
     ProviderUnavailableError,
     SpeechChunk,
+    Switched,
     Tts,
     WordTiming,
 )
@@ -82,7 +83,9 @@ class Speech:
         *,
         clock: Callable[[], float],
         failed: Callable[[ProviderError], None],
+        switched: Callable[[Switched], None] = lambda _: None,
     ) -> None:
+        self._switched = switched
         self._playout = playout
         self._tts = tts
         self._options = options
@@ -243,7 +246,10 @@ class Speech:
                     chunk = await next_within(chunks, options.chunk_s, self._tts.name, "audio")
                 except StopAsyncIteration:
                     return
-                self._take(clause, chunk)
+                if isinstance(chunk, Switched):
+                    self._switched(chunk)
+                else:
+                    self._take(clause, chunk)
 
     def _take(self, clause: _Clause, chunk: SpeechChunk) -> None:
         clause.words += chunk.words

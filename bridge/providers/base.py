@@ -1,4 +1,5 @@
-"""The contracts of the three provider roles: speech to text, language model, text to speech.
+"""The contracts of the three provider roles: speech to text, language model, text to speech; `realtime.py` has the
+fourth, speech to speech.
 
 A provider knows neither calls nor legs. It is told what to do in text and PCM, answers with typed events, and
 fails with a `ProviderError`. The deterministic local brain and a cloud model take the same `LlmRequest`.
@@ -32,12 +33,41 @@ class ProviderUnavailableError(ProviderError):
     """It can't be used at all: a model file is missing or altered, a key is wrong, the server is gone."""
 
 
+Role = Literal["stt", "llm", "tts", "realtime"]
+
+
+@dataclass(frozen=True, slots=True)
+class Switched:
+    """A chain left the provider `from_` for `to`, in the middle of a call; `error` is why."""
+
+    role: Role
+    from_: str
+    to: str
+    error: ProviderError
+
+
 class Provider(Protocol):
+    """One configured provider in one role, for all calls. Nothing it does blocks the event loop."""
+
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """As configured, e.g. `deepgram`; on the record and in metrics."""
+        ...
 
     async def start(self) -> None:
-        """Load and warm up. Raises ProviderUnavailableError with a message that says what to do."""
+        """Load what is needed, without the network. Raises ProviderUnavailableError with a message that says what to
+        do: no key, an SDK that is not installed, a model file that is missing."""
+        ...
+
+    async def probe(self) -> str:
+        """Try it for real, as cheaply as it allows: reach it, have the key taken, see that the model is there.
+
+        Returns what was seen, in a few words. Raises ProviderError with what is wrong and how to mend it."""
+        ...
+
+    async def warm(self) -> None:
+        """A call is coming: open connections that the first request would have to wait for. Returns soon, and never
+        raises; nothing to do is fine."""
         ...
 
     async def aclose(self) -> None: ...
@@ -60,6 +90,19 @@ class Heard:
     """Which pause it answers: the count of `speech_paused` calls so far (0 for text while speech goes on)."""
     took_ms: float = 0.0
     """Engine time, queueing included."""
+    language: str = ""
+    """What it was spoken in (BCP 47), where the recogniser detects it; empty: not told."""
+
+
+@dataclass(frozen=True, slots=True)
+class SttEndpoint:
+    """The recogniser's own sign about the end of the caller's turn (Deepgram's speech_final and Flux events, a
+    server's VAD): one sign among others for the turn detector. The `Heard` it speaks of was emitted before it."""
+
+    what: Literal["eager", "resumed", "end"]
+    """`eager`: probably over. `resumed`: an eager one was wrong. `end`: over."""
+    confidence: float | None = None
+    """0 to 1, where it tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +112,8 @@ class SttFailed:
     """True: this stream will say nothing more."""
 
 
-SttEvent = Heard | SttFailed
+SttEvent = Heard | SttEndpoint | SttFailed | Switched
+"""`Switched` comes from chains alone."""
 
 
 class SttStream(Protocol):
@@ -101,7 +145,8 @@ class SttStream(Protocol):
 
 class Stt(Provider, Protocol):
     async def open(self, *, sample_rate: int, language: str, emit: Callable[[SttEvent], None]) -> SttStream:
-        """Open an ear at `sample_rate` (8000 or 16000 Hz) for `language` (BCP 47). Raises ProviderError."""
+        """Open an ear at `sample_rate` (8000, 16000, 24000 or 48000 Hz) for `language` (BCP 47; `auto`: detect it,
+        where the provider can). Raises ProviderError."""
         ...
 
 
@@ -148,6 +193,13 @@ class LlmRequest:
     now: datetime
     """The caller's local date and time, for "tomorrow at seven"."""
     language: str = "en"
+    call_id: str = ""
+    """For a provider's own prompt cache; never a secret."""
+    summary: str = ""
+    """What was said before the first of `messages`, where that was summed up."""
+    instructions: str = ""
+    """In place of the brief's prompt, for work beside the conversation (a summary). Only for a model whose
+    `follows_instructions` is true."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,10 +214,16 @@ class ReplyDone:
     tool_calls: tuple[ToolCall, ...] = ()
 
 
-LlmEvent = TextDelta | ReplyDone
+LlmEvent = TextDelta | ReplyDone | Switched
+"""`Switched` comes from chains alone, before the text of the next provider."""
 
 
 class Llm(Provider, Protocol):
+    @property
+    def follows_instructions(self) -> bool:
+        """It is a language model, which can do work beside the conversation; the deterministic brain can't."""
+        ...
+
     def reply(self, request: LlmRequest) -> AsyncIterator[LlmEvent]:
         """Stream a reply; `ReplyDone` comes last. Closing the iterator cancels the work. Raises ProviderError."""
         ...
@@ -190,8 +248,15 @@ class SpeechChunk:
     """Alignment where the voice gives one; else the conversation estimates by time."""
 
 
+TtsEvent = SpeechChunk | Switched
+"""`Switched` comes from chains alone, before the audio of the next provider."""
+
+
 class Tts(Provider, Protocol):
-    def synthesize(self, text: str, *, voice: str, sample_rate: int, language: str) -> AsyncIterator[SpeechChunk]:
-        """Speak `text` at `sample_rate` (Hz). `voice` is the provider's own name, empty for its default.
+    def synthesize(
+        self, text: str, *, voice: str, sample_rate: int, language: str, turn: str = ""
+    ) -> AsyncIterator[TtsEvent]:
+        """Speak `text` at `sample_rate` (Hz). `voice` is the provider's own name, empty for its default. Texts of the
+        same `turn` follow each other in one utterance: a voice that can keeps its melody going.
         Closing the iterator cancels the work. Raises ProviderError."""
         ...

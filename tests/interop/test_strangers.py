@@ -28,7 +28,9 @@ def assert_heard_nothing(bridge: BridgeProcess, stranger: BarePeer) -> None:
 def connection_is_taken(bridge: BridgeProcess) -> bool:
     """Whether a stranger's connection is answered; a reset may come as soon as in the middle of connecting."""
     try:
-        with socket.create_connection(("127.0.0.1", bridge.sip_port), timeout=10, source_address=(STRANGER, 0)) as sock:
+        with socket.create_connection(
+            ("127.0.0.1", bridge.sip_port), timeout=10, source_address=(STRANGER, 0)
+        ) as sock:
             sock.sendall(b"\r\n\r\n")
             return sock.recv(2) == b"\r\n"
     except (ConnectionResetError, BrokenPipeError):

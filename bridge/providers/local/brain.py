@@ -41,8 +41,18 @@ class LocalBrain:
     def name(self) -> str:
         return "local"
 
+    @property
+    def follows_instructions(self) -> bool:
+        return False
+
     async def start(self) -> None:
         """Nothing to load: the embedder has the model."""
+
+    async def probe(self) -> str:
+        return "the embedded brain"
+
+    async def warm(self) -> None:
+        """Nothing to open."""
 
     async def aclose(self) -> None:
         self._prepared.clear()

@@ -34,6 +34,12 @@ class LocalStt:
     async def start(self) -> None:
         """Nothing to do: the pool is warm."""
 
+    async def probe(self) -> str:
+        return "the embedded recogniser"
+
+    async def warm(self) -> None:
+        """Nothing to open."""
+
     async def aclose(self) -> None:
         """Nothing to do: streams are closed by whom they were opened for."""
 

@@ -58,11 +58,17 @@ class LocalTts:
     async def start(self) -> None:
         """Nothing to do: the pool is warm."""
 
+    async def probe(self) -> str:
+        return "the embedded voice"
+
+    async def warm(self) -> None:
+        """Nothing to open."""
+
     async def aclose(self) -> None:
         """Nothing to do: iterators are closed by whom they were made for."""
 
     async def synthesize(
-        self, text: str, *, voice: str, sample_rate: int, language: str
+        self, text: str, *, voice: str, sample_rate: int, language: str, turn: str = ""
     ) -> AsyncIterator[SpeechChunk]:
         """A chunk a piece, its pause included."""
         self._check(voice)

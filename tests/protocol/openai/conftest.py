@@ -7,7 +7,8 @@ import pytest
 from openai_request import KEY
 from openai_server import MODEL, ChatServer
 
-from bridge.providers.openai import OpenAiLlm, OpenAiSettings
+from bridge.providers.openai.llm import OpenAiLlm
+from bridge.providers.openai.settings import OpenAiLlmSettings, OpenAiSettings
 
 
 @pytest.fixture
@@ -21,8 +22,10 @@ async def make_llm(server: ChatServer) -> AsyncIterator[Callable[..., OpenAiLlm]
     made: list[OpenAiLlm] = []
 
     def make(**settings: Any) -> OpenAiLlm:
-        values = {"base_url": server.base_url, "model": MODEL, **settings}
-        made.append(OpenAiLlm(OpenAiSettings(**values), {"OPENAI_API_KEY": KEY}))
+        llm = {"model": MODEL, **settings}
+        top = {name: llm.pop(name) for name in ("base_url", "connect_s") if name in llm}
+        whole = OpenAiSettings(**{"base_url": server.base_url, "llm": OpenAiLlmSettings(**llm), **top})
+        made.append(OpenAiLlm("openai", whole, environ={"OPENAI_API_KEY": KEY}))
         return made[-1]
 
     yield make

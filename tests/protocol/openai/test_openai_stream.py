@@ -18,7 +18,7 @@ from bridge.providers.base import (
     TextDelta,
     ToolCall,
 )
-from bridge.providers.openai import OpenAiLlm
+from bridge.providers.openai.llm import OpenAiLlm
 
 MakeLlm = Callable[..., OpenAiLlm]
 
@@ -224,7 +224,7 @@ async def test_a_withheld_reply_is_an_error(server: ChatServer, make_llm: MakeLl
     [
         (401, ProviderUnavailableError, "check OPENAI_API_KEY"),
         (403, ProviderUnavailableError, "check OPENAI_API_KEY"),
-        (404, ProviderUnavailableError, "check openai.model"),
+        (404, ProviderUnavailableError, "check providers.openai.llm.model"),
         (400, ProviderError, "HTTP 400"),
         (422, ProviderError, "HTTP 422"),
     ],

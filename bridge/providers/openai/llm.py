@@ -5,6 +5,7 @@ differently.
 """
 
 import asyncio
+import contextlib
 import os
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -27,12 +28,11 @@ from bridge.providers.base import (
     TextDelta,
 )
 from bridge.providers.brief import render_prompt
-from bridge.providers.openai_chat import JoinedCalls, chat_messages, chat_tools, repair_messages
-from bridge.providers.openai_settings import KEY_VARIABLE, OpenAiSettings
+from bridge.providers.openai.chat import JoinedCalls, chat_messages, chat_tools, repair_messages
+from bridge.providers.openai.settings import BASE_URL, OpenAiSettings
+from bridge.providers.registry import KINDS
 
 __all__ = ["OpenAiLlm", "OpenAiSettings"]
-
-PROVIDER = "openai"
 
 REPAIRS = 1
 """Times in one reply that the model may correct a tool call whose arguments can't be read."""
@@ -49,17 +49,24 @@ _LONGEST_MESSAGE = 300
 class OpenAiLlm:
     """An `Llm`. One for all calls: they share its connections."""
 
-    def __init__(self, settings: OpenAiSettings, environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(self, name: str, settings: OpenAiSettings, *, environ: Mapping[str, str] = os.environ) -> None:
         """Raises ProviderUnavailableError when there is no key."""
-        self._settings = settings
-        self._key = settings.key(environ).get_secret_value()
+        self._name = name
+        self._settings = settings.llm
+        self._connect_s = settings.connect_s
+        self._base_url = settings.base_url or BASE_URL
+        kind = KINDS[settings.kind or name] if (settings.kind or name) in KINDS else KINDS["openai"]
+        self._key_env = settings.api_key_env or kind.key_env
+        # Servers of one's own want no key.
+        wants_key = self._key_env or settings.api_key_file
+        self._key = settings.key(name, kind.key_env, environ).get_secret_value() if wants_key else "none"
         # The deadlines are ours; these only stop what would outlive them.
-        slack_s = max(settings.first_token_s, settings.between_tokens_s) + 1
-        timeout = httpx2.Timeout(slack_s, connect=settings.connect_s)
-        limits = httpx2.Limits(max_keepalive_connections=100, keepalive_expiry=settings.idle_connection_s)
+        slack_s = max(self._settings.first_token_s, self._settings.between_tokens_s) + 1
+        timeout = httpx2.Timeout(slack_s, connect=self._connect_s)
+        limits = httpx2.Limits(max_keepalive_connections=100, keepalive_expiry=self._settings.idle_connection_s)
         self._client = AsyncOpenAI(
             api_key=self._key,
-            base_url=settings.base_url,
+            base_url=self._base_url,
             max_retries=0,
             timeout=timeout,
             http_client=DefaultAsyncHttpx2Client(limits=limits, timeout=timeout),
@@ -67,39 +74,45 @@ class OpenAiLlm:
 
     @property
     def name(self) -> str:
-        return PROVIDER
+        return self._name
+
+    @property
+    def follows_instructions(self) -> bool:
+        return True
 
     async def start(self) -> None:
-        """Connect, and see that the key is taken. Raises ProviderUnavailableError."""
-        try:
-            await self.warm()
-        except ProviderUnavailableError:
-            raise
-        except ProviderError as error:
-            raise ProviderUnavailableError(PROVIDER, str(error).removeprefix(f"{PROVIDER}: ")) from error
+        """Nothing to load."""
 
-    async def warm(self) -> None:
-        """Open the connection before it is needed, e.g. while the greeting plays. Raises ProviderError."""
+    async def probe(self) -> str:
+        """See that the server is there and takes the key. Raises ProviderError."""
+        name = self._name
         try:
-            async with asyncio.timeout(self._settings.connect_s + self._settings.first_token_s):
+            async with asyncio.timeout(self._connect_s + self._settings.first_token_s):
                 await self._client.models.retrieve(self._settings.model)
         except openai.APIStatusError as error:
             # Not every server has this path or lists its models; only a refused key is certain to stay so.
             if error.status_code in (401, 403):
                 raise self._mapped(error) from None
+            return f"{self._base_url} answers, but does not tell whether it has {self._settings.model}"
         except openai.APIError as error:
             raise self._mapped(error) from None
         except TimeoutError:
-            raise ProviderTimeoutError(PROVIDER, f"no answer from {self._settings.base_url}") from None
+            raise ProviderTimeoutError(name, f"no answer from {self._base_url}") from None
         except ValueError:
-            return  # It answered, if not with a model.
+            return f"{self._base_url} answers, but not with a model"
+        return f"{self._settings.model} at {self._base_url}"
+
+    async def warm(self) -> None:
+        """Open the connection before it is needed, e.g. while the phone rings."""
+        with contextlib.suppress(ProviderError):
+            await self.probe()
 
     async def aclose(self) -> None:
         await self._client.close()
 
     async def reply(self, request: LlmRequest) -> AsyncIterator[LlmEvent]:
         """Stream a reply. Closing the iterator closes the HTTP response. Raises ProviderError."""
-        prompt = render_prompt(request.brief, request.now, request.language)
+        prompt = request.instructions or render_prompt(request.brief, request.now, request.language)
         messages = chat_messages(prompt, request.messages)
         for _ in range(REPAIRS + 1):
             joined = JoinedCalls()
@@ -118,7 +131,7 @@ class OpenAiLlm:
                 return
             messages += repair_messages(said, joined)
         names = ", ".join(joined.unreadable)
-        raise ProviderError(PROVIDER, f"the model wrote arguments that are not JSON for {names}, twice")
+        raise ProviderError(self._name, f"the model wrote arguments that are not JSON for {names}, twice")
 
     def _body(self, messages: list[dict[str, Any]], request: LlmRequest) -> dict[str, Any]:
         """The request, with only what is set: servers differ in what they refuse."""
@@ -157,9 +170,9 @@ class OpenAiLlm:
         finally:
             await stream.close()
         if not finished:
-            raise ProviderError(PROVIDER, "the stream broke off before the reply was complete")
+            raise ProviderError(self._name, "the stream broke off before the reply was complete")
         if finished == "content_filter" and waiting:
-            raise ProviderError(PROVIDER, "the reply was withheld by the content filter")
+            raise ProviderError(self._name, "the reply was withheld by the content filter")
 
     async def _next(
         self, stream: AsyncStream[ChatCompletionChunk], limit: float, what: str
@@ -170,13 +183,15 @@ class OpenAiLlm:
         except StopAsyncIteration:
             return None
         except TimeoutError:
-            raise ProviderTimeoutError(PROVIDER, f"no {what} in time") from None
+            raise ProviderTimeoutError(self._name, f"no {what} in time") from None
         except openai.APIConnectionError as error:
-            raise ProviderError(PROVIDER, f"the connection broke off in the reply: {self._scrubbed(error)}") from None
+            raise ProviderError(
+                self._name, f"the connection broke off in the reply: {self._scrubbed(error)}"
+            ) from None
         except openai.APIError as error:
             raise self._mapped(error) from None
         except ValueError as error:
-            raise ProviderError(PROVIDER, f"the stream has something in it that is not JSON: {error}") from None
+            raise ProviderError(self._name, f"the stream has something in it that is not JSON: {error}") from None
 
     async def _open(self, body: dict[str, Any], deadline: float) -> AsyncStream[ChatCompletionChunk]:
         """Send the request, again if that may help and there is time."""
@@ -187,7 +202,7 @@ class OpenAiLlm:
                     stream: AsyncStream[ChatCompletionChunk] = await self._client.chat.completions.create(**body)
                     return stream
             except TimeoutError:
-                raise ProviderTimeoutError(PROVIDER, "no answer before the first token was due") from None
+                raise ProviderTimeoutError(self._name, "no answer before the first token was due") from None
             except openai.APIError as error:
                 wait_s = _retry_after_s(error)
                 if attempt == ATTEMPTS or wait_s is None or now() + wait_s >= deadline:
@@ -201,22 +216,24 @@ class OpenAiLlm:
         settings = self._settings
         match error:
             case openai.APITimeoutError():
-                return ProviderTimeoutError(PROVIDER, f"no answer from {settings.base_url} in time")
+                return ProviderTimeoutError(self._name, f"no answer from {self._base_url} in time")
             case openai.APIConnectionError():
-                return ProviderUnavailableError(PROVIDER, f"can't connect to {settings.base_url}: {said}")
+                return ProviderUnavailableError(self._name, f"can't connect to {self._base_url}: {said}")
             case openai.APIStatusError(status_code=401 | 403 as status):
                 return ProviderUnavailableError(
-                    PROVIDER, f"the key was refused ({status}): check {KEY_VARIABLE} or openai.api_key_file. {said}"
+                    self._name, f"the key was refused ({status}): check {self._key_env or 'api_key_file'}. {said}"
                 )
             case openai.APIStatusError(status_code=404):
                 return ProviderUnavailableError(
-                    PROVIDER, f"no model {settings.model!r} at {settings.base_url} (404): check openai.model. {said}"
+                    self._name,
+                    f"no model {settings.model!r} at {self._base_url} (404): "
+                    f"check providers.{self._name}.llm.model. {said}",
                 )
             case openai.APIStatusError(status_code=429):
-                return ProviderBusyError(PROVIDER, f"too many requests, or no credit left (429): {said}")
+                return ProviderBusyError(self._name, f"too many requests, or no credit left (429): {said}")
             case openai.APIStatusError(status_code=status):
-                return ProviderError(PROVIDER, f"HTTP {status}: {said}")
-        return ProviderError(PROVIDER, said)
+                return ProviderError(self._name, f"HTTP {status}: {said}")
+        return ProviderError(self._name, said)
 
     def _scrubbed(self, error: openai.APIError) -> str:
         """The error's message, short and without anything that looks like a key."""
