@@ -7,7 +7,6 @@ differently.
 import asyncio
 import contextlib
 import os
-import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any
@@ -31,6 +30,7 @@ from bridge.providers.brief import render_prompt
 from bridge.providers.openai.chat import JoinedCalls, chat_messages, chat_tools, repair_messages
 from bridge.providers.openai.settings import BASE_URL, OpenAiSettings
 from bridge.providers.registry import KINDS
+from bridge.providers.scrub import scrubbed
 
 __all__ = ["OpenAiLlm", "OpenAiSettings"]
 
@@ -41,9 +41,6 @@ ATTEMPTS = 2
 """Requests for one reply while nothing of it has come: a kept connection may be dead, a server busy for a moment."""
 
 FIRST_BACKOFF_S = 0.2
-
-_KEY_LIKE = re.compile(r"\b(?:sk|gsk|key|pk|xai|AIza)[-_][\w*-]{4,}|Bearer\s+\S+", re.IGNORECASE)
-_LONGEST_MESSAGE = 300
 
 
 class OpenAiLlm:
@@ -240,16 +237,10 @@ class OpenAiLlm:
         said: object = error.body.get("message") if isinstance(error.body, dict) else None
         if isinstance(said, str):
             # Without "Error code: 503 - ", which ours says already.
-            return self._hidden(said)
+            return scrubbed(said, self._key)
         cause = error.__cause__
         broken = isinstance(error, openai.APIConnectionError) and cause is not None
-        return self._hidden(f"{error.message} {cause}" if broken else error.message)
-
-    def _hidden(self, message: str) -> str:
-        message = " ".join(message.split())
-        if len(self._key) > len("none"):
-            message = message.replace(self._key, "***")
-        return _KEY_LIKE.sub("***", message)[:_LONGEST_MESSAGE]
+        return scrubbed(f"{error.message} {cause}" if broken else error.message, self._key)
 
 
 def _retry_after_s(error: openai.APIError) -> float | None:

@@ -273,23 +273,23 @@ async def test_nobody_listening_is_unavailable(make_llm: MakeLlm) -> None:
     with pytest.raises(ProviderUnavailableError, match=r"can't connect to http://127\.0\.0\.1:9/v1"):
         await collect(llm)
     with pytest.raises(ProviderUnavailableError, match="can't connect"):
-        await llm.start()
+        await llm.probe()
 
 
-async def test_the_connection_is_opened_at_start_and_kept(server: ChatServer, make_llm: MakeLlm) -> None:
+async def test_the_connection_is_opened_by_warming_and_kept(server: ChatServer, make_llm: MakeLlm) -> None:
     llm = make_llm()
-    await llm.start()
+    await llm.warm()
     server.scripts += [says("At noon."), says("Yes.")]
     await collect(llm)
     await collect(llm)
     assert [seen.connection for seen in server.requests] == [0, 0, 0]
 
 
-async def test_start_refuses_a_wrong_key_and_takes_a_server_without_a_list_of_models(
+async def test_a_probe_refuses_a_wrong_key_and_takes_a_server_without_a_list_of_models(
     server: ChatServer, make_llm: MakeLlm
 ) -> None:
     server.model_status = 404
-    await make_llm().start()
+    await make_llm().probe()
     server.model_status = 401
     with pytest.raises(ProviderUnavailableError, match="key was refused"):
-        await make_llm().start()
+        await make_llm().probe()
