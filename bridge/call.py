@@ -113,6 +113,8 @@ class Call:
         self._emit(started_event(self.leg, self.agent_name, self.started_at))
         log.info("call started", direction=info.direction, from_=info.from_, to=info.to, agent=self.agent_name)
         begun = self._services.clock()
+        # While the phone rings; the answer does not wait for it.
+        warming = asyncio.create_task(self._agent.warm(), name=f"warming of call {self.id}")
         unsubscribe = self.leg.subscribe(self._on_leg_event)
         limit = asyncio.get_running_loop().call_later(self._services.max_call_s, self.end, Cause.MAX_LENGTH)
         try:
@@ -129,7 +131,9 @@ class Call:
             self.end(Cause.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
         finally:
             limit.cancel()
+            warming.cancel()
         try:
+            await self._warming_stopped(warming)
             await self._close(unsubscribe)
         finally:
             self.packets.over()
@@ -238,6 +242,14 @@ class Call:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("agent crashed", agent=self.agent_name, exc_info=error)
         self._emit(Note("agent-left", "the caller and the second party talk on", self._at_ms()))
+
+    async def _warming_stopped(self, task: "asyncio.Task[None]") -> None:
+        await asyncio.wait({task}, timeout=AGENT_STOP_S)
+        if not task.done():
+            log.error("agent does not stop warming", agent=self.agent_name)
+        elif not task.cancelled() and (error := task.exception()) is not None:
+            # A bug, which the call need not suffer from.
+            log.error("agent crashed while it warmed", agent=self.agent_name, exc_info=error)
 
     async def _close(self, unsubscribe: Callable[[], None]) -> None:
         assert self._ending is not None

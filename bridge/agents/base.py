@@ -42,6 +42,11 @@ class Agent(Protocol):
     @property
     def name(self) -> str: ...
 
+    async def warm(self) -> None:
+        """A call is coming, and its phone rings: open what its first moments would have to wait for, in bounded time.
+        Never raises. It runs beside the call's set-up, which does not wait for it, and is cancelled with the call."""
+        ...
+
     async def run(self, session: CallSession) -> AgentDone:
         """Talk until done. Cancelled when the call ends for another reason (the caller hung up); by its return
         everything it opened is closed. Raises only for a bug: the call then ends with `internal-error`."""

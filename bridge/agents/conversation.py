@@ -50,6 +50,9 @@ ECHO_WINDOW_MS = 2500.0
 MAX_STT_FAILURES = 3
 """Turns in a row whose text failed; then the caller is better sent away than asked again."""
 
+WARM_S = 5.0
+"""Connections that are not open by then are left to the first request."""
+
 MIN_WAIT_S = 0.001
 
 _Event = VoiceEvent | SttEvent | PlayoutEvent | LegEvent | EngineFailed
@@ -76,6 +79,16 @@ class ConversationAgent:
         self.tts = tts
         zone = ZoneInfo(settings.time_zone) if settings.time_zone else None
         self.wall_clock = wall_clock or (lambda: datetime.now(zone).astimezone(zone))
+
+    async def warm(self) -> None:
+        """Have the engines open their connections (see `Agent`)."""
+        engines = (self.stt, self.llm, self.tts)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(WARM_S):
+                results = await asyncio.gather(*(engine.warm() for engine in engines), return_exceptions=True)
+                for engine, result in zip(engines, results, strict=True):
+                    if isinstance(result, Exception):
+                        log.warning("warming failed", provider=engine.name, error=repr(result))
 
     async def run(self, session: CallSession) -> AgentDone:
         """Converse until the call is to end (see `Agent.run`)."""

@@ -16,6 +16,9 @@ class EchoAgent:
         self.name = name
         self._settings = settings
 
+    async def warm(self) -> None:
+        """There is nothing to open."""
+
     async def run(self, session: CallSession) -> AgentDone:
         """Send back until the caller hangs up (then it is cancelled) or the call is too long."""
         echo = _Echo(session, self._settings.max_delay_ms)

@@ -33,12 +33,16 @@ class ToneAgent:
     name = "tone"
 
     def __init__(self) -> None:
+        self.warmed = asyncio.Event()
         self.started = asyncio.Event()
         self.finish: asyncio.Future[AgentDone] = asyncio.get_running_loop().create_future()
         self.line: Leg
         self.frames: list[bytes] = []
         self.told: list[LegEvent] = []
         self.cancelled = False
+
+    async def warm(self) -> None:
+        self.warmed.set()
 
     async def run(self, session: CallSession) -> AgentDone:
         self.line = leg = session.leg

@@ -35,12 +35,21 @@ class CodeStt:
         self.code = code
         self.latency_s = 0.25
         self.open_s = 0.1
+        self.warm_s = 0.0
+        self.warmed = 0
         self.refuse_opens = 0
         self.answers = True
         self.opened = 0
         self.streams: list[CodeStream] = []
 
     async def start(self) -> None: ...
+
+    async def probe(self) -> str:
+        return "it is there"
+
+    async def warm(self) -> None:
+        self.warmed += 1
+        await asyncio.sleep(self.warm_s)
 
     async def aclose(self) -> None: ...
 
@@ -122,8 +131,15 @@ class ScriptedLlm:
         self.requests: list[LlmRequest] = []
         self.open = 0
         self.completed = 0
+        self.warmed = 0
 
     async def start(self) -> None: ...
+
+    async def probe(self) -> str:
+        return "it is there"
+
+    async def warm(self) -> None:
+        self.warmed += 1
 
     async def aclose(self) -> None: ...
 
@@ -162,13 +178,20 @@ class CodeTts:
         self.failing: Callable[[str], ProviderError | None] = lambda text: None
         self.asked: list[str] = []
         self.open = 0
+        self.warmed = 0
 
     async def start(self) -> None: ...
+
+    async def probe(self) -> str:
+        return "it is there"
+
+    async def warm(self) -> None:
+        self.warmed += 1
 
     async def aclose(self) -> None: ...
 
     async def synthesize(
-        self, text: str, *, voice: str, sample_rate: int, language: str
+        self, text: str, *, voice: str, sample_rate: int, language: str, turn: str = ""
     ) -> AsyncIterator[SpeechChunk]:
         self.asked.append(text)
         self.open += 1
