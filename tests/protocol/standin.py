@@ -396,7 +396,7 @@ class Standin:
             pass
         except asyncio.CancelledError:
             exchange.cut = True
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  kept for the end of the test, which it fails
             self._errors.append(error)
             connection.abort()
         finally:

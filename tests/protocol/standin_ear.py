@@ -43,8 +43,8 @@ class ScriptedEar:
         hang_ms: int = 600,
         word_ms: int = 240,
     ) -> None:
-        """`encoding`: linear16, mulaw or alaw (vendors' other names for them too). An utterance that the script has no
-        text for is empty."""
+        """`encoding`: linear16, mulaw or alaw (vendors' other names for them too). An utterance that the script has
+        no text for is empty."""
         self._script = list(script)
         self._encoding = encoding
         self._width = 2 if _linear(encoding) else 1
