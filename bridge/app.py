@@ -198,6 +198,7 @@ class Bridge:
             metrics=self.metrics,
             settings=ApiSettings(recordings_dir=recordings_dir),
             api_key=api_key,
+            find_bot_call=self.talkers.remote_calls.get,
         )
         self.http = HttpServer(app, config.http.listen, config.http.port, closing=self.live.close)
         try:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from bridge.agents.remote_settings import RemoteSettings
 from bridge.agents.settings import ConversationSettings, EchoSettings
 from bridge.providers.local.settings import EngineSettings
 from bridge.providers.registry import KINDS, LOCAL, settings_class
@@ -194,7 +195,14 @@ class EchoAgentSettings(EchoSettings):
     record: bool = False
 
 
-AgentSettings = Annotated[ConversationAgentSettings | EchoAgentSettings, Field(discriminator="kind")]
+class RemoteAgentSettings(RemoteSettings):
+    kind: Literal["remote"]
+    record: bool = True
+
+
+AgentSettings = Annotated[
+    ConversationAgentSettings | EchoAgentSettings | RemoteAgentSettings, Field(discriminator="kind")
+]
 
 
 class Route(Section):

@@ -9,7 +9,8 @@ from pathlib import Path
 from bridge.agents.base import Agent
 from bridge.agents.conversation import ConversationAgent
 from bridge.agents.echo import EchoAgent
-from bridge.config import AgentSettings, Config, ConversationAgentSettings
+from bridge.agents.remote import RemoteCalls, make_remote
+from bridge.config import AgentSettings, Config, ConversationAgentSettings, RemoteAgentSettings
 from bridge.providers.base import Llm, ProviderError
 from bridge.providers.local.brain import LocalBrain
 from bridge.providers.local.engines import LocalEngines
@@ -42,6 +43,7 @@ class Talkers:
         self._engines: LocalEngines | None = None
         self._talkers: dict[str, Talker] = {}
         self._config: Config | None = None
+        self.remote_calls = RemoteCalls()
 
     async def start(self, config: Config, progress: Progress) -> None:
         """Load the engines that are needed, and make every agent ready. Raises AgentError."""
@@ -83,6 +85,12 @@ class Talkers:
             present = self._talkers.get(name)
             if present is not None and present.settings == settings and (same_llm or not _uses_cloud(settings)):
                 ready[name] = present
+            elif isinstance(settings, RemoteAgentSettings):
+                try:
+                    remote = make_remote(name, settings, self.remote_calls)
+                except ValueError as error:
+                    raise AgentError(f"agent {name!r}: {error}") from error
+                ready[name] = Talker(remote, settings, settings.record, embedded=False)
             elif not isinstance(settings, ConversationAgentSettings):
                 ready[name] = Talker(EchoAgent(name, settings), settings, settings.record, embedded=False)
             else:

@@ -98,6 +98,9 @@ class RemoteAgent:
         self.secret = settings.password(environ) if settings.has_password else ""
         self.calls = calls
 
+    async def warm(self) -> None:
+        """Nothing to open: a bot begins to talk once it is connected."""
+
     async def run(self, session: CallSession) -> AgentDone:
         """Let the bot talk until it is through (see `Agent.run`)."""
         call = RemoteCall(self, session)

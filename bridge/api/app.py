@@ -9,6 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse
 
 from bridge.api import calls, docs, handing_over, health, stream, trace, trunks
+from bridge.api.carrier import CarrierRest, FindCall
 from bridge.api.control import BridgeControl
 from bridge.api.edge import Edge
 from bridge.api.errors import describe, install_handlers
@@ -38,9 +39,10 @@ def create_app(
     metrics: Metrics,
     settings: ApiSettings,
     api_key: str,
+    find_bot_call: FindCall = lambda _: None,
 ) -> FastAPI:
     """The application, to be run by `HttpServer`. `live.publish` and `metrics.observe` must be fed by the caller
-    (`call_log.subscribe`)."""
+    (`call_log.subscribe`). `find_bot_call` gives a live call that a remote bot has."""
     app = FastAPI(
         title="Offhook",
         version=_version(),
@@ -59,6 +61,7 @@ def create_app(
     _add_description(app)
     # The last one added is the outermost.
     app.add_middleware(Guard, api_key=api_key)
+    app.add_middleware(CarrierRest, find=find_bot_call)
     app.add_middleware(Edge, counted=metrics.count_request)
     return app
 
