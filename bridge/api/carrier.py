@@ -1,7 +1,8 @@
 """The verbs of the carriers' REST interfaces that bots use on a live call: hang up, and transfer.
 
 A bot written for Twilio or Telnyx ends its calls by its carrier's API. Given our address in its place (and the
-agent's secret for Twilio's auth token, or Telnyx's API key) it ends ours: `POST /2010-04-01/Accounts/{sid}/Calls/{sid}.json`
+agent's secret for Twilio's auth token, or Telnyx's API key) it ends ours:
+`POST /2010-04-01/Accounts/{sid}/Calls/{sid}.json`
 and `POST /v2/calls/{call_control_id}/actions/{hangup,transfer}`. Answers and errors are in the carriers' own form.
 """
 
