@@ -160,6 +160,9 @@ class ToolCall:
     id: str
     name: str
     arguments: dict[str, Any]
+    signature: str = ""
+    """Opaque: what the provider that asked wants to see again with it (Gemini's thought signature, encrypted
+    reasoning); others ignore it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +215,8 @@ class ReplyDone:
     """The reply is complete; `tool_calls` are to be carried out and their results sent in a next request."""
 
     tool_calls: tuple[ToolCall, ...] = ()
+    by: str = ""
+    """Who wrote it, as `provider/model`; empty: not a language model."""
 
 
 LlmEvent = TextDelta | ReplyDone | Switched

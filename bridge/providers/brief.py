@@ -266,24 +266,35 @@ def abilities(brief: Brief) -> str:
 
 _RULES = """You are on a telephone call: what you write is spoken aloud by a voice, at once.
 - Answer in one or two short sentences. Make the first sentence short. No lists, no markdown, no emoji, no links.
-- Write numbers, dates and times the way they are spoken, e.g. "Friday, May 5th at 7:30 PM".
-- What callers say comes from speech recognition and may contain mishearings: go by what makes sense.
+- Write numbers, dates and times the way they are spoken, e.g. "Friday, May 5th at 7:30 PM". Give phone numbers and \
+codes in small groups of digits, e.g. "555, 01, 23".
+- What callers say comes from speech recognition and may contain mishearings: go by what makes sense, and ask when a \
+name or a number may be wrong. Keys that callers press reach you as digits.
 - Ask for one thing at a time.
-- Tell only what is written under FACTS. If it isn't there, say that you don't know{offer}. Never invent.
+- Tell only what is written under FACTS or was returned by a tool. If it isn't there, say that you don't \
+know{offer}. Never invent.
 - If asked whether you are a person, say that you are a computer.
 - One of your earlier replies that ends in "—" was cut off there by the caller, who heard nothing after it. \
-Don't write such a dash yourself."""
+Don't write such a dash yourself. Say again what was not heard only if it still matters.
+- Words in round brackets that stand for the caller, e.g. "(The caller says nothing.)", are notes to you."""
+
+_TOOL_RULES = """TOOLS
+Use the tools that you are given, and no others; never speak their names. Call one only with what the caller said or \
+confirmed, never with guesses. Nothing is done before a tool's result says so: if it failed, say so and offer what \
+else you can do. Don't announce a quick tool; if one may take long, say a few words first, in the same reply."""
 
 
 def render_prompt(brief: Brief, now: datetime, language: str = "en") -> str:
-    """The system prompt for a language model: who it is, how to speak, what it knows, and how its tools are used.
+    """The system prompt for a language model: who it is, how to speak, what it knows, and how its tools are used."""
+    return f"{steady_prompt(brief)}\n\n{varying_prompt(now, language)}"
 
-    What changes from call to call (the date) comes last, so that a provider's prompt cache keeps the rest."""
+
+def steady_prompt(brief: Brief) -> str:
+    """The part of the prompt that is the same in all calls of an agent, so that a provider's cache can keep it."""
     message_form = brief.form(brief.handover.message_form)
     rules = _RULES.format(offer=" and offer to take a message" if message_form else "")
-    parts = [brief.persona.strip(), f"Speak {_language_name(language)}.", rules]
     facts = "\n".join(f"- {_squash(fact.say)}" for fact in brief.facts)
-    parts.append(f"FACTS\n{facts or '- (none)'}")
+    parts = [brief.persona.strip(), rules, f"FACTS\n{facts or '- (none)'}", _TOOL_RULES]
     for form in brief.forms:
         lines = "\n".join(_slot_rule(slot) for slot in form.slots)
         parts.append(
@@ -301,8 +312,16 @@ def render_prompt(brief: Brief, now: datetime, language: str = "en") -> str:
         f'When a matter is settled, ask "{brief.anything_else}" When the caller needs nothing more or says goodbye, '
         f'say "{brief.goodbye}" and call the tool hang_up in the same reply.'
     )
-    parts.append(f"Now it is {now:%A}, {_day(now.date())}, {now:%H:%M}.")
     return "\n\n".join(parts)
+
+
+def varying_prompt(now: datetime, language: str = "en") -> str:
+    """What of the prompt changes from call to call, or within one."""
+    name = language_name(language)
+    return (
+        f"Speak {name}, whatever language the texts above are written in: translate what is quoted there.\n"
+        f"Now it is {now:%A}, {_day(now.date())}, {now:%H:%M}."
+    )
 
 
 def _slot_rule(slot: Slot) -> str:
@@ -332,6 +351,16 @@ def _squash(text: str) -> str:
     return " ".join(text.split())
 
 
-def _language_name(language: str) -> str:
-    names = {"en": "English", "de": "German", "es": "Spanish", "fr": "French", "it": "Italian", "pt": "Portuguese"}
-    return names.get(language.split("-")[0].lower(), f"the language with the code {language!r}")
+_LANGUAGES = {
+    "ar": "Arabic", "bg": "Bulgarian", "cs": "Czech", "da": "Danish", "de": "German", "el": "Greek", "en": "English",
+    "es": "Spanish", "et": "Estonian", "fi": "Finnish", "fr": "French", "he": "Hebrew", "hi": "Hindi",
+    "hr": "Croatian", "hu": "Hungarian", "id": "Indonesian", "it": "Italian", "ja": "Japanese", "ko": "Korean",
+    "lt": "Lithuanian", "lv": "Latvian", "nb": "Norwegian", "nl": "Dutch", "no": "Norwegian", "pl": "Polish",
+    "pt": "Portuguese", "ro": "Romanian", "ru": "Russian", "sk": "Slovak", "sl": "Slovenian", "sv": "Swedish",
+    "th": "Thai", "tr": "Turkish", "uk": "Ukrainian", "vi": "Vietnamese", "zh": "Chinese",
+}  # fmt: skip
+
+
+def language_name(language: str) -> str:
+    """The English name of a language by its BCP 47 code."""
+    return _LANGUAGES.get(language.split("-")[0].lower(), f"the language with the code {language!r}")

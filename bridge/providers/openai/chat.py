@@ -1,19 +1,20 @@
-"""A conversation's memory as Chat Completions messages, and tool calls put together from the pieces of a stream."""
+"""Chat Completions, streamed, as OpenAI and all servers after its model have it.
+
+`protocols/llm.md` 2 and 7: the chunks, how tool calls are cut into pieces, what other servers do differently.
+"""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+from openai.types.chat import ChatCompletionChunk
 from openai.types.chat.chat_completion_chunk import ChoiceDeltaToolCall
 
-from bridge.providers.base import Message, Tool, ToolCall
-
-CUT_OFF = "—"
-"""Ends what the caller heard of a reply that was cut off; the prompt explains it (`bridge.providers.brief`)."""
-
-_SILENCE = "(The caller says nothing.)"
-_NOT_DONE = json.dumps({"ok": False, "error": "not carried out"})
+from bridge.providers.base import LlmRequest, Message, ProviderError, Tool
+from bridge.providers.calls import CallPiece
+from bridge.providers.dialogue import Dialogue
+from bridge.providers.openai.settings import OpenAiLlmSettings
+from bridge.providers.replies import Pieces
 
 
 def chat_tools(tools: Sequence[Tool]) -> list[dict[str, Any]]:
@@ -26,52 +27,17 @@ def chat_tools(tools: Sequence[Tool]) -> list[dict[str, Any]]:
     ]
 
 
-def chat_messages(prompt: str, memory: Sequence[Message]) -> list[dict[str, Any]]:
-    """The messages of a request.
-
-    Many servers insist that roles alternate, that the caller speaks first, and that each tool call has its result:
-    the greeting goes into the prompt, neighbours of one role are joined, a lost result is made up for."""
-    greeting, rest = _greeting(memory)
-    if greeting:
-        prompt = f"{prompt}\n\nYou have answered the phone with: {greeting}"
-    messages: list[dict[str, Any]] = [{"role": "system", "content": prompt}]
-    open_calls: list[str] = []
-    for message in rest:
-        if message.role == "tool":
-            if message.tool_call_id in open_calls:
-                open_calls.remove(message.tool_call_id)
-                messages.append({"role": "tool", "tool_call_id": message.tool_call_id, "content": message.content})
-            continue
-        messages += [{"role": "tool", "tool_call_id": call, "content": _NOT_DONE} for call in open_calls]
-        open_calls = [call.id for call in message.tool_calls]
-        _add(messages, message)
-    messages += [{"role": "tool", "tool_call_id": call, "content": _NOT_DONE} for call in open_calls]
-    if messages[-1]["role"] not in ("user", "tool"):
-        messages.append({"role": "user", "content": _SILENCE})
-    return messages
+def chat_messages(dialogue: Dialogue) -> list[dict[str, Any]]:
+    """The messages of a request."""
+    return [{"role": "system", "content": dialogue.prompt}, *map(_message, dialogue.messages)]
 
 
-def _greeting(memory: Sequence[Message]) -> tuple[str, Sequence[Message]]:
-    """What the agent said before the caller said anything, and the rest."""
-    count = 0
-    while count < len(memory) and memory[count].role == "assistant" and not memory[count].tool_calls:
-        count += 1
-    return " ".join(_heard(message) for message in memory[:count]), memory[count:]
-
-
-def _heard(message: Message) -> str:
-    return f"{message.content}{CUT_OFF}" if message.interrupted else message.content
-
-
-def _add(messages: list[dict[str, Any]], message: Message) -> None:
-    text = _heard(message) if message.role == "assistant" else message.content
-    last = messages[-1]
-    if last["role"] == message.role and not message.tool_calls and "tool_calls" not in last:
-        last["content"] = f"{last['content']} {text}"
-        return
-    added: dict[str, Any] = {"role": message.role, "content": text}
+def _message(message: Message) -> dict[str, Any]:
+    if message.role == "tool":
+        return {"role": "tool", "tool_call_id": message.tool_call_id, "content": message.content}
+    made: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.tool_calls:
-        added["tool_calls"] = [
+        made["tool_calls"] = [
             {
                 "id": call.id,
                 "type": "function",
@@ -79,76 +45,69 @@ def _add(messages: list[dict[str, Any]], message: Message) -> None:
             }
             for call in message.tool_calls
         ]
-    messages.append(added)
+    return made
 
 
-@dataclass(slots=True)
-class _Pieces:
-    id: str
-    name: str
-    arguments: str = ""
+def chat_body(
+    settings: OpenAiLlmSettings, request: LlmRequest, dialogue: Dialogue, *, cached: bool
+) -> dict[str, Any]:
+    """The request, with only what is set: servers differ in what they refuse. `cached`: with the cache's key."""
+    body: dict[str, Any] = {"model": settings.model, "messages": chat_messages(dialogue), "stream": True}
+    if request.tools:
+        body["tools"] = chat_tools(request.tools)
+        if settings.parallel_tool_calls is not None:
+            body["parallel_tool_calls"] = settings.parallel_tool_calls
+    if settings.temperature is not None:
+        body["temperature"] = settings.temperature
+    for name in ("reasoning_effort", "verbosity", "service_tier"):
+        if value := getattr(settings, name):
+            body[name] = value
+    if settings.max_reply_tokens is not None:
+        body["max_completion_tokens"] = settings.max_reply_tokens
+    if cached and request.call_id:
+        body["prompt_cache_key"] = request.call_id
+    return body
 
 
-class JoinedCalls:
-    """Tool calls of one reply, joined per index; pieces of several may come interleaved."""
-
-    def __init__(self) -> None:
-        self._pieces: list[_Pieces] = []
-        self._by_index: dict[int, _Pieces] = {}
-
-    def add(self, piece: ChoiceDeltaToolCall) -> None:
-        """The next piece from the stream."""
-        # Built without validation: a server may leave out what the type promises.
-        index: int = piece.index if isinstance(piece.index, int) else max(len(self._pieces) - (not piece.id), 0)
-        function = piece.function
-        current = self._by_index.get(index)
-        # Some servers give every call the index 0: another id begins another call.
-        if current is None or (piece.id and current.id and piece.id != current.id):
-            number = len(self._pieces)
-            current = _Pieces(piece.id or f"call-{number}", (function.name if function else None) or "")
-            self._pieces.append(current)
-            self._by_index[index] = current
-        elif function and function.name and not current.name:
-            current.name = function.name
-        if function and function.arguments:
-            current.arguments += function.arguments
-
-    @property
-    def unreadable(self) -> list[str]:
-        """Names of the calls whose arguments are not a JSON object."""
-        return [piece.name for piece in self._pieces if _arguments(piece.arguments) is None]
-
-    def calls(self) -> tuple[ToolCall, ...]:
-        """The calls in the order they began. Only when none is unreadable."""
-        return tuple(ToolCall(piece.id, piece.name, _arguments(piece.arguments) or {}) for piece in self._pieces)
-
-    def raw(self) -> list[tuple[str, str, str]]:
-        """(id, name, arguments as they came) of each call."""
-        return [(piece.id, piece.name, piece.arguments) for piece in self._pieces]
+def is_chat_token(chunk: ChatCompletionChunk) -> bool:
+    """Whether the reply has begun with it; the first chunk of a stream often only names the role."""
+    delta = chunk.choices[0].delta if chunk.choices else None
+    return delta is not None and bool(delta.content or delta.refusal or delta.tool_calls)
 
 
-def _arguments(text: str) -> dict[str, Any] | None:
-    if not text.strip():
-        return {}
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
+async def chat_pieces(name: str, chunks: AsyncIterator[ChatCompletionChunk]) -> Pieces:
+    """Text and pieces of tool calls. Raises ProviderError where the stream ends before the reply does."""
+    finished, said = "", False
+    async for chunk in chunks:
+        # Groq's own field tells of an error that comes in the middle of a reply.
+        extra = (chunk.model_extra or {}).get("x_groq")
+        if isinstance(extra, dict) and extra.get("error"):
+            raise ProviderError(name, f"the reply broke off: {str(extra['error'])[:200]}")
+        if not chunk.choices:
+            continue
+        choice = chunk.choices[0]
+        finished = choice.finish_reason or finished
+        # Some servers end with a choice that has no delta.
+        if choice.delta is None:
+            continue
+        for piece in choice.delta.tool_calls or ():
+            said = True
+            yield _piece(piece)
+        text = choice.delta.content or choice.delta.refusal
+        if text:
+            said = True
+            yield text
+    if not finished:
+        raise ProviderError(name, "the stream broke off before the reply was complete")
+    if finished == "content_filter" and not said:
+        raise ProviderError(name, "the reply was withheld by the content filter")
 
 
-def repair_messages(said: str, joined: JoinedCalls) -> list[dict[str, Any]]:
-    """What tells the model that its calls were not carried out, so that it writes them again.
-
-    The broken arguments stand in the result, not in the call: some servers parse what is sent to them."""
-    calls = [
-        {"id": call, "type": "function", "function": {"name": name, "arguments": "{}"}}
-        for call, name, _ in joined.raw()
-    ]
-    results = []
-    for call, name, arguments in joined.raw():
-        broken = name in joined.unreadable
-        error = f"the arguments are not a JSON object: {arguments}" if broken else "not carried out yet"
-        content = json.dumps({"ok": False, "error": f"{error}. Call the tool again, and say nothing before it."})
-        results.append({"role": "tool", "tool_call_id": call, "content": content})
-    return [{"role": "assistant", "content": said, "tool_calls": calls}, *results]
+def _piece(piece: ChoiceDeltaToolCall) -> CallPiece:
+    # Built without validation: a server may leave out what the type promises, or send an object for the arguments.
+    function = piece.function
+    arguments: Any = function.arguments if function else None
+    if isinstance(arguments, dict):
+        arguments = json.dumps(arguments)
+    index = piece.index if isinstance(piece.index, int) else None
+    return CallPiece(index, piece.id or "", (function.name if function else None) or "", arguments or "")

@@ -24,7 +24,8 @@ async def make_llm(server: ChatServer) -> AsyncIterator[Callable[..., OpenAiLlm]
     def make(**settings: Any) -> OpenAiLlm:
         llm = {"model": MODEL, **settings}
         top = {name: llm.pop(name) for name in ("base_url", "connect_s") if name in llm}
-        whole = OpenAiSettings(**{"base_url": server.base_url, "llm": OpenAiLlmSettings(**llm), **top})
+        top = {"base_url": server.base_url, "api_key_env": "OPENAI_API_KEY", **top}
+        whole = OpenAiSettings(llm=OpenAiLlmSettings(**llm), **top)
         made.append(OpenAiLlm("openai", whole, environ={"OPENAI_API_KEY": KEY}))
         return made[-1]
 

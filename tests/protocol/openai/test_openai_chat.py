@@ -1,28 +1,35 @@
 """A call's memory as Chat Completions messages, and where the key comes from."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from openai_request import request
 
 from bridge.providers.base import Message, ProviderUnavailableError, ToolCall
-from bridge.providers.openai.chat import chat_messages
+from bridge.providers.dialogue import dialogue
+from bridge.providers.openai.chat import chat_messages as messages_of
 from bridge.providers.openai.settings import OpenAiSettings
 
 
+def chat_messages(memory: Sequence[Message]) -> list[dict[str, Any]]:
+    return messages_of(dialogue(request(), memory))
+
+
 def roles(*memory: Message) -> list[str]:
-    return [message["role"] for message in chat_messages("PROMPT", memory)]
+    return [message["role"] for message in chat_messages(memory)]
 
 
 def test_the_greeting_goes_into_the_prompt() -> None:
-    messages = chat_messages("PROMPT", [Message("assistant", "Hello?"), Message("user", "Hi")])
+    messages = chat_messages([Message("assistant", "Hello?"), Message("user", "Hi")])
     assert [message["role"] for message in messages] == ["system", "user"]
-    assert messages[0]["content"].startswith("PROMPT")
+    assert messages[0]["content"].startswith("You are a friendly")
     assert "Hello?" in messages[0]["content"]
 
 
 def test_what_was_cut_off_is_marked() -> None:
     messages = chat_messages(
-        "PROMPT",
         [Message("user", "Hi"), Message("assistant", "We are open", interrupted=True), Message("user", "Parking?")],
     )
     assert messages[2] == {"role": "assistant", "content": "We are open—"}
@@ -35,7 +42,7 @@ def test_neighbours_of_one_role_are_joined() -> None:
         Message("assistant", "One."),
         Message("assistant", "Two."),
     ]
-    messages = chat_messages("PROMPT", [*memory, Message("user", "Yes")])
+    messages = chat_messages([*memory, Message("user", "Yes")])
     assert [message["content"] for message in messages[1:]] == ["A table for two", "One. Two.", "Yes"]
 
 
@@ -46,7 +53,7 @@ def test_tool_calls_and_results_stay_together() -> None:
         Message("assistant", "", (call,)),
         Message("tool", '{"ok": true}', tool_call_id="a"),
     ]
-    messages = chat_messages("PROMPT", memory)
+    messages = chat_messages(memory)
     assert messages[2]["tool_calls"][0]["function"] == {"name": "book_table", "arguments": '{"people": 4}'}
     assert messages[3] == {"role": "tool", "tool_call_id": "a", "content": '{"ok": true}'}
 

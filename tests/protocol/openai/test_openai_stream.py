@@ -100,7 +100,7 @@ async def test_a_call_without_index_and_id_gets_them(server: ChatServer, make_ll
     function = {"name": "book_table", "arguments": '{"people": 3}'}
     server.scripts.append(streams(chunk({"tool_calls": [{"function": function}]}), chunk({}, "tool_calls")))
     _, called = await collect(make_llm())
-    assert called == (ToolCall("call-0", "book_table", {"people": 3}),)
+    assert called == (ToolCall("call-1-0", "book_table", {"people": 3}),)
 
 
 async def test_broken_arguments_go_back_to_the_model_which_repairs_them(
@@ -285,11 +285,9 @@ async def test_the_connection_is_opened_by_warming_and_kept(server: ChatServer, 
     assert [seen.connection for seen in server.requests] == [0, 0, 0]
 
 
-async def test_a_probe_refuses_a_wrong_key_and_takes_a_server_without_a_list_of_models(
-    server: ChatServer, make_llm: MakeLlm
-) -> None:
-    server.model_status = 404
-    await make_llm().probe()
-    server.model_status = 401
+async def test_a_probe_has_the_model_say_a_word(server: ChatServer, make_llm: MakeLlm) -> None:
+    server.scripts.append(says("Hi."))
+    assert (await make_llm().probe()).startswith(f"test-model at {server.base_url}: first token after ")
+    server.scripts.append(fails(401, "no"))
     with pytest.raises(ProviderUnavailableError, match="key was refused"):
         await make_llm().probe()
