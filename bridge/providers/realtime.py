@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from bridge.providers.base import Provider, ProviderError, Tool, ToolCall
+from bridge.providers.base import Message, Provider, ProviderError, Tool, ToolCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,11 @@ class RealtimeSetup:
     language: str = "en"
     """BCP 47, or `auto`."""
     call_id: str = ""
+    history: Sequence[Message] = ()
+    """What was said before this session, by another provider or an earlier session: it goes on from there, unasked it
+    says nothing."""
+    interrupts: bool = True
+    """It stops its own reply when it hears the caller. False: `interrupt` alone does, as far as it can leave that."""
 
 
 # -- what it tells ------------------------------------------------------------------------------------------
@@ -28,9 +33,11 @@ class RealtimeSetup:
 
 @dataclass(frozen=True, slots=True)
 class CallerSpeaks:
-    """Its ear noticed that the caller began (`ended` false) or stopped speaking."""
+    """Its ear noticed that the caller began (`ended` false) or stopped speaking; after that it answers by itself."""
 
     ended: bool = False
+    item: str = ""
+    """The turn's id there, where it has one: `CallerSaid` has the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +45,18 @@ class CallerSaid:
     """The text of a caller's turn, often later than the answer to it."""
 
     text: str
+    """Empty: nothing intelligible was in it, or its text can't be had."""
     item: str = ""
-    """Its id there; the order of turns is that of `CallerSpeaks(ended=True)`."""
+    """Its id there; without one the order of turns is that of `CallerSpeaks(ended=True)`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyStarted:
+    """The first sign of the reply `item`, before its text and audio. A session has one id for each reply."""
+
+    item: str
+    mark: str = ""
+    """That of the `say` which it comes from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +77,11 @@ class AgentText:
 
 @dataclass(frozen=True, slots=True)
 class ReplyEnded:
-    """A reply is complete (all its audio was told), was cancelled, or failed; then `error` says why."""
+    """A reply is complete (all its audio was told). Not `completed`: it was cut off, by the caller's voice where
+    `error` is empty, else by what `error` says."""
 
     item: str
+    """Empty: the model was to answer and said nothing."""
     completed: bool
     error: str = ""
 
@@ -75,6 +94,20 @@ class ToolAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCancelled:
+    """The model does not want it any more: it needs no result."""
+
+    call_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEnding:
+    """The session's time is running out: another one is to go on, with the history. It ends by itself in `left_s`."""
+
+    left_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class RealtimeFailed:
     """Something went wrong; `fatal`: the session says nothing more."""
 
@@ -82,7 +115,18 @@ class RealtimeFailed:
     fatal: bool
 
 
-RealtimeEvent = CallerSpeaks | CallerSaid | AgentAudio | AgentText | ReplyEnded | ToolAsked | RealtimeFailed
+RealtimeEvent = (
+    CallerSpeaks
+    | CallerSaid
+    | ReplyStarted
+    | AgentAudio
+    | AgentText
+    | ReplyEnded
+    | ToolAsked
+    | ToolCancelled
+    | SessionEnding
+    | RealtimeFailed
+)
 
 
 class RealtimeSession(Protocol):
@@ -92,8 +136,13 @@ class RealtimeSession(Protocol):
         """One frame of the caller's audio (20 ms int16 mono)."""
         ...
 
-    def say(self, text: str) -> None:
-        """Have it speak these very words, as far as the model obeys: the greeting, a goodbye."""
+    def say(self, text: str, mark: str = "") -> None:
+        """Have it speak these very words, as far as the model obeys: the greeting, a goodbye. The reply that comes of
+        it has the `mark`; where it can't be told from others, the next one."""
+        ...
+
+    def respond(self) -> None:
+        """Answer now, though it does not see that the caller's turn is over, or was cut off before."""
         ...
 
     def tell(self, text: str) -> None:
@@ -104,8 +153,8 @@ class RealtimeSession(Protocol):
         """The caller spoke over the reply `item`, of which `heard_ms` was played: stop it, and remember only that."""
         ...
 
-    def tool_result(self, call: ToolCall, content: str) -> None:
-        """What a tool came to (JSON); the model goes on with it."""
+    def tool_result(self, call: ToolCall, content: str, *, go_on: bool = True) -> None:
+        """What a tool came to (JSON); the model goes on with it, unless it is to keep quiet for now."""
         ...
 
     async def aclose(self) -> None: ...
@@ -113,5 +162,5 @@ class RealtimeSession(Protocol):
 
 class Realtime(Provider, Protocol):
     async def open(self, setup: RealtimeSetup, emit: Callable[[RealtimeEvent], None]) -> RealtimeSession:
-        """Open one call's session. Raises ProviderError."""
+        """Open one call's session. `emit` may be called until its `aclose` returns. Raises ProviderError."""
         ...
