@@ -8,9 +8,11 @@ fails with a `ProviderError`. The deterministic local brain and a cloud model ta
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from bridge.providers.brief import Brief
+
+P = TypeVar("P")
 
 
 class ProviderError(Exception):
@@ -31,6 +33,10 @@ class ProviderTimeoutError(ProviderError):
 
 class ProviderUnavailableError(ProviderError):
     """It can't be used at all: a model file is missing or altered, a key is wrong, the server is gone."""
+
+
+class ProviderUnfitError(ProviderUnavailableError):
+    """It works, but can't do what was asked at all: a language, a sample rate, a voice that it does not have."""
 
 
 Role = Literal["stt", "llm", "tts", "realtime"]
@@ -73,6 +79,23 @@ class Provider(Protocol):
     async def aclose(self) -> None: ...
 
 
+P_co = TypeVar("P_co", covariant=True)
+
+
+@runtime_checkable
+class ForCalls(Protocol[P_co]):
+    """A provider that remembers something of a call: a chain, which stays with the provider that works."""
+
+    def for_call(self) -> P_co:
+        """The same provider, as one call is to use it."""
+        ...
+
+
+def for_call(provider: P) -> P:
+    """`provider` as one call is to use it."""
+    return provider.for_call() if isinstance(provider, ForCalls) else provider
+
+
 # -- speech to text -----------------------------------------------------------------------------------------
 
 
@@ -110,6 +133,8 @@ class SttFailed:
     error: str
     fatal: bool
     """True: this stream will say nothing more."""
+    provider: str = ""
+    """Which one failed, where a chain tells; empty: whose stream it is."""
 
 
 SttEvent = Heard | SttEndpoint | SttFailed | Switched

@@ -1,7 +1,7 @@
 """The one table of models: what each kind uses in each role when nothing is configured, and what is to be shut down.
 
-Taken from the vendors' SDKs and documents in November 2026. A default has no announced end where the vendor offers such
-a model. `offhook check` and `offhook doctor` warn of a configured model whose end is past or near.
+Taken from the vendors' SDKs and documents in November 2026. A default has no announced end where the vendor offers
+such a model. `offhook check` and `offhook doctor` warn of a configured model whose end is past or near.
 """
 
 from collections.abc import Iterable, Mapping
@@ -47,7 +47,7 @@ DEFAULTS: Mapping[tuple[str, Role], Default] = {
     ),
     ("groq", "llm"): Default("openai/gpt-oss-120b", "console.groq.com/docs/deprecations: named as replacement"),
     ("cerebras", "llm"): Default("gpt-oss-120b", "inference-docs.cerebras.ai/support/deprecation: named likewise"),
-    ("together", "llm"): Default("openai/gpt-oss-120b", "docs.together.ai, OpenAI compatibility"),
+    ("together", "llm"): Default("moonshotai/Kimi-K2.5", "docs.together.ai/docs/inference-options: its example"),
     ("telnyx", "llm"): Default("moonshotai/Kimi-K2.6", "telnyx 4 resources/ai/openai/openai.py: its example"),
     ("telnyx", "stt"): Default("nova-3", "engine Deepgram; telnyx 4 and Deepgram's list below"),
     ("anthropic", "llm"): Default("claude-haiku-5-5", f"{_ANTHROPIC_SDK} types/model.py: the fastest family"),

@@ -5,7 +5,15 @@ from collections.abc import Callable, Coroutine
 
 import structlog
 
-from bridge.providers.base import Heard, ProviderError, ProviderUnavailableError, SttEvent, SttFailed, SttStream
+from bridge.providers.base import (
+    Heard,
+    ProviderError,
+    ProviderUnavailableError,
+    ProviderUnfitError,
+    SttEvent,
+    SttFailed,
+    SttStream,
+)
 from bridge.providers.local.jobs import Priority
 from bridge.providers.local.pool import PROVIDER, EnginePool
 from bridge.providers.local.settings import EngineSettings
@@ -44,12 +52,12 @@ class LocalStt:
         """Nothing to do: streams are closed by whom they were opened for."""
 
     async def open(self, *, sample_rate: int, language: str, emit: Emit) -> SttStream:
-        """Raises ProviderUnavailableError for a rate or a language that the engine does not know."""
+        """Raises ProviderUnfitError for a rate or a language that the engine does not know."""
         if sample_rate not in SAMPLE_RATES:
-            raise ProviderUnavailableError(PROVIDER, f"{sample_rate} Hz; known: {SAMPLE_RATES}")
+            raise ProviderUnfitError(PROVIDER, f"{sample_rate} Hz; known: {SAMPLE_RATES}")
         engine = self._pool.engines.get("stt")
         if engine == "moonshine" and language.partition("-")[0].lower() != "en":
-            raise ProviderUnavailableError(
+            raise ProviderUnfitError(
                 PROVIDER, f"Moonshine hears English only, not {language!r}; pip install 'offhook[whisper]' hears more"
             )
         return LocalSttStream(self._pool, self._settings, sample_rate, language, emit)

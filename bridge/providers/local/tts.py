@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
 from bridge.audio.frames import BYTES_PER_SAMPLE
-from bridge.providers.base import ProviderUnavailableError, SpeechChunk
+from bridge.providers.base import ProviderUnfitError, SpeechChunk
 from bridge.providers.local.jobs import Priority
 from bridge.providers.local.phrases import PhraseFiles, PhraseMemory, phrase_key
 from bridge.providers.local.pool import PROVIDER, EnginePool
@@ -117,7 +117,7 @@ class LocalTts:
 
     def _check(self, voice: str) -> None:
         if voice not in ("", self._voice):
-            raise ProviderUnavailableError(PROVIDER, f"there is no voice {voice!r}; known: {self._voice!r}")
+            raise ProviderUnfitError(PROVIDER, f"there is no voice {voice!r}; known: {self._voice!r}")
 
 
 def pieces(text: str) -> list[str]:
