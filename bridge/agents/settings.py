@@ -6,6 +6,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from bridge.agents.clauses import split
+from bridge.agents.tool_settings import AgentToolSettings
 from bridge.providers.brief import Brief, abilities
 
 Words = tuple[str, ...]
@@ -140,8 +141,12 @@ class LimitSettings(Strict):
     """Transfer asked for until its outcome is known: the other phone rings within it."""
     tool_rounds: Annotated[int, Field(ge=1)] = 4
     """Times in one turn the model may see results and go on; after that it must speak without tools."""
-    tool_filler_ms: Ms = 1000
-    """A tool that leaves the caller in silence this long is covered by the filler phrase."""
+    tool_result_bytes: Annotated[int, Field(ge=100)] = 4000
+    """What the model gets of a tool's result; the rest is cut, and said to be."""
+    tool_filler_ms: Ms = 800
+    """A tool that leaves the caller in silence this long is covered by its `say`, or the filler phrase."""
+    tool_filler_again_ms: Annotated[int, Field(ge=1000)] = 7000
+    """Silence after that, while it still works, until the caller is asked for patience again."""
     llm_filler_ms: Ms = 2500
     """The same for the model's first words."""
     look_ahead_ms: Ms = 3000
@@ -165,9 +170,13 @@ class PhraseSettings(Strict):
         "I am sorry, we have reached the end of the time for this call. Please call again. Goodbye!"
     )
     filler: str = "One moment, please."
+    still_working: str = "I am still working on it."
+    """Said instead from the second time on."""
+    tool_failed: str = "I am sorry, that did not work."
+    """Where a tool failed and the model says nothing."""
 
 
-class ConversationSettings(Strict):
+class ConversationSettings(AgentToolSettings):
     """One talking agent."""
 
     greeting: str = "Hello, how can I help you?"
@@ -185,6 +194,12 @@ class ConversationSettings(Strict):
     limits: LimitSettings = Field(default_factory=LimitSettings)
     phrases: PhraseSettings = Field(default_factory=PhraseSettings)
 
+    @model_validator(mode="after")
+    def _tools_fit(self) -> Self:
+        if wrong := self.clash(form.id for form in self.brief.forms):
+            raise ValueError(wrong)
+        return self
+
     def fixed_phrases(self) -> tuple[str, ...]:
         """The texts to synthesise at start, as the voice will be asked for them, the most urgent first: what must be
         there at once, then everything fixed that a model may say, sentence by sentence."""
@@ -193,6 +208,9 @@ class ConversationSettings(Strict):
             self.greeting,
             phrases.apology,
             phrases.filler,
+            *self.tool_phrases(),
+            phrases.still_working,
+            phrases.tool_failed,
             phrases.still_there,
             phrases.silence_goodbye,
             phrases.max_length_goodbye,

@@ -1,8 +1,12 @@
 """The tools a language model is given, one per form and the built-in ones, and the check of their arguments."""
 
-import re
-from datetime import date
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
+
+from jsonschema import Draft202012Validator, FormatChecker, ValidationError
+from jsonschema.exceptions import best_match
+from referencing.exceptions import Unresolvable
 
 from bridge.providers.base import Tool
 from bridge.providers.brief import Brief, slot_schema
@@ -10,9 +14,14 @@ from bridge.providers.brief import Brief, slot_schema
 HANG_UP = "hang_up"
 TRANSFER = "transfer"
 
+_LONGEST = 120
+"""Characters of a wrong value or a message that are told."""
 
-def form_tools(brief: Brief) -> list[Tool]:
-    """The tools of an agent: every form's (named by its id), `hang_up`, and `transfer` if somebody can be reached."""
+
+def form_tools(brief: Brief, targets: Mapping[str, str] | None = None) -> list[Tool]:
+    """The tools of an agent: every form's (named by its id), `hang_up`, and `transfer` if somebody can be reached.
+
+    `targets`: whom by name, with a description; not given: `brief.handover.target` alone."""
     tools = [
         Tool(
             form.id,
@@ -33,64 +42,78 @@ def form_tools(brief: Brief) -> list[Tool]:
             {"type": "object", "properties": {}, "required": [], "additionalProperties": False},
         )
     )
-    if brief.handover.target:
-        tools.append(
-            Tool(
-                TRANSFER,
-                "Put the caller through to a person.",
-                {
-                    "type": "object",
-                    "properties": {"target": {"type": "string", "enum": [brief.handover.target]}},
-                    "required": ["target"],
-                    "additionalProperties": False,
-                },
-            )
-        )
+    if targets is None:
+        targets = {brief.handover.target: ""} if brief.handover.target else {}
+    if targets:
+        tools.append(_transfer(targets))
     return tools
 
 
+def _transfer(targets: Mapping[str, str]) -> Tool:
+    described = "; ".join(f"{name}: {text}" for name, text in targets.items() if text)
+    return Tool(
+        TRANSFER,
+        f"Put the caller through to a person{f', one of these. {described}' if described else '.'}",
+        {
+            "type": "object",
+            "properties": {"target": {"type": "string", "enum": list(targets)}},
+            "required": ["target"],
+            "additionalProperties": False,
+        },
+    )
+
+
 def check_arguments(tool: Tool, arguments: dict[str, Any]) -> str:
-    """What is wrong with `arguments` by the tool's schema, in words a model can act on; empty if nothing is.
-
-    Understands the part of JSON Schema that `form_tools` writes."""
-    properties: dict[str, Any] = tool.parameters.get("properties", {})
-    missing = [name for name in tool.parameters.get("required", []) if name not in arguments]
-    if missing:
-        return f"missing: {', '.join(missing)}"
-    for name, value in arguments.items():
-        if name not in properties:
-            return f"{name} is not known; known are: {', '.join(properties) or 'none'}"
-        wrong = _wrong(properties[name], value)
-        if wrong:
-            return f"{name} {wrong}, got {value!r}"
-    return ""
-
-
-_TYPES: dict[str, type] = {"string": str, "integer": int, "boolean": bool}
-
-
-def _wrong(schema: dict[str, Any], value: object) -> str:
-    kind = schema.get("type", "string")
-    if not isinstance(value, _TYPES[kind]) or (kind == "integer" and isinstance(value, bool)):
-        return f"must be of type {kind}"
-    if isinstance(value, int) and not isinstance(value, bool):
-        if "minimum" in schema and value < schema["minimum"]:
-            return f"must be at least {schema['minimum']}"
-        if "maximum" in schema and value > schema["maximum"]:
-            return f"must be at most {schema['maximum']}"
-    if isinstance(value, str):
-        if "enum" in schema and value not in schema["enum"]:
-            return f"must be one of {', '.join(schema['enum'])}"
-        if "pattern" in schema and not re.search(schema["pattern"], value):
-            return f"must be {schema.get('description', 'as asked')}"
-        if schema.get("format") == "date" and not _is_date(value):
-            return "must be a date as YYYY-MM-DD"
-    return ""
-
-
-def _is_date(value: str) -> bool:
+    """What is wrong with `arguments` by the tool's JSON schema, in words a model can act on; empty if nothing is."""
+    validator = Draft202012Validator(tool.parameters, format_checker=_formats())
     try:
-        date.fromisoformat(value)
-    except ValueError:
-        return False
-    return len(value) == len("2026-01-31")
+        error = best_match(validator.iter_errors(arguments))
+    except Unresolvable as unresolvable:
+        return f"the tool's schema can't be used: {unresolvable}"
+    return "" if error is None else _in_words(error)
+
+
+@lru_cache(maxsize=1)
+def _formats() -> FormatChecker:
+    return FormatChecker()
+
+
+def _in_words(error: ValidationError) -> str:
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path).lstrip(".")
+    schema = error.schema if isinstance(error.schema, dict) else {}
+    value: Any = error.instance
+    rule: Any = error.validator_value
+    match error.validator:
+        case "required":
+            missing = [name for name in rule if name not in value]
+            return f"missing: {', '.join(f'{place}.{name}' if place else name for name in missing)}"
+        case "additionalProperties" if rule is False:
+            known = schema.get("properties", {})
+            unknown = [str(name) for name in value if name not in known]
+            there = ", ".join(known) or "none"
+            return f"{', '.join(unknown)} is not known{f' in {place}' if place else ''}; known are: {there}"
+        case "enum":
+            wrong = f"must be one of {', '.join(str(item) for item in rule)}"
+        case "const":
+            wrong = f"must be {rule!r}"
+        case "type":
+            wrong = f"must be of type {rule if isinstance(rule, str) else ' or '.join(rule)}"
+        case "minimum":
+            wrong = f"must be at least {rule}"
+        case "maximum":
+            wrong = f"must be at most {rule}"
+        case "pattern":
+            wrong = f"must be {schema.get('description') or f'like the pattern {rule}'}"
+        case "format":
+            wrong = "must be a date as YYYY-MM-DD" if rule == "date" else f"must be a {rule}"
+        case "minLength":
+            wrong = f"must have at least {rule} characters"
+        case "maxLength":
+            wrong = f"must have at most {rule} characters"
+        case _:
+            return f"{place or 'the arguments'}: {_short(error.message)}"
+    return f"{place or 'the arguments'} {wrong}, got {_short(repr(value))}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."

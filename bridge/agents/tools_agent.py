@@ -1,0 +1,86 @@
+"""What the tools of one agent share over all its calls: secrets, connections, sessions with MCP servers."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bridge.agents.tool_settings import AgentToolSettings, HttpTool
+from bridge.agents.tools_http import HttpTools
+from bridge.agents.tools_template import SecretError, Secrets
+from bridge.providers.base import Tool
+
+if TYPE_CHECKING:
+    from bridge.agents.tools_mcp import McpServer
+
+
+class ToolError(Exception):
+    """An agent's tools can't be made ready; the message says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class McpTool:
+    """A server's tool under the name that it has for the model."""
+
+    tool: Tool
+    server: "McpServer"
+    name: str
+    """What the server calls it."""
+
+
+class AgentTools:
+    """Started with the agent and closed with it. Without HTTP tools and MCP servers nothing is opened."""
+
+    def __init__(self, settings: AgentToolSettings, *, environ: Mapping[str, str] = os.environ) -> None:
+        self.settings = settings
+        self._secrets = Secrets(environ)
+        self._http = HttpTools(settings.tools, self._secrets)
+        self._servers: list[McpServer] = []
+
+    async def start(self) -> None:
+        """Read the secrets, and start the MCP servers, one that does not come up being tried again later. Raises
+        ToolError."""
+        try:
+            self._http.start()
+            if self.settings.mcp:
+                # Its import takes a second: only where it is used.
+                from bridge.agents.tools_mcp import McpServer, started
+
+                self._servers = [McpServer(one, self._secrets) for one in self.settings.mcp]
+                await started(self._servers)
+        except SecretError as error:
+            await self.aclose()
+            raise ToolError(str(error)) from error
+
+    async def aclose(self) -> None:
+        servers, self._servers = self._servers, []
+        for server in servers:
+            await server.aclose()
+        await self._http.aclose()
+
+    @property
+    def http(self) -> HttpTools:
+        return self._http
+
+    @property
+    def http_tools(self) -> tuple[tuple[HttpTool, Tool], ...]:
+        return tuple((tool, Tool(tool.name, tool.description, tool.parameters)) for tool in self.settings.tools)
+
+    def mcp_tools(self, taken: set[str]) -> tuple[McpTool, ...]:
+        """The servers' tools as they are now, those whose names others have (`taken`) under their server's name."""
+        found: list[McpTool] = []
+        names = [tool.name for server in self._servers for tool in server.tools]
+        used = set(taken)
+        for server in self._servers:
+            for tool in server.tools:
+                alone = names.count(tool.name) == 1 and tool.name not in taken
+                name = tool.name if alone else f"{server.name}_{tool.name}"[:64]
+                if name not in used:
+                    used.add(name)
+                    found.append(McpTool(Tool(name, tool.description, tool.parameters), server, tool.name))
+        return tuple(found)
+
+    @property
+    def down(self) -> Mapping[str, str]:
+        """MCP servers whose tools are missing now, with why."""
+        return {server.name: server.down for server in self._servers if server.down}
