@@ -1,0 +1,1 @@
+"""Deepgram: speech recognition (Nova and Flux), voices, and the Voice Agent."""
