@@ -1,0 +1,1 @@
+"""Google's Gemini: language models, speech to speech."""
