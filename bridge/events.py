@@ -270,6 +270,8 @@ class TurnEnded:
     """Audio of this turn that was sent before it ended or was cut off."""
     interrupted: bool = False
     delays: TurnDelays = field(default_factory=TurnDelays)
+    why: str = ""
+    """The caller's: what made it over, in the turn detector's words."""
 
 
 @dataclass(frozen=True, slots=True)

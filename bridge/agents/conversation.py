@@ -13,13 +13,15 @@ from zoneinfo import ZoneInfo
 
 import structlog
 
-from bridge.agents.agent_turn import Thinker, Timing
+from bridge.agents.agent_turn import AgentTurn, Thinker, Timing
 from bridge.agents.bargein import BargeInDetector, BargeInOutput, Confirmed, ForgetWords, Pause, Rejected, WantPartial
 from bridge.agents.base import AgentDone, CallSession
 from bridge.agents.ear import Ear
 from bridge.agents.errors import EngineError
+from bridge.agents.expecting import Asking
 from bridge.agents.floor import CutOff, EngineFailed, Floor, Tasks
 from bridge.agents.memory import Memory
+from bridge.agents.patience import Due, Patience, Situation
 from bridge.agents.record import Record
 from bridge.agents.settings import ConversationSettings
 from bridge.agents.speech import VoiceOptions
@@ -28,6 +30,7 @@ from bridge.agents.turns import (
     AskSettled,
     EagerCancel,
     EagerStart,
+    LogEntry,
     TurnComplete,
     TurnDetector,
     TurnForgotten,
@@ -37,12 +40,9 @@ from bridge.audio.frames import Unsubscribe
 from bridge.audio.playout import PlayoutEvent, UtteranceFinished, UtteranceStarted
 from bridge.audio.voice import SpeechStarted, SpeechStopped, VoiceEvent
 from bridge.events import Cause, DtmfReceived, Held, LegEnded, LegEvent, Resumed, TransferResult
-from bridge.providers.base import Heard, Llm, ProviderError, Stt, SttEvent, SttFailed, Switched, Tts
+from bridge.providers.base import Heard, Llm, ProviderError, Stt, SttEndpoint, SttEvent, SttFailed, Switched, Tts
 
 log = structlog.get_logger(__name__)
-
-MAX_LENGTH_GRACE_S = 5.0
-"""What the agent is saying when the call has become too long may end, if it does so by then."""
 
 ECHO_WINDOW_MS = 2500.0
 """How far back an echo's words may lie in what the agent spoke."""
@@ -114,7 +114,8 @@ class Conversation:
         self._group = asyncio.TaskGroup()
         self._tasks = Tasks(self._group, self._post)
         self._unsubscribes: list[Unsubscribe] = []
-        self._turns = TurnDetector(settings.turns)
+        self._turns = TurnDetector(settings.turns, self._log_turn)
+        self._asking = Asking(settings.brief, settings.turns)
         self._bargein = BargeInDetector(settings.barge_in)
         self._memory = Memory(limits.memory_messages)
         self._record = Record(session)
@@ -149,10 +150,10 @@ class Conversation:
         """What a barge-in cut off, until it is known that the caller said something instead."""
         self._held = False
         self._voice_on = False
-        self._silent_since = session.clock()
-        self._reprompts = 0
+        self._patience = Patience(limits, session.answered_at)
         self._stt_failures = 0
-        self._max_at = session.answered_at + limits.max_call_s
+        self._language = ""
+        """What the caller was last heard to speak, where the recogniser tells."""
         self._last_words: AgentDone | None = None
         """The agent speaks its last words, before the call ends with this; the caller is not listened to any more."""
         self._last_words_by = 0.0
@@ -212,8 +213,8 @@ class Conversation:
     def _deadline(self) -> float | None:
         if self._last_words is not None:
             return self._last_words_by if self._finish_at is None else self._finish_at
-        too_long_at = self._max_at if self._clock() < self._max_at else self._max_at + MAX_LENGTH_GRACE_S
-        due = [too_long_at, self._turns.deadline(), self._bargein.deadline(), self._silence_at()]
+        patience_at = self._patience.deadline(self._clock(), self._situation)
+        due = (patience_at, self._turns.deadline(), self._bargein.deadline())
         return min(at for at in due if at is not None)
 
     def _tick(self, now: float) -> None:
@@ -223,12 +224,7 @@ class Conversation:
             return
         self._apply_bargein(self._bargein.tick(now))
         self._apply_turns(self._turns.tick(now))
-        grace_s = MAX_LENGTH_GRACE_S if self._floor.turn is not None else 0.0
-        silence_at = self._silence_at()
-        if now >= self._max_at + grace_s:
-            self._close(self._settings.phrases.max_length_goodbye, AgentDone(Cause.MAX_LENGTH))
-        elif silence_at is not None and now >= silence_at:
-            self._break_silence()
+        self._lose_patience(self._patience.tick(now, self._situation))
 
     # -- events ---------------------------------------------------------------------------------------------
 
@@ -248,6 +244,9 @@ class Conversation:
                 self._stt_failures = 0
                 if self._listening:
                     self._heard(now, event)
+            case SttEndpoint():
+                if self._listening:
+                    self._apply_turns(self._turns.endpoint(now, event.what, event.confidence))
             case Switched():
                 self._record.provider_switched(event)
             case SttFailed():
@@ -293,6 +292,8 @@ class Conversation:
         self._apply_turns(self._turns.voice_started(now, at))
 
     def _heard(self, now: float, heard: Heard) -> None:
+        if heard.settled and heard.text and heard.language not in ("", self._language):
+            self._language_heard(heard.language)
         settled = heard.settled and heard.pause == self._turns.pauses
         turn, saying = self._floor.turn, ""
         if turn is not None:
@@ -303,8 +304,13 @@ class Conversation:
         if not any(isinstance(decision, ForgetWords) for decision in decisions):
             self._apply_turns(self._turns.heard(now, heard.text, settled=heard.settled, pause=heard.pause))
 
+    def _language_heard(self, language: str) -> None:
+        """The recogniser tells (once, and at each change) what language the caller speaks (BCP 47)."""
+        self._language = language
+        log.debug("language", call=self._session.call_id, heard=language, configured=self._settings.language)
+
     def _key(self, now: float, digit: str) -> None:
-        self._reprompts = 0
+        self._patience.caller_spoke()
         if digit == "#" and not self._turns.open:
             return
         turn = self._floor.turn
@@ -325,7 +331,7 @@ class Conversation:
     def _resume(self, now: float) -> None:
         if self._held:
             self._held = False
-            self._silent_since = now
+            self._patience.silent_since(now)
             self._floor.unpause("hold")
             if self._voice_on and self._listening:
                 self._voice_started(now, now)
@@ -346,7 +352,6 @@ class Conversation:
 
     def _apply_turns(self, outputs: list[TurnOutput]) -> None:
         for output in outputs:
-            log.debug("turn", call=self._session.call_id, decision=output)
             match output:
                 case AskSettled():
                     self._ear.speech_paused()
@@ -363,15 +368,20 @@ class Conversation:
         if self._turns.started_at is not None:
             self._record.caller_started(self._turns.started_at)
 
+    def _log_turn(self, entry: LogEntry) -> None:
+        log.debug("turn", call=self._session.call_id, decision=entry.what)
+
     def _caller_done(self, turn: TurnComplete) -> None:
         self._ear.commit(speaking=self._turns.open)
-        self._record.caller_ended(turn.text, turn.started_at, turn.ended_at)
+        self._record.caller_ended(turn.text, turn.started_at, turn.ended_at, turn.why)
         self._cut_off = None
-        self._reprompts = 0
         timing = Timing() if turn.held else Timing(turn.ended_at, turn.endpoint_ms, turn.stt_ms)
         if turn.text:
+            self._patience.caller_spoke()
             self._memory.add_user(turn.text)
             self._reply(timing)
+        elif self._patience.caller_unclear():
+            self._say_silence_goodbye()
         else:
             self._speak([self._settings.brief.not_understood], timing=timing)
 
@@ -380,7 +390,7 @@ class Conversation:
         turns = self._turns
         if turns.text and turns.started_at is not None and turns.last_voice_at is not None:
             self._memory.add_user(turns.text)
-            self._record.caller_ended(turns.text, turns.started_at, turns.last_voice_at)
+            self._record.caller_ended(turns.text, turns.started_at, turns.last_voice_at, why)
         self._apply_turns(turns.abandon(now, why))
 
     # -- the agent's turns ----------------------------------------------------------------------------------
@@ -397,6 +407,18 @@ class Conversation:
         self._floor.speak(texts, interruptible=interruptible, ends=ends, timing=timing)
         self._apply_turns(self._turns.floor(self._clock(), True))
 
+    def _asked(self, now: float, turn: AgentTurn) -> None:
+        """`turn` is over: have patience with the answer that it asked for, or the one before it."""
+        phrases = self._settings.phrases
+        if turn.speech.said() in (
+            phrases.still_there,
+            phrases.max_length_warning,
+            self._settings.brief.not_understood,
+        ):
+            return
+        expected = self._asking.expected(turn.speech.said(), self._toolbox.tools)
+        self._apply_turns(self._turns.expect(now, expected))
+
     def _reply(self, timing: Timing | None = None) -> None:
         self._floor.reply(timing)
         self._apply_turns(self._turns.floor(self._clock(), True))
@@ -407,12 +429,13 @@ class Conversation:
             self._finish_at = now
         elif turn is not None and turn.speech.generation == event.generation:
             self._floor.finished(event.at)
+            self._asked(now, turn)
             if turn.ends is not None:
                 self._last_words = turn.ends
                 tail_ms = self._limits.goodbye_tail_ms + self._leg.playout.far_buffer_ms
                 self._finish_at = event.at + tail_ms / 1000
                 return
-            self._silent_since = event.at
+            self._patience.silent_since(event.at)
             self._apply_bargein(self._bargein.agent_stopped(now))
             self._apply_turns(self._turns.floor(now, False))
 
@@ -439,9 +462,11 @@ class Conversation:
 
     def _interrupt(self, at: float) -> None:
         """The caller has the floor."""
+        now, turn = self._clock(), self._floor.turn
+        if turn is not None:
+            self._asked(now, turn)
         self._cut_off = self._floor.cut(at)
-        now = self._clock()
-        self._silent_since = now
+        self._patience.silent_since(now)
         self._apply_turns(self._turns.floor(now, False))
 
     def _go_on(self) -> None:
@@ -460,18 +485,29 @@ class Conversation:
 
     # -- silence and the end --------------------------------------------------------------------------------
 
-    def _silence_at(self) -> float | None:
-        if self._floor.turn is not None or self._turns.open or not self._listening:
-            return None
-        return self._silent_since + self._limits.silence_ms / 1000
+    @property
+    def _situation(self) -> Situation:
+        turns = self._turns
+        return Situation(self._listening, self._floor.turn is not None, turns.started_at, bool(turns.text))
 
-    def _break_silence(self) -> None:
+    def _lose_patience(self, due: Due | None) -> None:
         phrases = self._settings.phrases
-        if self._reprompts < self._limits.max_reprompts:
-            self._reprompts += 1
-            self._speak([phrases.still_there])
-        else:
-            self._speak([phrases.silence_goodbye], ends=AgentDone(Cause.SILENCE))
+        if due is not None:
+            log.debug("patience", call=self._session.call_id, due=due.name)
+        match due:
+            case Due.REPROMPT:
+                self._speak([phrases.still_there])
+            case Due.SILENCE_GOODBYE:
+                self._say_silence_goodbye()
+            case Due.WANT_TEXT:
+                self._ear.want_partial()
+            case Due.WARNING:
+                self._speak([phrases.max_length_warning])
+            case Due.TOO_LONG:
+                self._close(phrases.max_length_goodbye, AgentDone(Cause.MAX_LENGTH))
+
+    def _say_silence_goodbye(self) -> None:
+        self._speak([self._settings.phrases.silence_goodbye], ends=AgentDone(Cause.SILENCE))
 
     def _close(self, text: str, done: AgentDone) -> None:
         """Speak the last words, whatever else is under way, and end."""
@@ -500,6 +536,6 @@ class Conversation:
         self._floor.cut(self._clock())
         self._floor.drop_prepared()
         if turns.text and turns.started_at is not None and turns.last_voice_at is not None:
-            self._record.caller_ended(turns.text, turns.started_at, turns.last_voice_at)
+            self._record.caller_ended(turns.text, turns.started_at, turns.last_voice_at, "the call was over")
         else:
             self._record.caller_forgotten()

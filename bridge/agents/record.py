@@ -3,16 +3,12 @@
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from bridge.agents.bargein import Confirmed, Rejected
 from bridge.agents.base import CallSession
-from bridge.agents.errors import Role
-from bridge.events import BargeIn, Note, ProviderFailed, TurnEnded
-from bridge.providers.base import ProviderError, Switched
-
-if TYPE_CHECKING:
-    from bridge.agents.agent_turn import AgentTurn
+from bridge.events import BargeIn, Note, ProviderFailed, TurnDelays, TurnEnded
+from bridge.providers.base import ProviderError, Role, Switched
 
 
 @dataclass(slots=True)
@@ -22,6 +18,26 @@ class TurnSlot:
     started_at: float
     ended: TurnEnded | None = None
     void: bool = False
+
+
+class Spoken(Protocol):
+    """What one turn of the agent says, and how far it was played."""
+
+    @property
+    def heard_ms(self) -> float: ...
+    def said(self) -> str: ...
+    def heard(self, heard_ms: float) -> str: ...
+
+
+class RecordedTurn(Protocol):
+    """One turn of the agent, as the record needs it."""
+
+    started_at: float | None
+    slot: TurnSlot | None
+
+    @property
+    def speech(self) -> Spoken: ...
+    def delays(self) -> TurnDelays: ...
 
 
 class TurnLedger:
@@ -71,11 +87,14 @@ class Record:
         if self._caller is None:
             self._caller = self._ledger.open(at)
 
-    def caller_ended(self, text: str, started_at: float, ended_at: float) -> None:
+    def caller_ended(self, text: str, started_at: float, ended_at: float, why: str) -> None:
         slot, self._caller = self._caller or self._ledger.open(started_at), None
         started_ms, ended_ms = self._session.at_ms(started_at), self._session.at_ms(ended_at)
         heard_ms = ended_ms - started_ms
-        self._ledger.end(slot, TurnEnded(0, "caller", text, started_ms, ended_ms, heard_text=text, heard_ms=heard_ms))
+        self._ledger.end(
+            slot,
+            TurnEnded(0, "caller", text, started_ms, ended_ms, heard_text=text, heard_ms=heard_ms, why=why),
+        )
 
     def caller_forgotten(self) -> None:
         """It was no turn."""
@@ -83,12 +102,25 @@ class Record:
         if slot is not None:
             self._ledger.void(slot)
 
-    def agent_started(self, turn: "AgentTurn", at: float) -> None:
+    def caller_began(self, at: float) -> TurnSlot:
+        """A turn of the caller whose text may come after later turns have begun (`caller_done`, `caller_void`)."""
+        return self._ledger.open(at)
+
+    def caller_done(self, slot: TurnSlot, text: str, ended_at: float) -> None:
+        started_ms, ended_ms = self._session.at_ms(slot.started_at), self._session.at_ms(ended_at)
+        heard_ms = ended_ms - started_ms
+        self._ledger.end(slot, TurnEnded(0, "caller", text, started_ms, ended_ms, heard_text=text, heard_ms=heard_ms))
+
+    def caller_void(self, slot: TurnSlot) -> None:
+        """It was none."""
+        self._ledger.void(slot)
+
+    def agent_started(self, turn: RecordedTurn, at: float) -> None:
         """The turn's first audio went out."""
         turn.started_at = at
         turn.slot = self._ledger.open(at)
 
-    def agent_ended(self, turn: "AgentTurn", at: float, heard_ms: float | None) -> None:
+    def agent_ended(self, turn: RecordedTurn, at: float, heard_ms: float | None) -> None:
         """It was played out, or cut off after `heard_ms`. A turn of which nothing was played is none."""
         if turn.slot is None or turn.started_at is None:
             return

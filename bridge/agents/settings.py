@@ -1,5 +1,6 @@
 """What an operator sets about an agent that converses: turn taking, barge-in, limits, phrases. Units are in names."""
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -38,6 +39,25 @@ class TurnSettings(Strict):
     stt_wait_ms: Ms = 2500
     """Longest wait for the settled text after the voice was told to have paused; then the best partial must do,
     and with none the agent says that it did not understand. Covers the slowest box that still takes calls."""
+    endpoint_silence_ms: Annotated[int, Field(ge=100)] = 300
+    """The same when the recogniser itself, or the semantic model, says that the turn is over; a text that looks
+    incomplete is waited for all the same."""
+    endpoint_confidence: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """A recogniser that is less sure of the end than this only says that it is likely."""
+    endpoint_voice_ms: Ms = 1500
+    """A turn that is over by the recogniser's word ends although there is still voice (a television), once that has
+    brought no word for this long."""
+    number_silence_ms: Ms = 1500
+    """Patience with somebody who was asked for a long number, between its digits."""
+    email_silence_ms: Ms = 1800
+    """The same for an e-mail address that is not whole yet."""
+    spelling_silence_ms: Ms = 1500
+    """The same for a name that is being spelled."""
+    semantic_model: Path | None = None
+    """ONNX file of smart-turn v3 (inside the wheel of pipecat-ai), which judges by the sound of the voice whether the
+    turn is over; needs the `vad` extra's onnxruntime. None: not used. One more sign, never waited for."""
+    semantic_threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """From this probability on it means that the turn is over."""
     max_turn_ms: Annotated[int, Field(ge=1000)] = 45_000
     """A caller who talks longer is answered in the middle of it."""
     eager: bool = True
@@ -77,6 +97,26 @@ class TurnSettings(Strict):
     digit_words: Words = (
         "zero", "oh", "o", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "double", "triple",
     )  # fmt: skip
+    number_words: Words = (
+        "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+        "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety", "hundred", "thousand",
+    )  # fmt: skip
+    """They belong to a row of digits where one was asked for."""
+    at_words: Words = ("at", "at sign")
+    """How "@" is spoken."""
+    dot_words: Words = ("dot", "period", "point")
+    as_in_words: Words = ("as in", "for", "like", "as")
+    """Between a letter and its word: "R as in Robert"."""
+    ask_number_words: Words = (
+        "your number", "what number", "which number", "number to call", "phone number", "telephone number",
+        "mobile number", "account number", "card number", "customer number", "order number", "reference number",
+        "booking number", "serial number", "digits", "zip code", "postal code", "postcode", "pin",
+    )  # fmt: skip
+    """A question of the agent with one of these asks for a long number; the form's or tool's own word on what it
+    collects comes first."""
+    ask_email_words: Words = ("email", "e-mail", "mail address")
+    ask_name_words: Words = ("name",)
+    ask_spelling_words: Words = ("spell", "spelling", "letter by letter")
 
 
 class BargeInSettings(Strict):
@@ -129,6 +169,9 @@ class LimitSettings(Strict):
     """Re-prompts in a row; the silence after the last one ends the call with a goodbye."""
     max_call_s: Annotated[int, Field(ge=5)] = 1800
     """Then the caller is told, and the call ends."""
+    max_call_warning_s: Annotated[int, Field(ge=0)] = 60
+    """How long before that the caller is warned, in the next pause (`phrases.max_length_warning`); 0: not at all.
+    A call that may not last longer than this has no warning."""
     stt_open_ms: Ms = 3000
     llm_first_ms: Ms = 8000
     """Request to the model's first text or tool call."""
@@ -169,6 +212,8 @@ class PhraseSettings(Strict):
     max_length_goodbye: str = (
         "I am sorry, we have reached the end of the time for this call. Please call again. Goodbye!"
     )
+    max_length_warning: str = "Just so you know, we have about one minute left on this call."
+    """Goes with `limits.max_call_warning_s`."""
     filler: str = "One moment, please."
     still_working: str = "I am still working on it."
     """Said instead from the second time on."""
@@ -184,7 +229,7 @@ class ConversationSettings(AgentToolSettings):
     greeting_interruptible: bool = True
     brief: Brief = Field(default_factory=Brief)
     language: str = "en"
-    """BCP 47."""
+    """BCP 47; `auto`: detected from what the caller says, where the recogniser can."""
     voice: str = ""
     """The voice's own name; empty for its default."""
     time_zone: Annotated[str, AfterValidator(_time_zone)] = ""
@@ -213,6 +258,7 @@ class ConversationSettings(AgentToolSettings):
             phrases.tool_failed,
             phrases.still_there,
             phrases.silence_goodbye,
+            phrases.max_length_warning,
             phrases.max_length_goodbye,
             brief.goodbye,
             brief.not_understood,

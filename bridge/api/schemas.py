@@ -75,6 +75,7 @@ class TurnOut(BaseModel):
     heard_ms: float
     interrupted: bool
     delays: DelaysOut
+    why: str = Field(description="The caller's: what made it over, in the turn detector's words.")
 
 
 class EventOut(BaseModel):
@@ -251,4 +252,5 @@ def _turn_data(turn: TurnRecord) -> dict[str, Any]:
             "tts_ms": turn.tts_ms,
             "reply_ms": turn.reply_ms,
         },
+        "why": turn.why,
     }

@@ -64,6 +64,8 @@ class TurnRecord:
     llm_ms: float | None
     tts_ms: float | None
     reply_ms: float | None
+    why: str = ""
+    """The caller's: what made it over."""
 
 
 @dataclass(frozen=True, slots=True)

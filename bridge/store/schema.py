@@ -112,6 +112,7 @@ turns = Table(
     Column("llm_ms", Double),
     Column("tts_ms", Double),
     Column("reply_ms", Double),
+    Column("why", Text, nullable=False, server_default=""),
 )
 
 # Every event but the turns, which are in their own table.

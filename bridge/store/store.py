@@ -341,6 +341,7 @@ def _turn_row(item: Recorded, event: TurnEnded) -> dict[str, Any]:
         "llm_ms": clean_number(event.delays.llm_ms),
         "tts_ms": clean_number(event.delays.tts_ms),
         "reply_ms": clean_number(event.delays.reply_ms),
+        "why": clean_text(event.why),
     }
 
 
@@ -408,6 +409,7 @@ def _turn(row: Row[Any]) -> TurnRecord:
         llm_ms=row.llm_ms,
         tts_ms=row.tts_ms,
         reply_ms=row.reply_ms,
+        why=row.why,
     )
 
 

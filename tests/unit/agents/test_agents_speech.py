@@ -74,8 +74,8 @@ def test_phrases_match_whole_words_the_longest_first() -> None:
 
 @given(st.text(max_size=80))
 def test_any_text_has_an_ending(text: str) -> None:
-    ending, why = Endings(TurnSettings()).of(text)
-    assert isinstance(ending, Ending) and why
+    judged = Endings(TurnSettings()).judge(text)
+    assert isinstance(judged.ending, Ending) and judged.why
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,9 @@ class Events:
 
     @staticmethod
     def turn(index: int = 0, text: str = "Good evening") -> TurnEnded:
-        return TurnEnded(index, "agent", text, 100.0, 1900.0, "Good", 800.0, True, TurnDelays(reply_ms=640.0))
+        return TurnEnded(
+            index, "agent", text, 100.0, 1900.0, "Good", 800.0, True, TurnDelays(reply_ms=640.0), "why not"
+        )
 
     def whole_call(self, at: float = T0, **started: str) -> list[CallEvent]:
         return [self.started(at, **started), self.answered(at + 1), self.turn(), self.ended(at + 60)]
