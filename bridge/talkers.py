@@ -10,6 +10,7 @@ from bridge.agents.base import Agent
 from bridge.agents.conversation import ConversationAgent
 from bridge.agents.echo import EchoAgent
 from bridge.agents.remote import RemoteCalls, make_remote
+from bridge.agents.tools_agent import ToolError
 from bridge.config import AgentSettings, Config, ConversationAgentSettings, RemoteAgentSettings
 from bridge.providers.base import Llm, ProviderError
 from bridge.providers.local.brain import LocalBrain
@@ -97,7 +98,9 @@ class Talkers:
                 progress(f"preparing agent {name!r}: its greeting and fixed phrases")
                 try:
                     agent = await self._conversation(name, settings, config)
-                except ProviderError as error:
+                    self._stack.push_async_callback(agent.tools.aclose)
+                    await agent.tools.start()
+                except (ProviderError, ToolError) as error:
                     raise AgentError(f"agent {name!r}: {error}") from error
                 ready[name] = Talker(agent, settings, settings.record, settings.embedded)
         return ready

@@ -11,6 +11,7 @@ from bridge.agents.record import TurnSlot
 from bridge.agents.settings import ConversationSettings
 from bridge.agents.speech import Speech
 from bridge.agents.tools import Toolbox, ToolResult
+from bridge.agents.tools_cover import Cover
 from bridge.events import Cause, TurnDelays
 from bridge.providers.base import (
     Llm,
@@ -25,7 +26,6 @@ from bridge.providers.base import (
     Tool,
     ToolCall,
 )
-from bridge.providers.tools import TRANSFER
 
 ATTEMPTS = 2
 RETRY_S = 0.1
@@ -50,6 +50,8 @@ class _Part:
     number: int
     calls: tuple[ToolCall, ...] = ()
     results: dict[str, str] = field(default_factory=dict)
+    failed: bool = False
+    """One of the tools failed."""
 
 
 @dataclass(slots=True)
@@ -142,7 +144,10 @@ class Thinker:
                 return
             turn.next_part()
         if not speech.said():
-            speech.say(self._settings.brief.unknown)
+            failed = turn.parts[-2].failed if len(turn.parts) > 1 else False
+            speech.say(self._settings.phrases.tool_failed if failed else self._settings.brief.unknown)
+        elif len(turn.parts) > 1 and turn.parts[-2].failed and not speech.said(turn.parts[-1].number):
+            speech.say(self._settings.phrases.tool_failed)
 
     async def _ask(self, turn: AgentTurn, messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[ToolCall, ...]:
         """One round: stream the text to the voice, return the tools asked for."""
@@ -200,16 +205,19 @@ class Thinker:
         part.calls = calls
         all_ok = True
         for call in calls:
-            if call.name == TRANSFER and call.name in (tool.name for tool in self._toolbox.tools):
-                await self._announce_transfer(turn)
-            cover = self._cover(turn, self._limits.tool_filler_ms)
+            manner = self._toolbox.manner(call)
+            if manner.announce is not None:
+                await self._announce_transfer(turn, manner.announce)
+            cover = Cover(turn, self._settings, manner)
+            turn.interruptible = manner.interruptible
             try:
-                result = await self._toolbox.call(call)
+                result = await self._toolbox.call(call, asked=turn.speech.drained)
             finally:
                 cover.cancel()
                 turn.interruptible = True
             part.results[call.id] = result.content
             all_ok = all_ok and result.ok
+            part.failed = not all_ok
         hang_up, self._toolbox.hang_up_asked = self._toolbox.hang_up_asked, False
         if self._toolbox.done is not None:
             turn.ends = self._toolbox.done
@@ -219,12 +227,11 @@ class Thinker:
             turn.ends = AgentDone(Cause.AGENT_HUNG_UP)
         return turn.ends is not None
 
-    async def _announce_transfer(self, turn: AgentTurn) -> None:
+    async def _announce_transfer(self, turn: AgentTurn, text: str) -> None:
         """The caller hears what happens before the line is taken away; from then on it can't be stopped."""
         if not turn.speech.said():
-            turn.speech.say(self._settings.brief.handover.say)
+            turn.speech.say(text)
         await turn.speech.drained()
-        turn.interruptible = False
 
     def _cover(self, turn: AgentTurn, after_ms: int, *, only_first: bool = False) -> asyncio.TimerHandle:
         """Say the filler phrase if the caller hears nothing for so long."""

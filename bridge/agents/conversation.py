@@ -25,7 +25,8 @@ from bridge.agents.patience import Due, Patience, Situation
 from bridge.agents.record import Record
 from bridge.agents.settings import ConversationSettings
 from bridge.agents.speech import VoiceOptions
-from bridge.agents.tools import Toolbox
+from bridge.agents.tools import Listening, Toolbox
+from bridge.agents.tools_agent import AgentTools
 from bridge.agents.turns import (
     AskSettled,
     EagerCancel,
@@ -55,7 +56,7 @@ WARM_S = 5.0
 
 MIN_WAIT_S = 0.001
 
-_Event = VoiceEvent | SttEvent | PlayoutEvent | LegEvent | EngineFailed
+_Event = VoiceEvent | SttEvent | PlayoutEvent | LegEvent | EngineFailed | Listening
 
 
 class ConversationAgent:
@@ -70,13 +71,16 @@ class ConversationAgent:
         llm: Llm,
         tts: Tts,
         wall_clock: Callable[[], datetime] | None = None,
+        tools: AgentTools | None = None,
     ) -> None:
-        """`wall_clock` gives the caller's date and time; by default the machine's, in `settings.time_zone`."""
+        """`wall_clock` gives the caller's date and time; by default the machine's, in `settings.time_zone`. `tools`,
+        by default those of `settings`, are started and closed by others, too."""
         self.name = name
         self.settings = settings
         self.stt = stt
         self.llm = llm
         self.tts = tts
+        self.tools = tools or AgentTools(settings)
         zone = ZoneInfo(settings.time_zone) if settings.time_zone else None
         self.wall_clock = wall_clock or (lambda: datetime.now(zone).astimezone(zone))
 
@@ -119,7 +123,9 @@ class Conversation:
         self._bargein = BargeInDetector(settings.barge_in)
         self._memory = Memory(limits.memory_messages)
         self._record = Record(session)
-        self._toolbox = Toolbox(session, settings.brief, limits)
+        self._toolbox = Toolbox(
+            session, settings.brief, limits, agent.tools, language=settings.language, post=self._post
+        )
         self._floor = Floor(
             session.leg.playout,
             agent.tts,
@@ -233,10 +239,12 @@ class Conversation:
         match event:
             case SpeechStarted():
                 self._voice_on = True
+                self._toolbox.voice(True)
                 if self._listening:
                     self._voice_started(now, event.at)
             case SpeechStopped():
                 self._voice_on = False
+                self._toolbox.voice(False)
                 if self._listening:
                     self._apply_bargein(self._bargein.voice_stopped(now, event.at))
                     self._apply_turns(self._turns.voice_stopped(now, event.at))
@@ -270,6 +278,9 @@ class Conversation:
                 self._done = AgentDone(event.cause, event.detail)
             case EngineFailed():
                 self._engine_failed(event)
+            case Listening():
+                if self._floor.turn is not None:
+                    self._apply_turns(self._turns.floor(now, not event.on))
 
     @property
     def _listening(self) -> bool:
@@ -278,7 +289,7 @@ class Conversation:
     def _voice_started(self, now: float, at: float) -> None:
         self._ear.speech_started()
         turn = self._floor.turn
-        if turn is not None:
+        if turn is not None and not self._toolbox.listening:
             remaining_ms = turn.speech.remaining_ms
             self._apply_bargein(
                 self._bargein.voice_started(
@@ -309,7 +320,15 @@ class Conversation:
         self._language = language
         log.debug("language", call=self._session.call_id, heard=language, configured=self._settings.language)
 
+    def _hush(self) -> None:
+        """The caller answers a tool's question, heard to its end or not."""
+        self._floor.hush()
+        self._toolbox.answering()
+
     def _key(self, now: float, digit: str) -> None:
+        if self._toolbox.key(digit):
+            self._hush()
+            return
         self._patience.caller_spoke()
         if digit == "#" and not self._turns.open:
             return
@@ -356,7 +375,8 @@ class Conversation:
                 case AskSettled():
                     self._ear.speech_paused()
                 case EagerStart():
-                    self._floor.prepare(output.text)
+                    if not self._toolbox.collecting:
+                        self._floor.prepare(output.text)
                 case EagerCancel():
                     self._floor.drop_prepared()
                 case TurnComplete():
@@ -376,6 +396,8 @@ class Conversation:
         self._record.caller_ended(turn.text, turn.started_at, turn.ended_at, turn.why)
         self._cut_off = None
         timing = Timing() if turn.held else Timing(turn.ended_at, turn.endpoint_ms, turn.stt_ms)
+        if self._toolbox.spoken(turn.text):
+            return
         if turn.text:
             self._patience.caller_spoke()
             self._memory.add_user(turn.text)
@@ -462,6 +484,9 @@ class Conversation:
 
     def _interrupt(self, at: float) -> None:
         """The caller has the floor."""
+        if self._toolbox.collecting:
+            self._hush()
+            return
         now, turn = self._clock(), self._floor.turn
         if turn is not None:
             self._asked(now, turn)

@@ -153,6 +153,12 @@ class Floor:
         heard, rest = turn.speech.divide(heard_ms)
         return CutOff(f"{turn.continues or ''} {heard}".strip(), rest, turn.ends)
 
+    def hush(self) -> None:
+        """Leave out what the turn has not said yet; it keeps the floor, and what it does goes on."""
+        if self.turn is not None:
+            self.turn.speech.skip()
+        self.unpause("barge-in")
+
     def sound_tone(self) -> int:
         """The last resort of an agent that lost its voice; returns the playout's generation of it."""
         generation = self._playout.begin()

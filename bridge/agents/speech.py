@@ -39,6 +39,8 @@ class _Clause:
     """Given to the playout so far."""
     spoken: bool = False
     """All of its audio was given."""
+    skipped: bool = False
+    """No more of its audio is to be given."""
     words: list[WordTiming] = field(default_factory=list)
 
     def spans(self) -> list[tuple[str, float, float]]:
@@ -164,6 +166,25 @@ class Speech:
             self._prepared.clear()
             self._released.set()
 
+    def skip(self) -> None:
+        """Leave out what was not played yet of what was given so far, as if it had never been meant to be said; what is
+        given next follows."""
+        if self._generation is None or self._generation != self._playout.generation:
+            return
+        self._playout.skip()
+        at_ms = self._playout.sent_ms
+        for number, clause in enumerate(self._clauses):
+            whole = number < self._next and clause.spoken and clause.start_ms + clause.audio_ms <= at_ms
+            if whole or clause.skipped:
+                continue
+            spans = clause.spans() if number < self._next else []
+            heard = [text for text, start, end in spans if start + HEARD_SHARE * (end - start) <= at_ms]
+            clause.text, clause.words = " ".join(heard), clause.words[: len(heard)]
+            clause.audio_ms = max(0.0, min(clause.audio_ms, at_ms - clause.start_ms))
+            clause.skipped = clause.spoken = True
+        self._next = len(self._clauses)
+        self._written_ms = at_ms
+
     def drop(self) -> None:
         """Stop at once: what was not played yet is never played."""
         self._stale = True
@@ -178,6 +199,8 @@ class Speech:
                 if self._next:
                     await self._released.wait()
                     await self._room()
+                if clause.skipped:
+                    continue
                 self._busy = True
                 self._next += 1
                 await self._speak(clause)
@@ -241,7 +264,7 @@ class Speech:
             clause.text, voice=options.voice, sample_rate=self._playout.sample_rate, language=options.language
         )
         async with closing(stream) as chunks:
-            while not self._stale:
+            while not self._stale and not clause.skipped:
                 try:
                     chunk = await next_within(chunks, options.chunk_s, self._tts.name, "audio")
                 except StopAsyncIteration:
@@ -252,6 +275,8 @@ class Speech:
                     self._take(clause, chunk)
 
     def _take(self, clause: _Clause, chunk: SpeechChunk) -> None:
+        if clause.skipped:
+            return
         clause.words += chunk.words
         if not chunk.pcm:
             return
@@ -281,13 +306,13 @@ class Speech:
 
     def said(self, part: int | None = None) -> str:
         """All the text given so far (of `part`)."""
-        return " ".join(clause.text for clause in self._clauses if part in (None, clause.part))
+        return " ".join(clause.text for clause in self._clauses if clause.text and part in (None, clause.part))
 
     def heard(self, heard_ms: float, part: int | None = None) -> str:
         """The words (of `part`) that were played in the first `heard_ms`."""
         heard = []
         for clause in self._clauses[: self._next]:
-            if part not in (None, clause.part) or clause.start_ms >= heard_ms:
+            if part not in (None, clause.part) or clause.start_ms >= heard_ms or not clause.text:
                 continue
             if clause.spoken and heard_ms >= clause.start_ms + clause.audio_ms:
                 heard.append(clause.text)

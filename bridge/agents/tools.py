@@ -251,6 +251,13 @@ class Toolbox:
         self._entered.set()
         return True
 
+    def answering(self) -> None:
+        """The caller answers a tool's question, whether it was heard to its end or not."""
+        if self._collector is not None:
+            self._collector.asked(self._session.clock())
+            self._listen(True)
+            self._entered.set()
+
     def voice(self, on: bool) -> None:
         """The caller's voice began or stopped."""
         if self._collector is not None:
@@ -276,9 +283,7 @@ class Toolbox:
         async def ask() -> None:
             if asked is not None:
                 await asked()
-            collector.asked(clock())
-            self._listen(True)
-            self._entered.set()
+            self.answering()
 
         try:
             async with asyncio.TaskGroup() as group:

@@ -150,6 +150,16 @@ class Playout:
         self._live = self._open = self._paused = self._fade_out = self._fade_in = False
         return dropped
 
+    def skip(self) -> None:
+        """Drop what was not sent yet; the utterance goes on with what is written next. One that is complete is over,
+        as dropped."""
+        live, started = self._live and self._open, self._started
+        self.drop()
+        if live:
+            self._live = self._open = True
+            self._started, self._dry = started, False
+            self._fade_in = started
+
     # -- the truth ------------------------------------------------------------------------------------------
 
     @property

@@ -1,0 +1,43 @@
+"""What the caller hears while a tool works: words, before the silence gets long."""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from bridge.agents.settings import ConversationSettings
+from bridge.agents.tools import Manner
+
+if TYPE_CHECKING:
+    from bridge.agents.agent_turn import AgentTurn
+
+LOOK_S = 0.1
+"""How often it is looked whether the caller hears something."""
+
+
+class Cover:
+    """Speaks up in `turn` whenever the caller has heard nothing for a while, until it is cancelled."""
+
+    def __init__(self, turn: "AgentTurn", settings: ConversationSettings, manner: Manner) -> None:
+        self._turn = turn
+        self._phrases = settings.phrases
+        self._say = manner.say or settings.phrases.filler
+        self._patience_s = settings.limits.tool_filler_ms / 1000
+        self._again_s = settings.limits.tool_filler_again_ms / 1000
+        self._loop = asyncio.get_running_loop()
+        self._quiet_since = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+        if manner.covered:
+            self._timer = self._loop.call_later(min(LOOK_S, self._patience_s), self._look)
+
+    def cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        speech = self._turn.speech
+        if speech.waiting or speech.queued_ms > 0 or not self._turn.confirmed.is_set():
+            self._quiet_since = now
+        elif now - self._quiet_since >= self._patience_s:
+            speech.say(self._say)
+            self._say, self._patience_s = self._phrases.still_working, self._again_s
+        self._timer = self._loop.call_later(LOOK_S, self._look)
