@@ -1,4 +1,4 @@
-"""Silence and length as a machine in fake time, and in whole conversations: re-prompts, the warning, endless noise."""
+"""Silence and length as a machine in fake time, and in whole conversations: re-prompts, the warning, long noise."""
 
 import pytest
 from agents_call import Call, conversing
