@@ -1,0 +1,48 @@
+"""Settings of ElevenLabs. Importing this does not import the SDK."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from bridge.providers.settings import ProviderSettings, Seconds
+from bridge.settings import Section
+
+BASE_URL = "https://api.elevenlabs.io"
+SOCKET_URL = "wss://api.elevenlabs.io"
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class ElevenLabsTtsSettings(Section):
+    """A voice."""
+
+    mode: Literal["socket", "http"] = "socket"
+    """`socket`: connections that are open already, shared by all calls. `http`: a request for each text, which is
+    told the text before it for the melody; for what the socket does not take, e.g. eleven_v3."""
+    model: str = ""
+    """Empty: the default of `bridge.providers.models_table`."""
+    voice: str = "JBFqnCBsd6RMkjVDRZzb"
+    """Where the agent names none: an id, as `offhook voices list` shows them."""
+    stability: Share | None = None
+    """This and the following are sent only if given; else the voice's own settings hold."""
+    similarity_boost: Share | None = None
+    style: Share | None = None
+    use_speaker_boost: bool | None = None
+    speed: Annotated[float, Field(ge=0.7, le=1.2)] | None = None
+    text_normalization: Literal["auto", "on", "off"] = "auto"
+    """Whether numbers and dates are written out before they are spoken."""
+    zero_retention: bool = False
+    """Ask that nothing is kept (enterprise plans alone)."""
+    first_audio_s: Seconds = 3.0
+    """From a text to its first audio; beyond it the next provider of the chain is asked."""
+    between_audio_s: Seconds = 2.0
+    sockets: Annotated[int, Field(ge=1)] = 60
+    """Most connections at once; each holds five texts."""
+    idle_socket_s: Annotated[float, Field(gt=0, le=150)] = 100.0
+    """An unused connection is closed after this; the vendor does it after 180 s."""
+
+
+class ElevenLabsSettings(ProviderSettings):
+    """ElevenLabs."""
+
+    tts: ElevenLabsTtsSettings = ElevenLabsTtsSettings()

@@ -1,0 +1,189 @@
+"""ElevenLabs' multi-context socket: up to five texts at once, each in a context of its own (`protocols/tts.md` 3)."""
+
+import asyncio
+import binascii
+import contextlib
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bridge.providers.base import ProviderError, SpeechChunk
+from bridge.providers.elevenlabs.failures import detail, failure
+from bridge.providers.sockets import ProviderSocket
+from bridge.providers.tts_source import Delivery, SocketLostError, Utterance
+
+CONTEXTS = 5
+"""The vendor's limit for one socket."""
+
+DRAIN_S = 5.0
+"""How long a context that nobody listens to any more still counts as open, if the server does not end it."""
+
+
+class SpokenText:
+    """One text in its context. A `Source`, but for leaving it."""
+
+    __slots__ = ("context_id", "delivery", "utterance")
+
+    def __init__(self, context_id: str, utterance: Utterance) -> None:
+        self.context_id = context_id
+        self.utterance = utterance
+        self.delivery = Delivery()
+
+
+class MultiContextSocket:
+    """A `VoiceSocket`, of one voice, model, format and language.
+
+    Each text is a context: opened, told the text, flushed and closed at once, upon which the server speaks all of it
+    and ends with `isFinal`. Several texts in one context would keep the melody going, but then nothing on the wire
+    tells the end of the first: a flush is not acknowledged, and the alignment of what follows may begin with the
+    words before."""
+
+    def __init__(self, socket: ProviderSocket, provider: str, *, key_from: str, key: str) -> None:
+        self._socket = socket
+        self._provider = provider
+        self._key_from = key_from
+        self._key = key
+        self._numbers = itertools.count(1)
+        self._texts: dict[str, SpokenText] = {}
+        self._ended: dict[str, asyncio.Future[None]] = {}
+        """Contexts that the server has yet to end."""
+        self._alive = True
+        self._reader = asyncio.create_task(self._read())
+
+    @property
+    def alive(self) -> bool:
+        return self._alive
+
+    def ready(self, now: float) -> bool:
+        return True
+
+    async def begin(self, utterance: Utterance, text: str, voice_settings: Mapping[str, Any]) -> SpokenText:
+        """Have `text` spoken. Raises SocketLostError."""
+        context_id = str(next(self._numbers))
+        spoken = SpokenText(context_id, utterance)
+        self._texts[context_id] = spoken
+        self._ended[context_id] = asyncio.get_running_loop().create_future()
+        opening: dict[str, Any] = {"text": " ", "context_id": context_id}
+        if voice_settings:
+            opening["voice_settings"] = voice_settings
+        try:
+            await self._send(opening)
+            # A word is taken for complete by the space behind it.
+            await self._send({"text": f"{text.strip()} ", "context_id": context_id, "flush": True})
+            await self._send({"context_id": context_id, "close_context": True})
+        except BaseException:
+            self.forget(spoken)
+            raise
+        return spoken
+
+    def forget(self, spoken: SpokenText) -> None:
+        """Drop whatever still comes of it: the server has been told all there is to tell, and can't be stopped."""
+        self._texts.pop(spoken.context_id, None)
+        spoken.delivery.finish()
+
+    async def ended(self, spoken: SpokenText) -> None:
+        """Wait until the server has ended the context, or may be taken to have."""
+        ended = self._ended.get(spoken.context_id)
+        if ended is not None:
+            await asyncio.wait([ended], timeout=DRAIN_S)
+            self._ended.pop(spoken.context_id, None)
+
+    async def aclose(self) -> None:
+        self._alive = False
+        self._reader.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._reader
+        await self._socket.close()
+        self._lost("the connection was closed")
+
+    async def _send(self, message: Mapping[str, Any]) -> None:
+        if not self._alive:
+            raise SocketLostError("the connection was lost")
+        try:
+            await self._socket.send(json.dumps(message, ensure_ascii=False))
+        except ProviderError as error:
+            self._alive = False
+            raise SocketLostError(_said(error)) from None
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                self._take(await self._socket.recv())
+        except ProviderError as error:
+            self._alive = False
+            self._lost(_said(error))
+            await self._socket.close()
+
+    def _lost(self, why: str) -> None:
+        for spoken in list(self._texts.values()):
+            spoken.delivery.fail(SocketLostError(why))
+        self._texts.clear()
+        for ended in self._ended.values():
+            _done(ended)
+
+    def _take(self, raw: str | bytes) -> None:
+        try:
+            message = json.loads(raw)
+            if not isinstance(message, dict):
+                raise ValueError("no object")
+        except ValueError:
+            # Whose it was can't be told: the deadline of the text that it was for will see to it.
+            return
+        context_id = message.get("contextId") or message.get("context_id")
+        if message.get("error") or (message.get("message") and message.get("audio") is None):
+            self._refused(message, context_id)
+            return
+        spoken = self._texts.get(context_id) if isinstance(context_id, str) else None
+        if spoken is not None and message.get("audio"):
+            spoken.delivery.put(_chunk(spoken.utterance, message))
+        if message.get("isFinal") or message.get("is_final"):
+            if spoken is not None:
+                spoken.delivery.put(spoken.utterance.last())
+                spoken.delivery.finish()
+                del self._texts[spoken.context_id]
+            if (ended := self._ended.pop(str(context_id), None)) is not None:
+                _done(ended)
+
+    def _refused(self, message: Mapping[str, Any], context_id: object) -> None:
+        code, said = detail(message)
+        code = str(message.get("error") or code)
+        if "input_timeout" in code:
+            # It was idle for too long; a close follows, after which texts are sent again elsewhere.
+            self._alive = False
+            return
+        error = failure(self._provider, 0, code, said, key_from=self._key_from, key=self._key)
+        concerned = [self._texts[context_id]] if context_id in self._texts else list(self._texts.values())
+        for spoken in concerned:
+            spoken.delivery.fail(error)
+        if context_id not in self._texts:
+            self._alive = False
+
+
+def _chunk(utterance: Utterance, message: Mapping[str, Any]) -> SpeechChunk | None:
+    """The audio of a message. None where it can't be read."""
+    try:
+        data = binascii.a2b_base64(message["audio"])
+    except (ValueError, TypeError):
+        return None
+    alignment = message.get("alignment")
+    if isinstance(alignment, dict):
+        characters = alignment.get("chars") or ()
+        starts = _numbers(alignment.get("charStartTimesMs") or alignment.get("charsStartTimesMs"))
+        lengths = _numbers(alignment.get("charDurationsMs") or alignment.get("charsDurationsMs"))
+        ends = [start + length for start, length in zip(starts, lengths, strict=False)]
+        utterance.align_characters([str(char) for char in characters], starts, ends)
+    return utterance.chunk(data)
+
+
+def _numbers(values: object) -> Sequence[float]:
+    return [value for value in values if isinstance(value, int | float)] if isinstance(values, list) else []
+
+
+def _done(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _said(error: ProviderError) -> str:
+    return str(error).removeprefix(f"{error.provider}: ")
