@@ -1,6 +1,7 @@
 """WebSockets to providers: opened and closed within a deadline; errors name the provider and hide its key."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
 from typing import Any
@@ -26,6 +27,10 @@ UNREAD_MESSAGES = 64
 """Messages held for a slow reader before the network has to wait."""
 
 PING_S = 20.0
+
+_LOGGER = logging.getLogger("bridge.providers.sockets")
+"""The library's own would write each header of a handshake, keys too, to a log that is open for debugging."""
+_LOGGER.setLevel(logging.WARNING)
 
 
 class ProviderSocket:
@@ -112,6 +117,7 @@ async def open_socket(
             ping_timeout=PING_S,
             max_size=LARGEST_MESSAGE,
             max_queue=UNREAD_MESSAGES,
+            logger=_LOGGER,
             **options,
         )
     except TimeoutError:

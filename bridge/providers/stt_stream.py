@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import structlog
 
 from bridge.providers.base import ProviderError, SttEvent, SttFailed
-from bridge.providers.stt_turn import Dialect, Item, SttTurn
+from bridge.providers.stt_turn import Act, Dialect, Item, SttTurn
 
 log = structlog.get_logger(__name__)
 
@@ -51,12 +51,14 @@ class StreamingSttStream:
         encode: Callable[[bytes], bytes],
         chunk_ms: int,
         settle_s: float,
+        least_chunk_ms: int = 0,
         keep_alive_s: float = 0.0,
         speed: float = 0.0,
     ) -> None:
         """`encode` turns int16 PCM at `sample_rate` into the wire's format; it is called for `chunk_ms` at a time.
-        `keep_alive_s`: `Dialect.idle` is asked after nothing was sent for so long; 0: never. `speed`: audio that has
-        waited is sent no faster than this many times real time; 0: as fast as the network takes it."""
+        `least_chunk_ms`: what is shorter is not sent ahead of a command, but with what follows. `keep_alive_s`:
+        `Dialect.idle` is asked after nothing was sent for so long; 0: never. `speed`: audio that has waited is sent
+        no faster than this many times real time; 0: as fast as the network takes it."""
         self._wire = wire
         self._dialect = dialect
         self._sink = emit
@@ -64,6 +66,7 @@ class StreamingSttStream:
         self._encode = encode
         self._chunk = bytearray()
         self._chunk_bytes = sample_rate * chunk_ms // 1000 * 2
+        self._least_bytes = sample_rate * least_chunk_ms // 1000 * 2
         self._bytes_per_s = sample_rate * 2
         self._pushed = 0
         self._settle_s = settle_s
@@ -140,12 +143,14 @@ class StreamingSttStream:
             self._put(self._encode(bytes(self._chunk)))
             self._chunk.clear()
 
-    def _ask(self, items: Sequence[Item]) -> None:
-        """Send after the audio so far."""
-        if items:
-            self._flush()
-            for item in items:
-                self._put(item)
+    def _ask(self, acts: Sequence[Act]) -> None:
+        for act in acts:
+            if isinstance(act, bytes | str):
+                if len(self._chunk) >= self._least_bytes:
+                    self._flush()
+                self._put(act)
+            else:
+                self._turn.apply(act, self._loop.time())
 
     def _put(self, item: Item) -> None:
         if not item:

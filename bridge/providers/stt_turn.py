@@ -40,27 +40,30 @@ class Settled:
 
 Sign = Said | Settled | SttEndpoint | SttFailed
 
+Act = Item | Sign
+"""What a dialect answers with: items are sent in order, after the audio up to now; signs hold at once."""
+
 
 class Dialect(Protocol):
-    """A vendor's protocol on one stream, without I/O. `at_s` is a position: seconds of audio sent so far."""
+    """A vendor's protocol on one stream, without I/O. `at_s` is a position: seconds of audio pushed so far."""
 
-    def started(self, at_s: float) -> Sequence[Item]:
-        """Voice began. Returns what to send, after the audio up to here."""
+    def started(self, at_s: float) -> Sequence[Act]:
+        """Voice began."""
         ...
 
-    def paused(self, pause: int, at_s: float) -> Sequence[Item]:
+    def paused(self, pause: int, at_s: float) -> Sequence[Act]:
         """Voice stopped for the `pause`-th time: ask for what has been said to be made final."""
         ...
 
-    def committed(self, at_s: float, speaking: bool) -> Sequence[Item]:
+    def committed(self, at_s: float, speaking: bool) -> Sequence[Act]:
         """The turn is over; `speaking`: with its voice still going on."""
         ...
 
-    def idle(self) -> Sequence[Item]:
+    def idle(self) -> Sequence[Act]:
         """Nothing was sent for a while: what keeps the connection open."""
         ...
 
-    def overdue(self, pause: int) -> Sequence[Item]:
+    def overdue(self, pause: int) -> Sequence[Act]:
         """Half of the time for an answer to `paused` is over: what may still bring it; most have nothing."""
         ...
 

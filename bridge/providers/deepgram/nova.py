@@ -1,0 +1,128 @@
+"""Nova's side of a stream (`/v1/listen`), without I/O: results to segments, pauses to Finalize.
+
+protocols/stt.md 2.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from deepgram.listen.v1.types import ListenV1Error, ListenV1Results, ListenV1UtteranceEnd
+
+from bridge.providers.base import SttEndpoint, SttFailed
+from bridge.providers.stt_turn import Act, Said, Settled, Sign
+
+FINALIZE = "finalize"
+KEEP_ALIVE = "keep alive"
+
+LEAD_S = 0.3
+"""Audio before a turn's end that may be the next one's: a voice is told up to 300 ms after its onset."""
+
+SLACK_S = 0.1
+"""A final result that ends so little before a pause answers it: what is missing is silence."""
+
+FINALIZE_SLACK_S = 0.25
+"""The same for one that says that it answers a Finalize; less than there is from a turn's end to the next pause."""
+
+
+class NovaDialect:
+    """Implements `stt_turn.Dialect`.
+
+    A result is a segment: interim ones cover the same audio as the final one that follows. Words have times, which
+    show that they are of a turn that is over, however late they come."""
+
+    def __init__(self, *, detects_language: bool) -> None:
+        """`detects_language`: results name the language that was spoken."""
+        self._detects_language = detects_language
+        self._segment = 0
+        self._interim = False
+        """Words of the present segment are not final yet."""
+        self._asked: deque[tuple[int, float]] = deque()
+        """Pauses that are yet to be answered, and where they are."""
+        self._cut_s = 0.0
+        """Words before here are of a turn that is over."""
+        self._turn_from_s = 0.0
+        self._told_to_s = 0.0
+        """End of the last word that was told."""
+
+    def started(self, at_s: float) -> Sequence[Act]:
+        return ()
+
+    def paused(self, pause: int, at_s: float) -> Sequence[Act]:
+        self._asked.append((pause, at_s))
+        return (FINALIZE,)
+
+    def committed(self, at_s: float, speaking: bool) -> Sequence[Act]:
+        self._turn_from_s = at_s
+        self._cut_s = max(self._cut_s, self._told_to_s, at_s - LEAD_S)
+        self._segment += 1
+        interim, self._interim = self._interim, False
+        # So that what was said by now is not in one result with what comes.
+        return (FINALIZE,) if interim else ()
+
+    def idle(self) -> Sequence[Act]:
+        return (KEEP_ALIVE,)
+
+    def overdue(self, pause: int) -> Sequence[Act]:
+        # A Finalize with little audio behind it may have been ignored; by now there is more.
+        return (FINALIZE,)
+
+    def take(self, message: Any) -> Iterable[Sign]:
+        match message:
+            case ListenV1Results():
+                return self._result(message)
+            case ListenV1UtteranceEnd():
+                end_s = message.last_word_end
+                return [SttEndpoint("end")] if _is_number(end_s) and end_s > self._cut_s else []
+            case ListenV1Error():
+                # It did not understand something that we sent; the stream goes on.
+                return [SttFailed(f"{message.variant}: {message.description}", fatal=False)]
+            case _:
+                return []
+
+    def _result(self, result: ListenV1Results) -> list[Sign]:
+        # The SDK does not check what it is sent.
+        alternatives = getattr(result.channel, "alternatives", None)
+        if not alternatives or not _is_number(result.start) or not _is_number(result.duration):
+            return []
+        best = alternatives[0]
+        end_s = result.start + result.duration
+        text, told_to_s = self._text(best, end_s)
+        language = ""
+        if self._detects_language and getattr(best, "languages", None):
+            language = str(best.languages[0])
+        signs: list[Sign] = [Said(self._segment, text, language)]
+        if text:
+            self._told_to_s = max(self._told_to_s, told_to_s)
+        self._interim = bool(text) and not result.is_final
+        if result.is_final:
+            self._segment += 1
+            signs += self._answered(result)
+        if result.speech_final and not result.from_finalize and (text or end_s > self._turn_from_s):
+            signs.append(SttEndpoint("end"))
+        return signs
+
+    def _text(self, best: Any, end_s: float) -> tuple[str, float]:
+        """The words of this turn in a result that ends at `end_s`, and where the last of them ends."""
+        transcript, words = getattr(best, "transcript", None), getattr(best, "words", None)
+        if not isinstance(transcript, str) or end_s <= self._cut_s:
+            return "", 0.0
+        if not words or not all(_is_number(word.start) and _is_number(word.end) for word in words):
+            return transcript.strip(), end_s
+        kept = [word for word in words if (word.start + word.end) / 2 > self._cut_s]
+        if len(kept) == len(words):
+            return transcript.strip(), words[-1].end
+        text = " ".join(str(word.punctuated_word or word.word) for word in kept)
+        return text, kept[-1].end if kept else 0.0
+
+    def _answered(self, result: ListenV1Results) -> list[Sign]:
+        # An answer to Finalize is not promised, so any final result that reaches a pause answers it.
+        reach_s = result.start + result.duration + (FINALIZE_SLACK_S if result.from_finalize else SLACK_S)
+        signs: list[Sign] = []
+        while self._asked and self._asked[0][1] <= reach_s:
+            signs.append(Settled(self._asked.popleft()[0]))
+        return signs
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
