@@ -28,7 +28,7 @@ LAST_SHARE = 0.95
 class Prepared(Protocol):
     """A voice that has some texts' speech ready, without asking anybody."""
 
-    def prepared(self, text: str, *, voice: str, sample_rate: int, language: str) -> Sequence[SpeechChunk] | None:
+    def prepared(self, text: str, *, voice: str, sample_rate: int, language: str) -> SpeechChunk | None:
         """The whole speech of `text`, None where it is not there."""
         ...
 
@@ -86,8 +86,7 @@ class ChainTts:
             rest = order[place + 1 :]
             ready = self._ready(member, spoken.rest, voice, sample_rate, language)
             if ready is not None:
-                for chunk in ready:
-                    yield spoken.add(chunk)
+                yield spoken.add(ready)
                 return
             try:
                 ask = self._ask(member, spoken, voice, sample_rate, language, turn, last=not rest)
@@ -109,7 +108,7 @@ class ChainTts:
 
     def _ready(
         self, member: Member[Tts], text: str, voice: str, sample_rate: int, language: str
-    ) -> Sequence[SpeechChunk] | None:
+    ) -> SpeechChunk | None:
         """The speech of `text` as the member has it prepared."""
         provider = member.provider
         if not isinstance(provider, Prepared):

@@ -1,7 +1,6 @@
 """A chain of voices, in fake time."""
 
 import asyncio
-from collections.abc import Sequence
 from contextlib import aclosing
 from itertools import pairwise
 
@@ -31,10 +30,10 @@ class PreparedPeer(VoicePeer):
 
     texts: frozenset[str] = frozenset()
 
-    def prepared(self, text: str, *, voice: str, sample_rate: int, language: str) -> Sequence[SpeechChunk] | None:
+    def prepared(self, text: str, *, voice: str, sample_rate: int, language: str) -> SpeechChunk | None:
         if text not in self.texts:
             return None
-        return [SpeechChunk(self.value.to_bytes(2, "little") * (sample_rate // 10))]
+        return SpeechChunk(self.value.to_bytes(2, "little") * (sample_rate // 10))
 
 
 def chain(of: list[Member[VoicePeer]]) -> ChainTts:
