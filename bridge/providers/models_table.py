@@ -46,6 +46,7 @@ DEFAULTS: Mapping[tuple[str, Role], Default] = {
         "gpt-realtime-2.1", f"{_OPENAI_SDK} types/realtime/realtime_session_create_request.py"
     ),
     ("groq", "llm"): Default("openai/gpt-oss-120b", "console.groq.com/docs/deprecations: named as replacement"),
+    ("groq", "stt"): Default("whisper-large-v3-turbo", "console.groq.com/docs/models: its fastest for files"),
     ("cerebras", "llm"): Default("gpt-oss-120b", "inference-docs.cerebras.ai/support/deprecation: named likewise"),
     ("together", "llm"): Default("moonshotai/Kimi-K2.5", "docs.together.ai/docs/inference-options: its example"),
     ("telnyx", "llm"): Default("moonshotai/Kimi-K2.6", "telnyx 4 resources/ai/openai/openai.py: its example"),

@@ -35,10 +35,13 @@ class Kind:
 _OPENAI = "bridge.providers.openai"
 _OPENAI_SETTINGS = f"{_OPENAI}.settings:OpenAiSettings"
 _OPENAI_LLM: Mapping[Role, str] = {"llm": f"{_OPENAI}.llm:OpenAiLlm"}
+_OPENAI_STT: Mapping[Role, str] = {"stt": f"{_OPENAI}.stt:OpenAiStt"}
 
 
-def _compatible(base_url: str, key_env: str = "") -> Kind:
-    return Kind(_OPENAI_SETTINGS, _OPENAI_LLM, key_env, {"base_url": base_url}, extra="")
+def _compatible(base_url: str, key_env: str = "", *, hears: bool = False) -> Kind:
+    """`hears`: it transcribes files too."""
+    roles = {**(_OPENAI_STT if hears else {}), **_OPENAI_LLM}
+    return Kind(_OPENAI_SETTINGS, roles, key_env, {"base_url": base_url}, extra="")
 
 
 KINDS: Mapping[str, Kind] = {
@@ -53,10 +56,10 @@ KINDS: Mapping[str, Kind] = {
         "OPENAI_API_KEY",
         extra="",
     ),
-    "groq": _compatible("https://api.groq.com/openai/v1", "GROQ_API_KEY"),
+    "groq": _compatible("https://api.groq.com/openai/v1", "GROQ_API_KEY", hears=True),
     "cerebras": _compatible("https://api.cerebras.ai/v1", "CEREBRAS_API_KEY"),
-    "together": _compatible("https://api.together.xyz/v1", "TOGETHER_API_KEY"),
-    "vllm": _compatible("http://127.0.0.1:8000/v1"),
+    "together": _compatible("https://api.together.xyz/v1", "TOGETHER_API_KEY", hears=True),
+    "vllm": _compatible("http://127.0.0.1:8000/v1", hears=True),
     "ollama": _compatible("http://127.0.0.1:11434/v1"),
     "llamacpp": _compatible("http://127.0.0.1:8080/v1"),
     "deepgram": Kind(
