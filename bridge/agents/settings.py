@@ -245,11 +245,11 @@ class ConversationSettings(AgentToolSettings):
             raise ValueError(wrong)
         return self
 
-    def fixed_phrases(self) -> tuple[str, ...]:
-        """The texts to synthesise at start, as the voice will be asked for them, the most urgent first: what must be
-        there at once, then everything fixed that a model may say, sentence by sentence."""
+    def rote_phrases(self) -> tuple[str, ...]:
+        """The texts that the conversation itself says, whatever its model is, as the voice will be asked for them, the
+        most urgent first."""
         brief, phrases = self.brief, self.phrases
-        whole = [
+        texts = [
             self.greeting,
             phrases.apology,
             phrases.filler,
@@ -264,6 +264,12 @@ class ConversationSettings(AgentToolSettings):
             brief.not_understood,
             brief.handover.say,
         ]
+        return tuple(dict.fromkeys(text for text in texts if text))
+
+    def fixed_phrases(self) -> tuple[str, ...]:
+        """The texts to synthesise at start: what must be there at once, then everything fixed that a model may say,
+        sentence by sentence."""
+        brief = self.brief
         spoken = [brief.anything_else, brief.unknown, brief.goodbye, brief.not_understood]
         spoken += [brief.handover.say, brief.handover.unavailable, abilities(brief)]
         for form in brief.forms:
@@ -273,7 +279,8 @@ class ConversationSettings(AgentToolSettings):
             ]
         spoken += brief.phrases.model_dump().values()
         spoken += [fact.say for fact in brief.facts]
-        texts = whole + [clause for text in spoken if "{" not in text for clause in split(text)]
+        clauses = [clause for text in spoken if "{" not in text for clause in split(text)]
+        texts = [*self.rote_phrases(), *clauses]
         return tuple(dict.fromkeys(text for text in texts if text))
 
 
