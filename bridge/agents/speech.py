@@ -167,8 +167,8 @@ class Speech:
             self._released.set()
 
     def skip(self) -> None:
-        """Leave out what was not played yet of what was given so far, as if it had never been meant to be said; what is
-        given next follows."""
+        """Leave out what was not played yet of what was given so far, as if it had never been meant to be said. What
+        is given next follows."""
         if self._generation is None or self._generation != self._playout.generation:
             return
         self._playout.skip()

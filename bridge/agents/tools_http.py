@@ -8,7 +8,7 @@ import uuid
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import httpx
 import structlog
@@ -20,6 +20,7 @@ from bridge.agents.tools_template import (
     TemplateError,
     as_text,
     fill,
+    fill_query,
     fill_value,
     header_value,
     parameters_in,
@@ -118,14 +119,13 @@ class HttpTools:
         if any(segment in (".", "..") for segment in url.split("/")):
             raise TemplateError("the arguments must not make a path of dots")
         query = [fill(prepared.url_query, values, query_value)] if prepared.url_query else []
-        pairs = []
+        pairs: list[str] = []
         for key, template in prepared.query.items():
             named = parameters_in(template)
             # Left out with the argument that it is for.
             if not named or any(values.get(name) is not None for name in named):
-                pairs.append((key, fill(template, values, lambda _, text: text)))
-        if pairs:
-            query.append(urlencode(pairs))
+                pairs.append(f"{quote(key, safe='')}={fill_query(template, values)}")
+        query += pairs
         if query:
             url += "?" + "&".join(query)
         headers = {name: fill(text, values, header_value) for name, text in prepared.headers.items()}
@@ -239,7 +239,7 @@ def _body(tool: HttpTool, body: Any) -> tuple[bytes | None, str]:
         return None, ""
     if tool.body_format == "form":
         pairs = [(key, as_text(value)) for key, value in body.items()]
-        return urlencode(pairs).encode(), "application/x-www-form-urlencoded"
+        return urlencode(pairs, errors="replace").encode(), "application/x-www-form-urlencoded"
     return json.dumps(body, ensure_ascii=False).encode(errors="replace"), "application/json"
 
 

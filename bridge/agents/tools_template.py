@@ -113,6 +113,11 @@ def fill(template: str, values: Mapping[str, Any], encode: Callable[[str, str], 
     return _TOKEN.sub(put, template)
 
 
+def fill_query(template: str, values: Mapping[str, Any]) -> str:
+    """`template` filled in and percent-encoded, as a whole value in a query. Raises TemplateError."""
+    return query_value("the query", fill(template, values, lambda _, text: text))
+
+
 def fill_value(template: Any, values: Mapping[str, Any]) -> Any:
     """A structure of templates filled in. `{name}` alone keeps its value's type; names and items whose value is
     missing are left out (the result is None for a missing value alone)."""
