@@ -84,8 +84,6 @@ def message_body(
         body["thinking"] = {"type": settings.thinking}
     if settings.effort:
         body["output_config"] = {"effort": settings.effort}
-    if settings.temperature is not None:
-        body["temperature"] = settings.temperature
     if settings.service_tier:
         body["service_tier"] = settings.service_tier
     return body

@@ -14,8 +14,6 @@ class AnthropicLlmSettings(Section):
     """A language model by the Messages interface."""
 
     model: str = "claude-haiku-5-5"
-    temperature: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Not sent if not given: some models refuse it."""
     thinking: Literal["", "disabled", "adaptive"] = "disabled"
     """Thoughts before the first word are silence on the telephone. Empty: not sent, for models that refuse it."""
     effort: Literal["", "low", "medium", "high", "xhigh", "max"] = ""

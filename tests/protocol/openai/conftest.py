@@ -1,31 +1,37 @@
-"""A stand-in server, and models that ask it."""
+"""Stand-in servers of language models, and models that ask them."""
 
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 from openai_request import KEY
-from openai_server import MODEL, ChatServer
+from openai_server import MODEL, ChatStandin, ResponsesStandin
+from standin_llm import LlmStandin
 
 from bridge.providers.openai.llm import OpenAiLlm
 from bridge.providers.openai.settings import OpenAiLlmSettings, OpenAiSettings
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[ChatServer]:
-    async with ChatServer().running() as server:
+async def chat() -> AsyncIterator[ChatStandin]:
+    async with ChatStandin() as server:
         yield server
 
 
 @pytest.fixture
-async def make_llm(server: ChatServer) -> AsyncIterator[Callable[..., OpenAiLlm]]:
+async def responses() -> AsyncIterator[ResponsesStandin]:
+    async with ResponsesStandin() as server:
+        yield server
+
+
+@pytest.fixture
+async def make_llm() -> AsyncIterator[Callable[..., OpenAiLlm]]:
     made: list[OpenAiLlm] = []
 
-    def make(**settings: Any) -> OpenAiLlm:
-        llm = {"model": MODEL, **settings}
-        top = {name: llm.pop(name) for name in ("base_url", "connect_s") if name in llm}
-        top = {"base_url": server.base_url, "api_key_env": "OPENAI_API_KEY", **top}
-        whole = OpenAiSettings(llm=OpenAiLlmSettings(**llm), **top)
+    def make(server: LlmStandin, **settings: Any) -> OpenAiLlm:
+        api = "responses" if isinstance(server, ResponsesStandin) else "chat"
+        llm = OpenAiLlmSettings(**{"model": MODEL, "api": api, **settings})
+        whole = OpenAiSettings(base_url=f"{server.http_url}/v1", api_key_env="OPENAI_API_KEY", llm=llm)
         made.append(OpenAiLlm("openai", whole, environ={"OPENAI_API_KEY": KEY}))
         return made[-1]
 

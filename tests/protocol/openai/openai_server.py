@@ -1,178 +1,209 @@
-"""A stand-in for a Chat Completions server: HTTP/1.1 on loopback, replies scripted byte by byte.
+"""A stand-in for OpenAI's language models and for servers after their model: Chat Completions and Responses.
 
-The wire format is that of the public API description (chunks, `data: [DONE]`, error bodies, Retry-After).
+The wire format is that of the public API description (chunks, `data: [DONE]`, events, error bodies).
 """
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
+from standin import Exchange, Reply
+from standin_llm import Asked, Call, LlmStandin, Says, Writer, sse
+
 MODEL = "test-model"
-
-
-@dataclass
-class Request:
-    method: str
-    path: str
-    headers: dict[str, str]
-    body: Any
-    connection: int
-    """Which connection it came on: 0, 1, 2 ..."""
-
-
-class Exchange:
-    """One request being answered."""
-
-    def __init__(self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.request = request
-        self._reader = reader
-        self._writer = writer
-        self.hung_up = asyncio.Event()
-        """The client closed the connection before the answer was complete."""
-
-    async def json(self, status: int, content: object, headers: Mapping[str, str] | None = None) -> None:
-        body = json.dumps(content).encode()
-        lines = [f"HTTP/1.1 {status} Status", "content-type: application/json", f"content-length: {len(body)}"]
-        lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
-        await self.raw("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
-
-    async def begin(self) -> None:
-        """The head of a stream."""
-        await self.raw(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
-
-    async def send(self, data: bytes, *, cut: int = 0) -> None:
-        """Bytes of the stream, in HTTP chunks and TCP segments of `cut` bytes."""
-        for at in range(0, len(data), cut or len(data)):
-            part = data[at : at + (cut or len(data))]
-            await self.raw(f"{len(part):x}\r\n".encode() + part + b"\r\n")
-            if cut:
-                await asyncio.sleep(0)
-
-    async def end(self) -> None:
-        await self.raw(b"0\r\n\r\n")
-
-    def abort(self) -> None:
-        """The server dies: the connection is gone without the stream's end."""
-        self._writer.transport.abort()
-
-    async def client_is_gone(self) -> None:
-        """Wait until the client hangs up."""
-        while await self._reader.read(1024):
-            pass
-        self.hung_up.set()
-
-    async def raw(self, data: bytes) -> None:
-        self._writer.write(data)
-        await self._writer.drain()
-
-
-Script = Callable[[Exchange], Awaitable[None]]
-
-
-@dataclass
-class ChatServer:
-    """Answers each completion request with the next script; `/models/...` with `model_status`."""
-
-    scripts: list[Script] = field(default_factory=list)
-    requests: list[Request] = field(default_factory=list)
-    exchanges: list[Exchange] = field(default_factory=list)
-    model_status: int = 200
-    base_url: str = ""
-    _connections: int = 0
-
-    @property
-    def completions(self) -> list[Request]:
-        return [request for request in self.requests if request.path.endswith("/chat/completions")]
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator["ChatServer"]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-        try:
-            yield self
-        finally:
-            server.close()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = self._connections
-        self._connections += 1
-        try:
-            while (request := await _read(reader, connection)) is not None:
-                self.requests.append(request)
-                exchange = Exchange(request, reader, writer)
-                if "/models/" in request.path:
-                    error = {"error": {"message": "no", "type": "x", "param": None, "code": None}}
-                    await exchange.json(self.model_status, {"id": MODEL} if self.model_status == 200 else error)
-                    continue
-                self.exchanges.append(exchange)
-                await self.scripts.pop(0)(exchange)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
-
-
-async def _read(reader: asyncio.StreamReader, connection: int) -> Request | None:
-    try:
-        head = await reader.readuntil(b"\r\n\r\n")
-    except asyncio.IncompleteReadError:
-        return None
-    first, *lines = head.decode().split("\r\n")
-    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines) if name}
-    body = await reader.readexactly(int(headers.get("content-length", "0")))
-    method, path, _ = first.split(" ")
-    return Request(method, path, headers, json.loads(body) if body else None, connection)
-
-
-def chunk(delta: dict[str, Any], finish: str | None = None, **extra: Any) -> bytes:
-    """One SSE event."""
-    choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
-    event = {
-        "id": "c1",
-        "object": "chat.completion.chunk",
-        "created": 1,
-        "model": MODEL,
-        "choices": [choice],
-        **extra,
-    }
-    return f"data: {json.dumps(event, ensure_ascii=False)}\n\n".encode()
-
-
 DONE = b"data: [DONE]\n\n"
 
 
-def streams(*events: bytes, cut: int = 0, done: bool = True) -> Script:
-    """A script that streams `events`, cut into pieces of `cut` bytes."""
+class ChatStandin(LlmStandin):
+    """`/v1/chat/completions`, and `/v1/models/{model}`."""
 
-    async def script(exchange: Exchange) -> None:
-        await exchange.begin()
-        await exchange.send(b"".join(events) + (DONE if done else b""), cut=cut)
-        await exchange.end()
+    def __init__(self) -> None:
+        super().__init__()
+        self.quirks: frozenset[str] = frozenset()
+        """What some servers do differently: `no index`, `no id`, `stop` (as the reason with tool calls), `no done`,
+        `usage` (in a chunk without choices), `whole calls` (arguments in one piece, as an object)."""
+        self.route("POST", "/v1/chat/completions", self.reply)
+        self.route("GET", "/v1/models/{model}", self._model)
 
-    return script
+    @property
+    def base_url(self) -> str:
+        return f"{self.http_url}/v1"
+
+    async def _model(self, exchange: Exchange, reply: Reply) -> None:
+        await reply.json({"id": exchange.params["model"], "object": "model", "created": 1, "owned_by": "test"})
+
+    def read(self, exchange: Exchange) -> Asked:
+        body = exchange.json()
+        prompt, *messages = body["messages"]
+        assert prompt["role"] == "system"
+        _check_alternation(messages)
+        texts = [(message["role"], message["content"]) for message in messages]
+        tools = [tool["function"]["name"] for tool in body.get("tools", ())]
+        return Asked(body["model"], prompt["content"], texts, tools, body)
+
+    def writer(self) -> Writer:
+        return _ChatWriter(self.quirks)
 
 
-def says(*texts: str, cut: int = 0) -> Script:
-    """A script of a whole reply as OpenAI streams it, usage missing."""
-    events = [chunk({"role": "assistant", "content": ""}), *(chunk({"content": text}) for text in texts)]
-    return streams(*events, chunk({}, "stop"), cut=cut)
+USAGE = {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11}
 
 
-def fails(status: int, message: str, headers: Mapping[str, str] | None = None) -> Script:
-    async def script(exchange: Exchange) -> None:
-        error = {"message": message, "type": "error", "param": None, "code": None}
-        await exchange.json(status, {"error": error}, headers)
+def _check_alternation(messages: Sequence[dict[str, Any]]) -> None:
+    """What strict servers insist on: the caller first and last, and each call followed by its result."""
+    open_calls: list[str] = []
+    for message in messages:
+        if message["role"] == "tool":
+            open_calls.remove(message["tool_call_id"])
+            continue
+        assert not open_calls, f"no result of {open_calls}"
+        open_calls = [call["id"] for call in message.get("tool_calls", ())]
+    assert not open_calls, f"no result of {open_calls}"
+    assert messages[0]["role"] == "user" and messages[-1]["role"] != "assistant"
 
-    return script
+
+def chunk(delta: dict[str, Any], finish: str | None = None, **extra: Any) -> bytes:
+    """One event of Chat Completions."""
+    choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
+    event = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": MODEL, "choices": [choice]}
+    return sse({**event, **extra})
 
 
-def calls(index: int, name: str, call_id: str | None, pieces: Sequence[str]) -> list[bytes]:
-    """The chunks of one tool call whose arguments come in `pieces`."""
-    first: dict[str, Any] = {"index": index, "type": "function", "function": {"name": name, "arguments": ""}}
-    if call_id is not None:
-        first["id"] = call_id
-    more = [{"index": index, "function": {"arguments": piece}} for piece in pieces]
-    return [chunk({"tool_calls": [piece]}) for piece in (first, *more)]
+class _ChatWriter(Writer):
+    def __init__(self, quirks: frozenset[str]) -> None:
+        self._quirks = quirks
+
+    def head(self) -> list[bytes]:
+        return [chunk({"role": "assistant", "content": ""})]
+
+    def text(self, token: str) -> list[bytes]:
+        return [chunk({"content": token})]
+
+    def call(self, number: int, call_id: str, call: Call) -> list[bytes]:
+        function: dict[str, Any] = {"name": call.name, "arguments": ""}
+        more = [{"function": {"arguments": piece}} for piece in call.pieces()]
+        if "whole calls" in self._quirks:
+            function["arguments"], more = call.arguments, []
+        pieces = [{"id": call_id, "type": "function", "function": function}, *more]
+        if "no id" in self._quirks:
+            del pieces[0]["id"]
+        if "no index" not in self._quirks:
+            pieces = [{"index": number, **piece} for piece in pieces]
+        return [chunk({"tool_calls": [piece]}) for piece in pieces]
+
+    def tail(self, says: Says) -> list[bytes]:
+        usual = "tool_calls" if says.calls and "stop" not in self._quirks else "stop"
+        events = [chunk({}, says.finish or usual)]
+        if "usage" in self._quirks:
+            events.append(sse({"id": "c1", "object": "chat.completion.chunk", "choices": [], "usage": USAGE}))
+        return events if "no done" in self._quirks else [*events, DONE]
+
+
+class ResponsesStandin(LlmStandin):
+    """`/v1/responses`, and `/v1/models/{model}`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.thought = ""
+        """Sent encrypted before the first call of a reply, and wanted back with it."""
+        self.route("POST", "/v1/responses", self.reply)
+        self.route("GET", "/v1/models/{model}", self._model)
+
+    @property
+    def base_url(self) -> str:
+        return f"{self.http_url}/v1"
+
+    async def _model(self, exchange: Exchange, reply: Reply) -> None:
+        await reply.json({"id": exchange.params["model"], "object": "model", "created": 1, "owned_by": "test"})
+
+    def read(self, exchange: Exchange) -> Asked:
+        body = exchange.json()
+        assert body["store"] is False and "previous_response_id" not in body
+        texts: list[tuple[str, str]] = []
+        calls: list[str] = []
+        for item in body["input"]:
+            match item.get("type", "message"):
+                case "message":
+                    texts.append((item["role"], item["content"]))
+                case "function_call":
+                    json.loads(item["arguments"])
+                    calls.append(item["call_id"])
+                case "function_call_output":
+                    calls.remove(item["call_id"])
+                    texts.append(("tool", item["output"]))
+        assert not calls, f"no result of {calls}"
+        tools = [tool["name"] for tool in body.get("tools", ())]
+        return Asked(body["model"], body["instructions"], texts, tools, body)
+
+    def writer(self) -> Writer:
+        return _ResponsesWriter(self.thought)
+
+
+class _ResponsesWriter(Writer):
+    def __init__(self, thought: str) -> None:
+        self._thought = thought
+        self._sequence = 0
+        self._items: list[dict[str, Any]] = []
+        self._text = ""
+
+    def _event(self, kind: str, **fields: Any) -> bytes:
+        self._sequence += 1
+        return sse({"type": kind, "sequence_number": self._sequence, **fields}, kind)
+
+    def _response(self, status: str, **fields: Any) -> dict[str, Any]:
+        return {
+            "id": "resp_1", "object": "response", "created_at": 1, "model": MODEL, "status": status,
+            "output": self._items, "parallel_tool_calls": True, "tool_choice": "auto", "tools": [], "error": None,
+            "incomplete_details": None, **fields,
+        }  # fmt: skip
+
+    def head(self) -> list[bytes]:
+        return [
+            self._event("response.created", response=self._response("in_progress")),
+            self._event("response.in_progress", response=self._response("in_progress")),
+        ]
+
+    def text(self, token: str) -> list[bytes]:
+        place = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
+        events = []
+        if not self._text:
+            item = {"id": "msg_1", "type": "message", "role": "assistant", "status": "in_progress", "content": []}
+            self._items.append(item)
+            part = {"type": "output_text", "text": "", "annotations": []}
+            events += [
+                self._event("response.output_item.added", output_index=0, item=item),
+                self._event("response.content_part.added", part=part, **place),
+            ]
+        self._text += token
+        return [*events, self._event("response.output_text.delta", delta=token, logprobs=[], **place)]
+
+    def call(self, number: int, call_id: str, call: Call) -> list[bytes]:
+        events = []
+        if self._thought and not number:
+            thought = {"id": "rs_1", "type": "reasoning", "summary": [], "encrypted_content": self._thought}
+            index = len(self._items)
+            self._items.append(thought)
+            events.append(self._event("response.output_item.done", output_index=index, item=thought))
+        index = len(self._items)
+        item = {"type": "function_call", "id": f"fc_{index}", "call_id": call_id, "name": call.name, "arguments": ""}
+        whole = "".join(call.pieces())
+        place = {"item_id": item["id"], "output_index": index}
+        events.append(self._event("response.output_item.added", output_index=index, item=item))
+        events += [
+            self._event("response.function_call_arguments.delta", delta=piece, **place) for piece in call.pieces()
+        ]
+        events.append(self._event("response.function_call_arguments.done", arguments=whole, **place))
+        done = {**item, "arguments": whole, "status": "completed"}
+        self._items.append(done)
+        return [*events, self._event("response.output_item.done", output_index=index, item=done)]
+
+    def tail(self, says: Says) -> list[bytes]:
+        if says.finish:
+            details = {"reason": says.finish}
+            return [
+                self._event("response.incomplete", response=self._response("incomplete", incomplete_details=details))
+            ]
+        events = []
+        if self._text:
+            place = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
+            events.append(self._event("response.output_text.done", text=self._text, logprobs=[], **place))
+        return [*events, self._event("response.completed", response=self._response("completed"))]
