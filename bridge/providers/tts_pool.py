@@ -6,13 +6,16 @@ from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from bridge.providers.base import ProviderBusyError, ProviderUnavailableError
+from bridge.providers.base import ProviderBusyError, ProviderError, ProviderUnavailableError
 
 WARM_KINDS = 4
 """How many of the lately used kinds of connection (voice, rate, language) `warm` keeps open."""
 
 LOOK_AGAIN_S = 0.5
 """How often who waits for room looks for it, besides being told."""
+
+TRIES = 2
+"""How many sockets may turn out to be dead as soon as they are open."""
 
 
 class VoiceSocket(Protocol):
@@ -21,6 +24,11 @@ class VoiceSocket(Protocol):
     @property
     def alive(self) -> bool:
         """It can still be used, as far as is known."""
+        ...
+
+    @property
+    def problem(self) -> ProviderError | None:
+        """Why the vendor ended it, if it said so: another one would not fare better."""
         ...
 
     def ready(self, now: float) -> bool:
@@ -128,6 +136,7 @@ class SocketPool(Generic[K, S]):
         self._recent.move_to_end(key)
         if len(self._recent) > WARM_KINDS:
             self._recent.popitem(last=False)
+        tries = 0
         full_until = asyncio.get_running_loop().time() + self._limits.room_s
         while True:
             entry = self._find(key, fresh)
@@ -144,6 +153,11 @@ class SocketPool(Generic[K, S]):
             if socket.alive:
                 return Lease(self, entry, socket)
             self._release(entry)
+            if socket.problem is not None:
+                raise socket.problem
+            tries += 1
+            if tries == TRIES:
+                raise ProviderUnavailableError(self._provider, "connections are closed as soon as they are open")
 
     def warm(self, *default: K) -> None:
         """Have a socket of each lately used key, or of `default`, opened."""

@@ -82,8 +82,8 @@ def _chunk(utterance: Utterance, piece: Timed) -> SpeechChunk | None:
     try:
         data = binascii.a2b_base64(content.audio_base_64)
         if (alignment := content.alignment) is not None:
-            starts = [second * 1000 for second in alignment.character_start_times_seconds]
-            ends = [second * 1000 for second in alignment.character_end_times_seconds]
+            starts = [round(second * 1000, 3) for second in alignment.character_start_times_seconds]
+            ends = [round(second * 1000, 3) for second in alignment.character_end_times_seconds]
             utterance.align_characters(alignment.characters, starts, ends)
     except (ValueError, TypeError, AttributeError):
         return None

@@ -49,11 +49,16 @@ class MultiContextSocket:
         self._ended: dict[str, asyncio.Future[None]] = {}
         """Contexts that the server has yet to end."""
         self._alive = True
+        self._problem: ProviderError | None = None
         self._reader = asyncio.create_task(self._read())
 
     @property
     def alive(self) -> bool:
         return self._alive
+
+    @property
+    def problem(self) -> ProviderError | None:
+        return self._problem
 
     def ready(self, now: float) -> bool:
         return True
@@ -130,11 +135,11 @@ class MultiContextSocket:
         except ValueError:
             # Whose it was can't be told: the deadline of the text that it was for will see to it.
             return
-        context_id = message.get("contextId") or message.get("context_id")
+        context_id = str(message.get("contextId") or message.get("context_id") or "")
         if message.get("error") or (message.get("message") and message.get("audio") is None):
             self._refused(message, context_id)
             return
-        spoken = self._texts.get(context_id) if isinstance(context_id, str) else None
+        spoken = self._texts.get(context_id)
         if spoken is not None and message.get("audio"):
             spoken.delivery.put(_chunk(spoken.utterance, message))
         if message.get("isFinal") or message.get("is_final"):
@@ -142,10 +147,10 @@ class MultiContextSocket:
                 spoken.delivery.put(spoken.utterance.last())
                 spoken.delivery.finish()
                 del self._texts[spoken.context_id]
-            if (ended := self._ended.pop(str(context_id), None)) is not None:
+            if (ended := self._ended.pop(context_id, None)) is not None:
                 _done(ended)
 
-    def _refused(self, message: Mapping[str, Any], context_id: object) -> None:
+    def _refused(self, message: Mapping[str, Any], context_id: str) -> None:
         code, said = detail(message)
         code = str(message.get("error") or code)
         if "input_timeout" in code:
@@ -157,7 +162,7 @@ class MultiContextSocket:
         for spoken in concerned:
             spoken.delivery.fail(error)
         if context_id not in self._texts:
-            self._alive = False
+            self._alive, self._problem = False, error
 
 
 def _chunk(utterance: Utterance, message: Mapping[str, Any]) -> SpeechChunk | None:
