@@ -14,9 +14,7 @@ from urllib.parse import urlsplit
 import httpx2
 import openai
 from openai import AsyncOpenAI, DefaultAsyncHttpx2Client
-from openai.resources.realtime.realtime import AsyncRealtimeConnection
 from openai.types.websocket_connection_options import WebSocketConnectionOptions
-from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from bridge.audio.codec import PCMU
 from bridge.audio.resample import Resampler
@@ -37,13 +35,12 @@ from bridge.providers.openai.stt_session import (
     SETUP_ID,
     TranscriptionDialect,
     TranscriptionWire,
-    close,
     session_update,
 )
 from bridge.providers.registry import KINDS
 from bridge.providers.replies import again_in_s
 from bridge.providers.scrub import scrubbed
-from bridge.providers.sockets import CLOSE_S, LARGEST_MESSAGE, PING_S, UNREAD_MESSAGES, refusal
+from bridge.providers.sdk_sockets import OPTIONS, SdkSocket, open_sdk_socket
 from bridge.providers.stt_stream import StreamingSttStream
 
 FILE_MODEL = "gpt-transcribe"
@@ -144,13 +141,24 @@ class OpenAiStt:
     async def _open_session(self, sample_rate: int, language: str, emit: Callable[[SttEvent], None]) -> SttStream:
         detects = self._settings.turn_detection != "none"
         setup = session_update(self._settings, self._model, language, sample_rate)
+        manager = self._client.realtime.connect(
+            extra_query={"intent": "transcription"},
+            websocket_connection_options=cast(WebSocketConnectionOptions, OPTIONS),
+        )
+        secrets = (self._key,)
+        due = asyncio.get_running_loop().time() + self._connect_s
+        socket = await open_sdk_socket(self._name, manager, connect_s=self._connect_s, secrets=secrets)
         try:
-            async with asyncio.timeout(self._connect_s):
-                connection = await self._connect(setup)
+            async with asyncio.timeout_at(due):
+                await self._set_up(socket, setup)
         except TimeoutError:
+            await socket.close()
             raise ProviderTimeoutError(self._name, f"no session within {self._connect_s:g} s") from None
+        except BaseException:
+            await socket.close()
+            raise
         return StreamingSttStream(
-            TranscriptionWire(self._name, connection, self._key, gated=not detects),
+            TranscriptionWire(socket, gated=not detects),
             TranscriptionDialect(self._name, self._key, detects=detects),
             emit,
             sample_rate=sample_rate,
@@ -159,52 +167,18 @@ class OpenAiStt:
             settle_s=self._settings.settle_s,
         )
 
-    async def _connect(self, setup: Mapping[str, Any]) -> AsyncRealtimeConnection:
-        """A session, set up. Raises ProviderError."""
-        options: dict[str, Any] = {
-            "open_timeout": None,
-            "close_timeout": CLOSE_S,
-            "ping_interval": PING_S,
-            "ping_timeout": PING_S,
-            "max_size": LARGEST_MESSAGE,
-            "max_queue": UNREAD_MESSAGES,
-            "compression": None,
-        }
-        manager = self._client.realtime.connect(
-            extra_query={"intent": "transcription"},
-            websocket_connection_options=cast(WebSocketConnectionOptions, options),
-        )
-        connection: AsyncRealtimeConnection | None = None
-        try:
-            connection = await manager.enter()
-            # A server that has closed already has said before why.
-            with contextlib.suppress(ConnectionClosed):
-                await connection.send_raw(json.dumps(setup))
-            while True:
-                event = json.loads(await connection.recv_bytes())
-                if event["type"] == "error" and event["error"].get("event_id") in (None, SETUP_ID):
-                    raise failure(self._name, event["error"], self._key, self._key_from or "api_key_file")
-                if event["type"] == "session.updated":
-                    return connection
-        except BaseException as error:
-            if connection is not None:
-                await close(connection)
-            if isinstance(error, Exception) and not isinstance(error, ProviderError):
-                raise self._lost(error) from None
-            raise
-
-    def _lost(self, error: Exception) -> ProviderError:
-        """What befell a session before it was set up. An error that is none of the connection's is raised again."""
-        match error:
-            case InvalidStatus(response=response):
-                body = response.body.decode("utf-8", "replace") if response.body else ""
-                return refusal(self._name, response.status_code, scrubbed(body, self._key))
-            case WebSocketException() | OSError() | openai.OpenAIError() | EOFError():
-                said = scrubbed(error, self._key) or type(error).__name__
-                return ProviderUnavailableError(self._name, f"no transcription session: {said}")
-            case ValueError() | KeyError() | TypeError() | AttributeError():
-                return ProviderError(self._name, f"not the Realtime protocol: {scrubbed(repr(error), self._key)}")
-        raise error
+    async def _set_up(self, socket: SdkSocket, setup: Mapping[str, Any]) -> None:
+        """Raises ProviderError."""
+        # A server that has closed already has said before why.
+        with contextlib.suppress(ProviderError):
+            await socket.send(json.dumps(setup))
+        async for event in socket.objects():
+            error = event.get("error")
+            if event.get("type") == "error" and isinstance(error, dict):
+                if error.get("event_id") in (None, SETUP_ID):
+                    raise failure(self._name, error, self._key, self._key_from or "api_key_file")
+            elif event.get("type") == "session.updated":
+                return
 
     async def _transcribe(self, file: bytes, language: str) -> str:
         """The text of a WAV. Raises ProviderError."""

@@ -8,18 +8,14 @@ import base64
 import json
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import openai
-from openai.resources.realtime.realtime import AsyncRealtimeConnection
-from websockets.exceptions import ConnectionClosed, WebSocketException
-
-from bridge.providers.base import ProviderError, SttEndpoint, SttFailed
+from bridge.providers.base import SttEndpoint, SttFailed
 from bridge.providers.openai.settings import OpenAiSttSettings
 from bridge.providers.scrub import scrubbed
-from bridge.providers.stt_turn import Item, Said, Settled, Sign
+from bridge.providers.sdk_sockets import SdkSocket
+from bridge.providers.stt_turn import Act, Item, Said, Settled, Sign
 
 CHUNK_MS = 40
 
@@ -81,9 +77,8 @@ class TranscriptionDialect:
         """Text of items that are yet to be committed."""
         self._dead: deque[str] = deque(maxlen=64)
         """Items that were cleared away."""
-        self._clears: deque[int] = deque()
-        """Clearings that the server has yet to confirm: 0 for one at a turn's end, else the pause that is thereby
-        settled."""
+        self._clearing = 0
+        """Clearings that the server has yet to confirm: until then, what it has is of a turn that is over."""
         self._pause = 0
         """The pause that waits for its text; 0: none does."""
         self._server_hears = False
@@ -91,50 +86,39 @@ class TranscriptionDialect:
 
     # -- what our voice activity says ---------------------------------------------------------------------------
 
-    def started(self, at_s: float) -> Sequence[Item]:
+    def started(self, at_s: float) -> Sequence[Act]:
         self._done_since_start = False
         return () if self._detects else (BEGIN,)
 
-    def paused(self, pause: int, at_s: float) -> Sequence[Item]:
+    def paused(self, pause: int, at_s: float) -> Sequence[Act]:
         self._pause = pause
         if not self._detects:
             return self._commit(pause)
-        if self._quiet_and_done():
-            # The server has found this pause before us. What it has since is silence, and to clear that is answered.
-            self._clears.append(pause)
-            return (CLEAR,)
-        return ()
+        # The server may have found this pause before us; else its own commit is to come.
+        return tuple(self._settled()) if self._done_since_start else ()
 
-    def committed(self, at_s: float, speaking: bool) -> Sequence[Item]:
+    def committed(self, at_s: float, speaking: bool) -> Sequence[Act]:
         self._turn += 1
         self._pause = 0
         self._items = {key: item for key, item in self._items.items() if not item.done}
         if not (speaking or self._server_hears):
             return ()
         # What was said without a pause that the server knows of is of the old turn.
-        self._clears.append(0)
+        self._clearing += 1
         self._dead.extend(self._early)
         self._early.clear()
         self._server_hears = False
         return (CLEAR,)
 
-    def idle(self) -> Sequence[Item]:
+    def idle(self) -> Sequence[Act]:
         return ()
 
-    def overdue(self, pause: int) -> Sequence[Item]:
+    def overdue(self, pause: int) -> Sequence[Act]:
         return self._commit(pause) if self._detects and not self._asked else ()
 
-    def _commit(self, pause: int) -> Sequence[Item]:
+    def _commit(self, pause: int) -> Sequence[Act]:
         self._asked.append((self._turn, pause))
         return (f"{COMMIT}{pause}",)
-
-    @property
-    def _clearing(self) -> bool:
-        """What the server has is of a turn that is over."""
-        return 0 in self._clears
-
-    def _quiet_and_done(self) -> bool:
-        return self._done_since_start and not self._server_hears and all(item.done for item in self._items.values())
 
     # -- what the server says -----------------------------------------------------------------------------------
 
@@ -145,7 +129,7 @@ class TranscriptionDialect:
         if kind == "error":
             return self._error(message.get("error"))
         if kind == "input_audio_buffer.cleared":
-            return self._cleared()
+            self._clearing = max(0, self._clearing - 1)
         if not isinstance(item_id, str):
             return ()
         match kind:
@@ -156,10 +140,6 @@ class TranscriptionDialect:
             case _ if isinstance(kind, str) and kind.startswith(_TRANSCRIPTION):
                 return self._transcription(kind.removeprefix(_TRANSCRIPTION), item_id, message)
         return ()
-
-    def _cleared(self) -> Iterable[Sign]:
-        pause = self._clears.popleft() if self._clears else 0
-        return self._settled() if pause and pause == self._pause else ()
 
     def _take_commit(self, item_id: str) -> None:
         self._server_hears = False
@@ -256,13 +236,11 @@ def _language(message: Mapping[str, Any]) -> str:
 
 
 class TranscriptionWire:
-    """Implements `Wire` over the SDK's connection. `gated`: audio goes out only from `BEGIN` to the next commit, with
-    a little from before: what nobody speaks in is not paid for, and nothing is invented from it."""
+    """Implements `Wire`. `gated`: audio goes out only from `BEGIN` to the next commit, with a little from before:
+    what is silent is not paid for, and nothing is invented from it."""
 
-    def __init__(self, provider: str, connection: AsyncRealtimeConnection, key: str, *, gated: bool) -> None:
-        self._provider = provider
-        self._connection = connection
-        self._key = key
+    def __init__(self, socket: SdkSocket, *, gated: bool) -> None:
+        self._socket = socket
         self._gated = gated
         self._speaking = False
         self._lead: deque[bytes] = deque(maxlen=LEAD_CHUNKS)
@@ -282,44 +260,17 @@ class TranscriptionWire:
             await self._send({"type": "input_audio_buffer.clear"})
         else:
             self._speaking = False
-            await self._send(
-                {"type": "input_audio_buffer.commit", "event_id": _event_id(int(item.removeprefix(COMMIT)))}
-            )
+            pause = int(item.removeprefix(COMMIT))
+            await self._send({"type": "input_audio_buffer.commit", "event_id": _event_id(pause)})
 
     async def _audio(self, audio: bytes) -> None:
         await self._send({"type": "input_audio_buffer.append", "audio": base64.b64encode(audio).decode()})
 
     async def _send(self, message: Mapping[str, Any]) -> None:
-        try:
-            await self._connection.send_raw(json.dumps(message))
-        except (WebSocketException, OSError, openai.OpenAIError) as error:
-            raise self._lost(error) from None
+        await self._socket.send(json.dumps(message))
 
-    async def messages(self) -> AsyncIterator[Any]:
-        while True:
-            try:
-                message = await self._connection.recv_bytes()
-            except (WebSocketException, OSError, openai.OpenAIError) as error:
-                raise self._lost(error) from None
-            try:
-                yield json.loads(message)
-            except ValueError:
-                continue
+    def messages(self) -> AsyncIterator[Any]:
+        return self._socket.objects()
 
     async def aclose(self) -> None:
-        await close(self._connection)
-
-    def _lost(self, error: BaseException) -> ProviderError:
-        if isinstance(error, ConnectionClosed) and error.rcvd is None:
-            return ProviderError(self._provider, "the connection was lost")
-        return ProviderError(self._provider, f"closed the connection: {scrubbed(error, self._key)}")
-
-
-async def close(connection: AsyncRealtimeConnection) -> None:
-    """Close, and cut off what does not even take our goodbye. Never raises."""
-    socket = connection._connection  # the SDK offers no way to abort
-    try:
-        with suppress(WebSocketException, OSError):
-            await connection.close()
-    finally:
-        socket.transport.abort()
+        await self._socket.close()

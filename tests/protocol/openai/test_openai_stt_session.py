@@ -289,7 +289,7 @@ async def test_an_unknown_model(server: TranscriptionServer, make_stt: MakeStt) 
 async def test_nobody_listening(server: TranscriptionServer, make_stt: MakeStt) -> None:
     stt = make_stt()
     await server.down()
-    with pytest.raises(ProviderUnavailableError, match="no transcription session"):
+    with pytest.raises(ProviderUnavailableError, match="can't be reached"):
         await Talk.open(stt)
     await server.up()
     await (await Talk.open(stt)).stream.aclose()
@@ -300,16 +300,15 @@ async def test_a_server_that_does_not_set_up(
     fault: dict[str, Any], server: TranscriptionServer, make_stt: MakeStt
 ) -> None:
     server.misbehave(**fault)
-    with pytest.raises(ProviderTimeoutError, match=r"no session within 0\.3 s"):
+    with pytest.raises(ProviderTimeoutError, match=r"no (session|connection) within 0\.3 s"):
         await Talk.open(make_stt(connect_s=0.3))
     server.behave()
     await server.all_closed()
 
 
-async def test_garbage_instead_of_a_set_up(server: TranscriptionServer, make_stt: MakeStt) -> None:
+async def test_garbage_before_the_set_up_is_passed_over(server: TranscriptionServer, make_stt: MakeStt) -> None:
     server.misbehave(garbage="hello?")
-    with pytest.raises(ProviderError, match="not the Realtime protocol"):
-        await Talk.open(make_stt())
+    await (await Talk.open(make_stt())).stream.aclose()
     await server.all_closed()
 
 

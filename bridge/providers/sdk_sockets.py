@@ -1,0 +1,113 @@
+"""WebSockets opened by the SDKs of OpenAI and Telnyx, whose clients come from one generator: deadlines, safe errors.
+
+`sockets.py` is the same for those that we open ourselves.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from typing import Any, Protocol
+
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+
+from bridge.providers.base import ProviderError, ProviderTimeoutError, ProviderUnavailableError
+from bridge.providers.scrub import scrubbed
+from bridge.providers.sockets import CLOSE_S, LARGEST_MESSAGE, PING_S, UNREAD_MESSAGES, refusal
+
+OPTIONS: Mapping[str, Any] = {
+    "open_timeout": None,
+    "close_timeout": CLOSE_S,
+    "ping_interval": PING_S,
+    "ping_timeout": PING_S,
+    "max_size": LARGEST_MESSAGE,
+    "max_queue": UNREAD_MESSAGES,
+    "compression": None,
+}
+"""`websocket_connection_options` of the SDKs' `connect`; the deadline is that of `open_sdk_socket`."""
+
+
+class SdkConnection(Protocol):
+    """What the SDKs' connections have in common. They reconnect only where that is asked for."""
+
+    async def send_raw(self, data: bytes | str) -> None: ...
+
+    async def recv_bytes(self) -> bytes: ...
+
+    async def close(self) -> None: ...
+
+
+class SdkManager(Protocol):
+    """What the SDKs' `connect` returns, before there is a connection."""
+
+    async def enter(self) -> Any: ...
+
+
+class SdkSocket:
+    """One open connection. `send` and `receive` raise ProviderError."""
+
+    def __init__(self, provider: str, connection: SdkConnection, secrets: tuple[str, ...]) -> None:
+        self._provider = provider
+        self._connection = connection
+        self._secrets = secrets
+
+    async def send(self, message: bytes | str) -> None:
+        try:
+            await self._connection.send_raw(message)
+        except (WebSocketException, OSError) as error:
+            raise self._lost(error) from None
+
+    async def receive(self) -> bytes:
+        """The next message. A far end that closes, with whatever code, is an error."""
+        try:
+            return await self._connection.recv_bytes()
+        except (WebSocketException, OSError) as error:
+            raise self._lost(error) from None
+
+    async def objects(self) -> AsyncIterator[dict[str, Any]]:
+        """The messages that are JSON objects; others mean nothing. Raises ProviderError in the end."""
+        while True:
+            message = await self.receive()
+            with suppress(ValueError):
+                content = json.loads(message)
+                if isinstance(content, dict):
+                    yield content
+
+    async def close(self) -> None:
+        """Say goodbye, and cut the connection off if that is not answered. Never raises."""
+        connection: Any = self._connection
+        try:
+            # The library's own deadline does not cover a close frame that can't even be written.
+            async with asyncio.timeout(CLOSE_S):
+                await connection.close()
+        except (TimeoutError, WebSocketException, OSError):
+            pass
+        finally:
+            connection._connection.transport.abort()  # the SDKs offer no way to do it
+
+    def _lost(self, error: BaseException) -> ProviderError:
+        frame = error.rcvd if isinstance(error, ConnectionClosed) else None
+        if frame is None:
+            return ProviderError(self._provider, "the connection was lost")
+        said = f" {scrubbed(frame.reason, *self._secrets)}" if frame.reason else ""
+        return ProviderError(self._provider, f"closed the connection: {frame.code}{said}")
+
+
+async def open_sdk_socket(
+    provider: str, manager: SdkManager, *, connect_s: float, secrets: tuple[str, ...] = ()
+) -> SdkSocket:
+    """Connect within `connect_s`. Raises ProviderTimeoutError, ProviderBusyError (429, 503), else
+    ProviderUnavailableError with what the far end said."""
+    try:
+        async with asyncio.timeout(connect_s):
+            connection: SdkConnection = await manager.enter()
+    except TimeoutError:
+        raise ProviderTimeoutError(provider, f"no connection within {connect_s:g} s") from None
+    except InvalidStatus as error:
+        response = error.response
+        body = response.body.decode("utf-8", "replace") if response.body else ""
+        raise refusal(provider, response.status_code, scrubbed(body, *secrets)) from None
+    except (OSError, WebSocketException, EOFError) as error:
+        said = scrubbed(error, *secrets) or type(error).__name__
+        raise ProviderUnavailableError(provider, f"can't be reached: {said}") from None
+    return SdkSocket(provider, connection, secrets)
