@@ -273,6 +273,10 @@ class Standin:
         """Take WebSockets; the socket is closed (1000) once the handler returns."""
         self._routes.append(("SOCKET", _pattern(path), handler))
 
+    def refusal(self, exchange: Exchange) -> tuple[int, Mapping[str, Any]] | None:
+        """Status and JSON body in place of an answer, or of the upgrade to a socket: no such key, say. None: none."""
+        return None
+
     # -- what a test sees -----------------------------------------------------------------------------------
 
     @property
@@ -419,6 +423,10 @@ class Standin:
             )
             kind = "text/plain" if isinstance(body, str | bytes) else "application/json"
             await reply.send(content, kind, fault.status, fault.headers)
+            return
+        refused = self.refusal(exchange)
+        if refused is not None:
+            await reply.json(refused[1], refused[0])
             return
         kind = "SOCKET" if exchange.is_socket else exchange.method
         handler = self._find(kind, exchange)

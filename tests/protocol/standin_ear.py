@@ -14,6 +14,9 @@ from typing import Literal
 
 FRAME_MS = 20
 
+PAUSE_MS = 100
+"""Quiet that is a pause rather than the gap in a plosive."""
+
 
 @dataclass(frozen=True, slots=True)
 class Heard:
@@ -31,7 +34,8 @@ class Heard:
 
 
 class ScriptedEar:
-    """One stream. Words come out one by one as speech goes on, all of them as it ends."""
+    """One stream. Words come out one by one as speech goes on, all of them as it ends. ` | ` in a text is a pause
+    that does not end the utterance: what follows it is not known before speech goes on."""
 
     def __init__(
         self,
@@ -55,10 +59,15 @@ class ScriptedEar:
         self._rest = bytearray()
         self._number = -1
         self._open = False
-        self._began_ms = 0
+        self.began_ms = 0
+        """Where the present utterance, or the last one, began..."""
+        self.loud_to_ms = 0
+        """...and was last loud."""
         self._loud_ms = 0
-        self._quiet_ms = 0
         self._out = 0
+        self._part = 0
+        self.quiet_ms = 0
+        """Since the present utterance was last loud."""
         self.at_ms = 0
         """Audio heard so far."""
 
@@ -85,9 +94,9 @@ class ScriptedEar:
     def finalise(self) -> list[Heard]:
         """The client wants what is there. In a pause that is the whole utterance; in speech, the words that are
         out."""
-        if not self._open or self._quiet_ms < 2 * FRAME_MS or self._out == len(self._words()):
+        if not self._open or self.quiet_ms < 2 * FRAME_MS or self._out >= self._known():
             return []
-        self._out = len(self._words())
+        self._out = self._known()
         return [self._sign("words")]
 
     def end(self) -> list[Heard]:
@@ -101,32 +110,41 @@ class ScriptedEar:
         if loud and not self._open:
             self._number += 1
             self._open = True
-            self._began_ms = self.at_ms - FRAME_MS
-            self._loud_ms = self._out = 0
+            self.began_ms = self.at_ms - FRAME_MS
+            self._loud_ms = self._out = self._part = self.quiet_ms = 0
             heard.append(self._sign("began"))
         if not self._open:
             return heard
         if not loud:
-            self._quiet_ms += FRAME_MS
-            return [*heard, *(self._close() if self._quiet_ms >= self._hang_ms else [])]
-        self._quiet_ms = 0
+            self.quiet_ms += FRAME_MS
+            return [*heard, *(self._close() if self.quiet_ms >= self._hang_ms else [])]
+        if self.quiet_ms >= PAUSE_MS:
+            self._part += 1
+        self.quiet_ms = 0
+        self.loud_to_ms = self.at_ms
         self._loud_ms += FRAME_MS
-        if self._loud_ms % self._word_ms == 0 and self._out < len(self._words()) - 1:
+        if self._loud_ms % self._word_ms == 0 and self._out < self._known() - 1:
             self._out += 1
             heard.append(self._sign("words"))
         return heard
 
     def _close(self) -> list[Heard]:
         self._open = False
-        self._quiet_ms = 0
         self._out = len(self._words())
         return [self._sign("ended")]
 
     def _words(self) -> list[str]:
-        return self._script[self._number].split() if 0 <= self._number < len(self._script) else []
+        return [word for part in self._parts() for word in part.split()]
+
+    def _known(self) -> int:
+        """Words that could be out by now."""
+        return sum(len(part.split()) for part in self._parts()[: self._part + 1])
+
+    def _parts(self) -> list[str]:
+        return self._script[self._number].split(" | ") if 0 <= self._number < len(self._script) else []
 
     def _sign(self, what: Literal["began", "words", "ended"]) -> Heard:
-        return Heard(what, self._number, self.text, self._began_ms, self.at_ms)
+        return Heard(what, self._number, self.text, self.began_ms, self.at_ms)
 
 
 def _linear(encoding: str) -> bool:

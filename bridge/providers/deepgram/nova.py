@@ -73,7 +73,7 @@ class NovaDialect:
                 return self._result(message)
             case ListenV1UtteranceEnd():
                 end_s = message.last_word_end
-                return [SttEndpoint("end")] if _is_number(end_s) and end_s > self._cut_s else []
+                return [SttEndpoint("end")] if _is_number(end_s) and end_s > self._turn_from_s else []
             case ListenV1Error():
                 # It did not understand something that we sent; the stream goes on.
                 return [SttFailed(f"{message.variant}: {message.description}", fatal=False)]
