@@ -87,7 +87,7 @@ class Exchange:
     params: Mapping[str, str] = field(default_factory=dict)
     """The `{names}` of the route."""
     received: deque[str | bytes] = field(default_factory=lambda: deque(maxlen=KEPT_MESSAGES))
-    """Messages of the client, in order."""
+    """Messages of the client, in order, read by the handler or not."""
     sent: int = 0
     """Messages, or pieces of a body, that went out."""
     status: int = 0
@@ -225,10 +225,7 @@ class Socket(_Outgoing):
 
     async def receive(self) -> str | bytes | None:
         """The next message; None once the client has closed."""
-        message = await self._connection.message()
-        if message is not None:
-            self.exchange.received.append(message)
-        return message
+        return await self._connection.message()
 
     async def send(self, message: str | bytes) -> None:
         await self._put(lambda: self._connection.write_message(message))
@@ -436,10 +433,10 @@ class Standin:
         if not exchange.is_socket:
             await handler(exchange, reply)  # type: ignore[arg-type]
             return
-        exchange.status = connection.upgrade()
+        socket = Socket(self, exchange, connection)
+        exchange.status = connection.upgrade(exchange.received.append)
         if exchange.status != 101:
             return
-        socket = Socket(self, exchange, connection)
         if fault is None or not fault.stall:
             await socket.trip()
         await handler(exchange, socket)  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
 """One TCP connection of a stand-in: HTTP/1.1 by h11, then perhaps a WebSocket by websockets' protocol without I/O."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import h11
@@ -40,6 +40,7 @@ class Connection(asyncio.Protocol):
         self._body = bytearray()
         self._websocket: ServerProtocol | None = None
         self._messages: asyncio.Queue[str | bytes | None] = asyncio.Queue()
+        self._came: Callable[[str | bytes], None] = lambda message: None
         self._fragments = bytearray()
         self._fragments_are_text = False
         self._answering: asyncio.Task[None] | None = None
@@ -160,9 +161,11 @@ class Connection(asyncio.Protocol):
 
     # -- WebSocket --------------------------------------------------------------------------------------------
 
-    def upgrade(self) -> int:
-        """Answer the handshake. Returns the status that was sent: 101, or what was wrong with the handshake."""
+    def upgrade(self, came: Callable[[str | bytes], None]) -> int:
+        """Answer the handshake. Returns the status that was sent: 101, or what was wrong with the handshake. `came`
+        is told every message as it arrives."""
         assert self._head is not None
+        self._came = came
         self._websocket = ServerProtocol(max_size=LARGEST_MESSAGE)
         lines = [b"GET " + self._head.target + b" HTTP/1.1"]
         lines += [name + b": " + value for name, value in self._head.headers]
@@ -229,7 +232,9 @@ class Connection(asyncio.Protocol):
         self._fragments += frame.data
         if frame.fin:
             data = bytes(self._fragments)
-            self._messages.put_nowait(data.decode() if self._fragments_are_text else data)
+            message = data.decode() if self._fragments_are_text else data
+            self._came(message)
+            self._messages.put_nowait(message)
 
     def _flush(self) -> None:
         assert self._websocket is not None
