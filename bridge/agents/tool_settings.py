@@ -238,8 +238,8 @@ class HttpTool(Section):
 def _only(text: str, known: dict[str, Any] | tuple[str, ...], place: str) -> None:
     """Raises ValueError where a template names what there is not."""
     try:
-        named = parameters_in(text)
         secrets_in(text)
+        named = parameters_in(text)
     except TemplateError as error:
         raise ValueError(f"{place}: {error}") from error
     for name in named:
@@ -323,12 +323,13 @@ class AgentToolSettings(Section):
     transfer: TransferSettings = Field(default_factory=TransferSettings)
     builtin_tools: BuiltInTools = Field(default_factory=BuiltInTools)
 
-    @model_validator(mode="after")
-    def _names_differ(self) -> Self:
-        for what, names in (("tools", [tool.name for tool in self.tools]), ("mcp", [one.name for one in self.mcp])):
-            if twice := next((name for i, name in enumerate(names) if name in names[:i]), None):
-                raise ValueError(f"{what}: {twice!r} stands there twice")
-        return self
+    @field_validator("tools", "mcp")
+    @classmethod
+    def _names_differ(cls, value: tuple[HttpTool | McpServerSettings, ...]) -> Any:
+        names = [one.name for one in value]
+        if twice := next((name for i, name in enumerate(names) if name in names[:i]), None):
+            raise ValueError(f"{twice!r} stands there twice")
+        return value
 
     def clash(self, form_ids: Iterable[str]) -> str:
         """What is wrong with an agent that has these forms besides; empty if nothing is."""

@@ -1,6 +1,7 @@
 """What the tools of one agent share over all its calls: secrets, connections, sessions with MCP servers."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,6 +13,9 @@ from bridge.providers.base import Tool
 
 if TYPE_CHECKING:
     from bridge.agents.tools_mcp import McpServer
+
+
+_OTHER = re.compile(r"[^A-Za-z0-9_-]")
 
 
 class ToolError(Exception):
@@ -69,12 +73,13 @@ class AgentTools:
     def mcp_tools(self, taken: set[str]) -> tuple[McpTool, ...]:
         """The servers' tools as they are now, those whose names others have (`taken`) under their server's name."""
         found: list[McpTool] = []
-        names = [tool.name for server in self._servers for tool in server.tools]
+        names = [_plain(tool.name) for server in self._servers for tool in server.tools]
         used = set(taken)
         for server in self._servers:
             for tool in server.tools:
-                alone = names.count(tool.name) == 1 and tool.name not in taken
-                name = tool.name if alone else f"{server.name}_{tool.name}"[:64]
+                name = _plain(tool.name)
+                if names.count(name) > 1 or name in taken:
+                    name = _plain(f"{server.name}_{tool.name}")
                 if name not in used:
                     used.add(name)
                     found.append(McpTool(Tool(name, tool.description, tool.parameters), server, tool.name))
@@ -84,3 +89,8 @@ class AgentTools:
     def down(self) -> Mapping[str, str]:
         """MCP servers whose tools are missing now, with why."""
         return {server.name: server.down for server in self._servers if server.down}
+
+
+def _plain(name: str) -> str:
+    """A name as models take it."""
+    return _OTHER.sub("_", name)[:64]

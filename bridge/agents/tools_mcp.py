@@ -217,7 +217,7 @@ class McpServer:
                 said = scrubbed(line.decode(errors="replace")[:STDERR_LINE_CHARS], *self._secrets.values)
                 if said:
                     self._last_words = [*self._last_words, said][-STDERR_LINES:]
-                    log.info("MCP server says", server=self.name, line=said)
+                    log.debug("MCP server says", server=self.name, line=said)
             rest = b"" if len(rest) > STDERR_LINE_CHARS else rest
 
     def _why(self, error: BaseException) -> str:
