@@ -201,6 +201,9 @@ class LimitSettings(Strict):
     """A goodbye that was not played out by then (a dead engine, a caller on hold) is cut."""
     memory_messages: Annotated[int, Field(ge=4)] = 200
     """Messages kept for the model."""
+    memory_tokens: Annotated[int, Field(ge=500)] = 6000
+    """About how much of the conversation a language model is sent as it was; what is older is summed up by it, beside
+    the conversation. Half an hour of talk has some 9000 tokens."""
 
 
 class PhraseSettings(Strict):
@@ -246,8 +249,8 @@ class ConversationSettings(AgentToolSettings):
         return self
 
     def rote_phrases(self) -> tuple[str, ...]:
-        """The texts that the conversation itself says, whatever its model is, as the voice will be asked for them, the
-        most urgent first."""
+        """What the conversation itself says, whatever its model: texts as the voice will be asked for them, the most
+        urgent first."""
         brief, phrases = self.brief, self.phrases
         texts = [
             self.greeting,

@@ -41,7 +41,8 @@ def dialogue(request: LlmRequest, messages: Sequence[Message] | None = None) -> 
     The greeting goes into the prompt, neighbours of one role are joined, a lost result is made up for, one whose call
     was forgotten is dropped."""
     greeting, rest = _greeting(request.messages if messages is None else messages)
-    said = [f"You have answered the phone with: {greeting}"] if greeting else []
+    before = "After that you said" if request.summary else "You have answered the phone with"
+    said = [f"{before}: {greeting}"] if greeting else []
     if request.instructions:
         return Dialogue(request.instructions, "\n\n".join(said), tidied(rest))
     if request.summary:
