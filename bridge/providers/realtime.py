@@ -142,7 +142,7 @@ class RealtimeSession(Protocol):
         ...
 
     def respond(self) -> None:
-        """Answer now, though it does not see that the caller's turn is over, or was cut off before."""
+        """Answer now: what the caller is saying, whose end its ear does not find, else what was said before."""
         ...
 
     def tell(self, text: str) -> None:

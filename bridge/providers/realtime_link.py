@@ -18,8 +18,8 @@ SPARE_S = 30.0
 
 MAX_SPARES = 16
 
-CLOSE_S = 1.0
-"""A connection that does not close in this time is left to itself."""
+PING_S = 5.0
+"""A line that answers no keep-alive for so long is dead: a caller is waiting."""
 
 
 class Outgoing(Generic[T]):

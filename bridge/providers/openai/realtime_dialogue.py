@@ -161,6 +161,8 @@ class Dialogue:
         """Calls whose results the model waits for."""
         self._go_on = False
         self._numbers = 0
+        self._hearing = ""
+        """The caller's turn that its ear is in."""
 
     # -- what we tell it --------------------------------------------------------------------------------------
 
@@ -176,6 +178,9 @@ class Dialogue:
         self._create(response)
 
     def respond(self) -> None:
+        if self._hearing:
+            self._send({"type": "input_audio_buffer.commit"})
+            self._heard(self._hearing)
         self._create({})
 
     def tell(self, text: str) -> None:
@@ -243,9 +248,10 @@ class Dialogue:
             case "response.done":
                 self._done(event["response"])
             case "input_audio_buffer.speech_started":
+                self._hearing = event["item_id"]
                 self._emit(CallerSpeaks(item=event["item_id"]))
             case "input_audio_buffer.speech_stopped":
-                self._emit(CallerSpeaks(ended=True, item=event["item_id"]))
+                self._heard(event["item_id"])
             case "conversation.item.input_audio_transcription.completed":
                 self._emit(CallerSaid(event["transcript"].strip(), event["item_id"]))
             case "conversation.item.input_audio_transcription.failed":
@@ -329,6 +335,11 @@ class Dialogue:
             else:
                 wrong = {"ok": False, "error": "the arguments are not a JSON object"}
                 self.tool_result(call, json.dumps(wrong), True)
+
+    def _heard(self, item_id: str) -> None:
+        """The caller's turn is over."""
+        self._hearing = ""
+        self._emit(CallerSpeaks(ended=True, item=item_id))
 
     def _error(self, error: dict[str, Any]) -> None:
         code = error.get("code") or ""

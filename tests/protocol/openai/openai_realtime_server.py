@@ -169,6 +169,12 @@ class _Conversation:
                     return
                 talk.session = event["session"]
                 await self._tell("session.updated", session=talk.session)
+            case "input_audio_buffer.commit":
+                assert self._speaking, "its ear was in a turn"
+                item, self._speaking = self._speaking, ""
+                await self._tell("input_audio_buffer.committed", item_id=item, previous_item_id=None)
+                task = asyncio.create_task(self._transcribe(item, Turn(self._server.script[0].heard)))
+                self._others.add(task)
             case "conversation.item.create":
                 item = {"id": f"item_{next(self._server.numbers)}", **event["item"]}
                 talk.items.append(item)

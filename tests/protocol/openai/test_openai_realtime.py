@@ -273,6 +273,17 @@ async def test_keys_are_told_as_the_callers_words(server: RealtimeServer, call: 
     assert server.talk.items[0]["content"] == [{"type": "input_text", "text": "The caller pressed 1."}]
 
 
+async def test_turn_that_its_ear_finds_no_end_of_is_answered_when_asked(server: RealtimeServer, call: Open) -> None:
+    server.script = [Turn("hello", "Hello to you.")]
+    caller = await call()
+    caller.speak(then_silent_ms=0)
+    await caller.until(lambda: caller.of(CallerSpeaks))
+    caller.session.respond()
+    [end] = await caller.ended()
+    assert caller.said(end.item) == "Hello to you."
+    assert caller.of(CallerSaid) == [CallerSaid("hello", caller.of(CallerSpeaks)[0].item)]
+
+
 async def test_model_that_says_nothing_is_told(server: RealtimeServer, call: Open) -> None:
     server.script = [Turn("hm")]
     caller = await call()
@@ -317,7 +328,7 @@ async def test_refused_handshake(server: RealtimeServer, call: Open, status: int
 
 async def test_nobody_listens(server: RealtimeServer, call: Open) -> None:
     await server.down()
-    with pytest.raises(ProviderUnavailableError, match="can't connect"):
+    with pytest.raises(ProviderUnavailableError, match="can't be reached"):
         await call()
     await server.up()
 
