@@ -1,4 +1,4 @@
-"""What the stand-ins of voices speak: a tone for each text, 60 ms a character, of a pitch that no other text has soon.
+"""What the stand-ins of voices speak: a tone for each text, 60 ms a character, of a pitch that few others have.
 
 Alignment is true: character `n` sounds from `n * CHAR_MS` on. So a test can tell which text some audio is of, and how
 much of which word was played.

@@ -2,7 +2,6 @@
 
 import asyncio
 import binascii
-import contextlib
 import itertools
 import json
 from collections.abc import Mapping, Sequence
@@ -97,10 +96,9 @@ class MultiContextSocket:
     async def aclose(self) -> None:
         self._alive = False
         self._reader.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._reader
+        await asyncio.wait([self._reader])
+        # A reader that had no time to begin has closed nothing.
         await self._socket.close()
-        self._lost("the connection was closed")
 
     async def _send(self, message: Mapping[str, Any]) -> None:
         if not self._alive:
@@ -112,12 +110,15 @@ class MultiContextSocket:
             raise SocketLostError(_said(error)) from None
 
     async def _read(self) -> None:
+        why = "the connection was closed"
         try:
             while True:
                 self._take(await self._socket.recv())
         except ProviderError as error:
+            why = _said(error)
+        finally:
             self._alive = False
-            self._lost(_said(error))
+            self._lost(why)
             await self._socket.close()
 
     def _lost(self, why: str) -> None:
@@ -173,7 +174,8 @@ def _chunk(utterance: Utterance, message: Mapping[str, Any]) -> SpeechChunk | No
         return None
     alignment = message.get("alignment")
     if isinstance(alignment, dict):
-        characters = alignment.get("chars") or ()
+        found = alignment.get("chars")
+        characters = found if isinstance(found, list) else []
         starts = _numbers(alignment.get("charStartTimesMs") or alignment.get("charsStartTimesMs"))
         lengths = _numbers(alignment.get("charDurationsMs") or alignment.get("charsDurationsMs"))
         ends = [start + length for start, length in zip(starts, lengths, strict=False)]

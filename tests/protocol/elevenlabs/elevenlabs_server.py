@@ -89,6 +89,8 @@ class ElevenLabs(Standin):
                     return
                 name = message.get("context_id", "default")
                 context = contexts.get(name)
+                if context is None and not message.get("text"):
+                    continue  # A closing, a flush or a sign of life for one that is over: other clients send these.
                 if context is None:
                     assert message.get("text") == " ", "a context begins with a space"
                     if len(contexts) >= self.most_contexts:

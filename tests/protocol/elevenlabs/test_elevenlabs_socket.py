@@ -189,6 +189,7 @@ async def test_an_answer_that_never_comes_to_the_handshake_is_a_timeout(server: 
         '{"audio": "%%%", "contextId": "1"}',
         '{"audio": "", "contextId": ["1"], "isFinal": {}}',
         '{"audio": "AAAA", "contextId": "99"}',
+        '{"audio": "%", "contextId": "1", "alignment": {"chars": 3, "charStartTimesMs": [null]}}',
     ],
 )
 async def test_garbage_between_the_audio_is_ignored(

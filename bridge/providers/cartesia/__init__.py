@@ -1,0 +1,1 @@
+"""Cartesia: voices over a socket that holds many contexts."""

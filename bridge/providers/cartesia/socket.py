@@ -1,0 +1,246 @@
+"""Cartesia's socket, which speaks many texts at once, each in a context (`protocols/tts.md` 5), under the SDK's."""
+
+import asyncio
+import binascii
+import contextlib
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from cartesia.lib._tts import AsyncTTSResourceConnection
+from websockets.exceptions import ConnectionClosed
+
+from bridge.providers.base import ProviderError
+from bridge.providers.cartesia.failures import failure
+from bridge.providers.scrub import scrubbed
+from bridge.providers.tts_source import SAME_CLOCK_MS, Delivery, SocketLostError, Utterance
+
+CLOSE_S = 1.0
+CANCEL_S = 0.5
+"""Longest wait for a peer that reads nothing to be told that a text is not wanted."""
+
+
+class Context:
+    """One on a socket: texts that follow each other, with one melody."""
+
+    __slots__ = ("audio_ms", "base_ms", "id", "spoken_at", "text")
+
+    def __init__(self, context_id: str) -> None:
+        self.id = context_id
+        self.text: SpokenText | None = None
+        """That is being spoken."""
+        self.audio_ms = 0.0
+        """Of all its texts."""
+        self.base_ms = 0.0
+        """Of the texts before the present one."""
+        self.spoken_at = 0.0
+        """When its last audio came (s)."""
+
+
+class SpokenText:
+    """One text in a context."""
+
+    __slots__ = ("context", "continues", "delivery", "utterance")
+
+    def __init__(self, context: Context, utterance: Utterance) -> None:
+        self.context = context
+        self.continues = context.audio_ms > 0
+        self.utterance = utterance
+        self.delivery = Delivery()
+
+
+class CartesiaSocket:
+    """A `VoiceSocket` for all voices and formats.
+
+    Of the SDK the connection is used, not its contexts: who waits on one of those when the connection is lost waits
+    for ever."""
+
+    def __init__(self, connection: AsyncTTSResourceConnection, provider: str, *, key_from: str, key: str) -> None:
+        self._connection = connection
+        self._provider = provider
+        self._key_from = key_from
+        self._key = key
+        self._numbers = itertools.count(1)
+        self._contexts: dict[str, Context] = {}
+        self._alive = True
+        self._problem: ProviderError | None = None
+        self._reader = asyncio.create_task(self._read())
+
+    @property
+    def alive(self) -> bool:
+        return self._alive
+
+    @property
+    def problem(self) -> ProviderError | None:
+        return self._problem
+
+    def ready(self, now: float) -> bool:
+        return True
+
+    def goes_on(self, context: Context) -> bool:
+        """Its last text is complete, and another one may follow."""
+        return self._alive and context.text is None and self._contexts.get(context.id) is context
+
+    async def begin(
+        self, utterance: Utterance, text: str, how: Mapping[str, Any], *, context: Context | None, more: bool
+    ) -> SpokenText:
+        """Have `text` spoken, in `context` (None: a new one); `more`: another one may follow there. `how` is the same
+        for all texts of a context. Raises SocketLostError."""
+        if context is None:
+            context = Context(f"c{next(self._numbers)}")
+            self._contexts[context.id] = context
+        spoken = SpokenText(context, utterance)
+        context.text, context.base_ms = spoken, context.audio_ms
+        request = {**how, "context_id": context.id}
+        try:
+            if more:
+                # Texts are joined as they are, so a space stands between them.
+                await self._send({**request, "transcript": f"{text.strip()} ", "continue": True})
+                await self._send({**request, "transcript": "", "continue": True, "flush": True})
+            else:
+                await self._send({**request, "transcript": text.strip(), "continue": False})
+        except BaseException:
+            self.forget(spoken)
+            raise
+        return spoken
+
+    def forget(self, spoken: SpokenText) -> None:
+        """Drop whatever still comes of it, and of its context if it was not complete."""
+        if spoken.context.text is spoken:
+            self._contexts.pop(spoken.context.id, None)
+            spoken.context.text = None
+        spoken.delivery.finish()
+
+    async def cancel(self, spoken: SpokenText) -> None:
+        """Stop speaking it, as far as the server can."""
+        complete = spoken.delivery.over
+        self.forget(spoken)
+        if not complete and self._alive:
+            with contextlib.suppress(SocketLostError, TimeoutError):
+                async with asyncio.timeout(CANCEL_S):
+                    await self._send({"context_id": spoken.context.id, "cancel": True})
+
+    async def aclose(self) -> None:
+        self._alive = False
+        self._reader.cancel()
+        await asyncio.wait([self._reader])
+        # A reader that had no time to begin has closed nothing.
+        await self._close()
+
+    async def _close(self) -> None:
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await self._connection.close()
+        except TimeoutError:
+            pass  # It reads nothing, not even our goodbye.
+        finally:
+            # The SDK has no way to cut a connection off.
+            self._connection._connection.transport.abort()
+
+    async def _send(self, message: Mapping[str, Any]) -> None:
+        if not self._alive:
+            raise SocketLostError("the connection was lost")
+        try:
+            await self._connection.send(cast(Any, message))
+        except ConnectionClosed as closed:
+            self._alive = False
+            raise SocketLostError(self._said(closed)) from None
+
+    async def _read(self) -> None:
+        why = "the connection was closed"
+        try:
+            while True:
+                self._take(await self._connection.recv_bytes())
+        except ConnectionClosed as closed:
+            why = self._said(closed)
+        finally:
+            self._alive = False
+            self._lost(why)
+            await self._close()
+
+    def _said(self, closed: ConnectionClosed) -> str:
+        frame = closed.rcvd
+        if frame is None:
+            return "the connection was lost"
+        return f"closed the connection: {frame.code} {scrubbed(frame.reason, self._key)}".strip()
+
+    def _lost(self, why: str) -> None:
+        for context in self._contexts.values():
+            if context.text is not None:
+                context.text.delivery.fail(SocketLostError(why))
+        self._contexts.clear()
+
+    def _take(self, raw: bytes) -> None:
+        try:
+            message = json.loads(raw)
+            if not isinstance(message, dict):
+                raise ValueError("no object")
+        except ValueError:
+            return
+        context = self._contexts.get(str(message.get("context_id")))
+        spoken = None if context is None else context.text
+        match message.get("type"):
+            case "chunk" if context is not None and spoken is not None:
+                self._chunk(context, spoken, message)
+            case "timestamps" if context is not None and spoken is not None:
+                _align(context, spoken, message)
+            case "flush_done" if spoken is not None:
+                self._complete(spoken)
+            case "done" if context is not None:
+                del self._contexts[context.id]
+                if spoken is not None:
+                    self._complete(spoken)
+            case "error":
+                self._refused(message, spoken)
+
+    def _chunk(self, context: Context, spoken: SpokenText, message: Mapping[str, Any]) -> None:
+        try:
+            data = binascii.a2b_base64(message["data"])
+        except (KeyError, ValueError, TypeError):
+            return
+        before_ms = spoken.utterance.audio_ms
+        spoken.delivery.put(spoken.utterance.chunk(data))
+        context.audio_ms += spoken.utterance.audio_ms - before_ms
+        context.spoken_at = asyncio.get_running_loop().time()
+
+    def _complete(self, spoken: SpokenText) -> None:
+        spoken.context.text = None
+        spoken.delivery.put(spoken.utterance.last())
+        spoken.delivery.finish()
+
+    def _refused(self, message: Mapping[str, Any], spoken: SpokenText | None) -> None:
+        status = message.get("status_code")
+        parts = [str(message[name]) for name in ("title", "message") if message.get(name)]
+        said = scrubbed(": ".join(parts) or message.get("error_code") or message.get("error") or "", self._key)
+        error = failure(self._provider, status if isinstance(status, int) else 0, said, key_from=self._key_from)
+        if spoken is not None:
+            if spoken.continues and not spoken.utterance.audio_ms:
+                # The context may just have expired: the text can be spoken in another one.
+                spoken.delivery.fail(SocketLostError(said))
+            else:
+                spoken.delivery.fail(error)
+        elif message.get("context_id") is None:
+            self._alive, self._problem = False, error
+            for context in self._contexts.values():
+                if context.text is not None:
+                    context.text.delivery.fail(error)
+
+
+def _align(context: Context, spoken: SpokenText, message: Mapping[str, Any]) -> None:
+    timing = message.get("word_timestamps")
+    if not isinstance(timing, dict):
+        return
+    words, starts, ends = timing.get("words"), _ms(timing.get("start")), _ms(timing.get("end"))
+    if not isinstance(words, list):
+        return
+    if starts and starts[0] >= context.base_ms - SAME_CLOCK_MS:
+        # They count from the start of the context.
+        starts = [ms - context.base_ms for ms in starts]
+        ends = [ms - context.base_ms for ms in ends]
+    spoken.utterance.align_words([str(word) for word in words], starts, ends)
+
+
+def _ms(seconds: object) -> Sequence[float]:
+    found = seconds if isinstance(seconds, list) else []
+    return [round(second * 1000, 3) for second in found if isinstance(second, int | float)]

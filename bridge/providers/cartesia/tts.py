@@ -1,0 +1,225 @@
+"""Cartesia's voices, over sockets that all calls share."""
+
+import asyncio
+import os
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, cast
+
+from cartesia import AsyncCartesia
+from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI
+
+from bridge.providers.base import (
+    ProviderTimeoutError,
+    ProviderUnavailableError,
+    SpeechChunk,
+)
+from bridge.providers.cartesia.failures import failure
+from bridge.providers.cartesia.settings import BASE_URL, SOCKET_URL, CartesiaSettings, CartesiaTtsSettings
+from bridge.providers.cartesia.socket import CLOSE_S, CartesiaSocket, Context, SpokenText
+from bridge.providers.models_table import default_model
+from bridge.providers.registry import KINDS
+from bridge.providers.scrub import scrubbed
+from bridge.providers.sockets import LARGEST_MESSAGE, PING_S, UNREAD_MESSAGES
+from bridge.providers.tts_audio import TELEPHONE_RATE, WireFormat, wire_format
+from bridge.providers.tts_pool import Lease, PoolLimits, SocketPool
+from bridge.providers.tts_source import Deadlines, Leave, Source, Utterance, speak
+
+__all__ = ["CartesiaSettings", "CartesiaTts"]
+
+LINEAR_RATES = (16000, 22050, 24000, 44100, 48000)
+
+CONTEXT_S = 0.5
+"""A turn goes on in its context so long after the last audio; the server forgets contexts after 1 s."""
+
+PROBE_TEXT = "OK."
+
+_ANY = "any"
+"""All voices, rates and languages go over the same sockets."""
+
+
+@dataclass(slots=True)
+class _Turn:
+    """Where the last text of a turn was spoken."""
+
+    lease: Lease[str, CartesiaSocket]
+    context: Context
+    how: Mapping[str, Any]
+
+
+class CartesiaTts:
+    """A `Tts`. One for all calls: they share its connections.
+
+    Texts of the same `turn` go on in one context, which keeps the melody: each is flushed, and complete with the
+    server's `flush_done`. A text that comes when the server has forgotten the context (a second after its last audio)
+    gets a new one.
+
+    Closing the iterator cancels the context; what still comes of it is dropped by its id."""
+
+    def __init__(self, name: str, settings: CartesiaSettings, *, environ: Mapping[str, str] = os.environ) -> None:
+        """Raises ProviderUnavailableError when there is no key."""
+        key_env = KINDS["cartesia"].key_env
+        self._name = name
+        self._settings = settings.tts
+        self._connect_s = settings.connect_s
+        self._key = settings.key(name, key_env, environ).get_secret_value()
+        self._key_from = "api_key_file" if settings.api_key_file else settings.api_key_env or key_env
+        self._base_url = settings.base_url or BASE_URL
+        self._model = self._settings.model or default_model("cartesia", "tts")
+        self._deadlines = Deadlines(self._settings.first_audio_s, self._settings.between_audio_s)
+        self._client = AsyncCartesia(
+            api_key=self._key,
+            base_url=self._base_url,
+            # It does not follow from the other for the SDK.
+            websocket_base_url=settings.socket_url(SOCKET_URL),
+            max_retries=0,
+        )
+        limits = PoolLimits(
+            self._settings.texts_per_socket,
+            self._settings.sockets,
+            self._settings.idle_socket_s,
+            self._settings.first_audio_s / 2,
+        )
+        self._pool: SocketPool[str, CartesiaSocket] = SocketPool(name, self._connect, limits)
+        self._turns: OrderedDict[str, _Turn] = OrderedDict()
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    async def start(self) -> None:
+        """Nothing to load."""
+
+    async def probe(self) -> str:
+        """Speak two letters, as in a call. Raises ProviderError."""
+        spoken = self.synthesize(PROBE_TEXT, voice="", sample_rate=TELEPHONE_RATE, language="")
+        async with aclosing(spoken) as chunks:
+            async for _ in chunks:
+                pass
+        return f"{self._model}, voice {self._settings.voice}, at {self._base_url}"
+
+    async def warm(self) -> None:
+        """Open a connection, if none has room."""
+        self._pool.warm(_ANY)
+
+    async def aclose(self) -> None:
+        await self._pool.aclose()
+        await self._client.close()
+
+    async def synthesize(
+        self, text: str, *, voice: str, sample_rate: int, language: str, turn: str = ""
+    ) -> AsyncGenerator[SpeechChunk, None]:
+        """Speak `text`. Raises ProviderError."""
+        wire = wire_format(sample_rate, LINEAR_RATES)
+        how = self._how(voice or self._settings.voice, wire, language)
+
+        async def begin(again: bool) -> Source:
+            utterance = Utterance(text, wire, sample_rate)
+            return await self._say(text, utterance, how, turn, fresh=again)
+
+        async with aclosing(speak(self._name, text, self._deadlines, begin)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    def _how(self, voice: str, wire: WireFormat, language: str) -> dict[str, Any]:
+        """What all texts of a context must have in common."""
+        encoding = "pcm_mulaw" if wire.encoding == "mulaw" else "pcm_s16le"
+        how: dict[str, Any] = {
+            "model_id": self._model,
+            "voice": {"mode": "id", "id": voice},
+            "output_format": {"container": "raw", "encoding": encoding, "sample_rate": wire.rate_hz},
+            "add_timestamps": True,
+            # Texts come as whole clauses: there is nothing to wait for.
+            "max_buffer_delay_ms": 0,
+        }
+        if language not in ("", "auto"):
+            how["language"] = language.partition("-")[0].lower()
+        if generation := _generation(self._settings):
+            how["generation_config"] = generation
+        if self._settings.pronunciation_dict:
+            how["pronunciation_dict_id"] = self._settings.pronunciation_dict
+        return how
+
+    async def _say(
+        self, text: str, utterance: Utterance, how: Mapping[str, Any], turn: str, *, fresh: bool
+    ) -> Source:
+        lease, context = (None, None) if fresh else self._going_on(turn, how)
+        if lease is None:
+            lease = await self._pool.take(_ANY, fresh=fresh)
+        try:
+            spoken = await lease.socket.begin(utterance, text, how, context=context, more=bool(turn))
+        except BaseException:
+            lease.retire()
+            raise
+        if turn:
+            self._turns[turn] = _Turn(lease, spoken.context, how)
+        return _SocketText(lease, spoken)
+
+    def _going_on(
+        self, turn: str, how: Mapping[str, Any]
+    ) -> tuple[Lease[str, CartesiaSocket] | None, Context | None]:
+        """Where the turn was spoken last, if another text may follow there."""
+        now = asyncio.get_running_loop().time()
+        before = self._turns.pop(turn, None)
+        for other, old in list(self._turns.items()):
+            if old.context.text is None and now - old.context.spoken_at > CONTEXT_S:
+                del self._turns[other]
+        if before is None or before.how != how or now - before.context.spoken_at > CONTEXT_S:
+            return None, None
+        if not before.lease.socket.goes_on(before.context):
+            return None, None
+        lease = before.lease.another()
+        return lease, None if lease is None else before.context
+
+    async def _connect(self, _: str) -> CartesiaSocket:
+        options = {
+            "compression": None,
+            "max_size": LARGEST_MESSAGE,
+            "max_queue": UNREAD_MESSAGES,
+            "open_timeout": self._connect_s,
+            "close_timeout": CLOSE_S,
+            "ping_interval": PING_S,
+            "ping_timeout": PING_S,
+        }
+        connecting = self._client.tts.websocket_connect(websocket_connection_options=cast(Any, options))
+        try:
+            connection = await connecting.enter()
+        except TimeoutError:
+            raise ProviderTimeoutError(self._name, f"no connection within {self._connect_s:g} s") from None
+        except InvalidStatus as error:
+            response = error.response
+            said = scrubbed((response.body or b"").decode("utf-8", "replace"), self._key)
+            raise failure(self._name, response.status_code, said, key_from=self._key_from) from None
+        except (OSError, InvalidHandshake, InvalidURI, EOFError) as error:
+            said = scrubbed(error, self._key) or type(error).__name__
+            raise ProviderUnavailableError(self._name, f"can't be reached: {said}") from None
+        return CartesiaSocket(connection, self._name, key_from=self._key_from, key=self._key)
+
+
+class _SocketText:
+    """A `Source`: a text on a leased socket."""
+
+    __slots__ = ("_lease", "_spoken")
+
+    def __init__(self, lease: Lease[str, CartesiaSocket], spoken: SpokenText) -> None:
+        self._lease = lease
+        self._spoken = spoken
+
+    async def next(self) -> SpeechChunk | None:
+        return await self._spoken.delivery.fetch()
+
+    async def leave(self, how: Leave) -> None:
+        try:
+            await self._lease.socket.cancel(self._spoken)
+        finally:
+            if how is Leave.STALLED:
+                self._lease.retire()
+            else:
+                self._lease.release()
+
+
+def _generation(settings: CartesiaTtsSettings) -> dict[str, Any]:
+    asked = {"speed": settings.speed, "volume": settings.volume, "emotion": settings.emotion or None}
+    return {name: value for name, value in asked.items() if value is not None}
