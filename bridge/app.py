@@ -115,7 +115,7 @@ class Bridge:
         if logs is not None:
             logs.hide(api_key)
 
-        self.talkers = Talkers(data_dir)
+        self.talkers = Talkers(data_dir, observe=self.metrics.observe_provider)
         # The ports first: a start that can't succeed fails before the models are loaded.
         self.clock = MediaClock()
         stack.push_async_callback(self.clock.aclose)

@@ -8,6 +8,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from bridge.agents.remote_settings import RemoteSettings
 from bridge.agents.settings import ConversationSettings, EchoSettings
+from bridge.providers.chain import FallbackSettings
 from bridge.providers.local.settings import EngineSettings
 from bridge.providers.registry import KINDS, LOCAL, settings_class
 from bridge.providers.settings import ProviderSettings
@@ -189,6 +190,18 @@ class ConversationAgentSettings(ConversationSettings):
         """Whether it needs the embedded engines."""
         return any(LOCAL in chain for chain in (self.stt, self.llm, self.tts))
 
+    @property
+    def leans_on_embedded(self) -> bool:
+        """Whether every call works the embedded engines: they are more than what is fallen back on."""
+        return any(chain[0] == LOCAL for chain in (self.stt, self.llm, self.tts))
+
+    @field_validator("stt", "llm", "tts")
+    @classmethod
+    def _no_name_twice(cls, chain: tuple[str, ...]) -> tuple[str, ...]:
+        if twice := sorted({name for name in chain if chain.count(name) > 1}):
+            raise ValueError(f"{', '.join(twice)} stands in it more than once")
+        return chain
+
 
 class EchoAgentSettings(EchoSettings):
     kind: Literal["echo"]
@@ -256,6 +269,7 @@ class Config(BaseSettings):
     engines: EngineSettings = EngineSettings()
     providers: dict[str, SerializeAsAny[ProviderSettings]] = Field(default_factory=dict)
     """Vendors and servers by name. A kind that is not named here can be used by its own name, as it is."""
+    fallback: FallbackSettings = FallbackSettings()
     trunks: tuple[TrunkSettings, ...] = ()
     agents: dict[str, AgentSettings] = Field(default_factory=dict)
     routes: tuple[Route, ...] = ()

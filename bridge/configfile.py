@@ -1,6 +1,7 @@
 """Reading the configuration: a YAML file under `OFFHOOK_*` variables, every mistake with its file and line."""
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -111,9 +112,43 @@ def _describe(error: ValidationError, root: yaml.Node | None, source: str) -> It
             message = "there is no such setting"
         elif item["type"] not in ("missing", "value_error") and isinstance(item["input"], str | int | float):
             message += f" (it is {item['input']!r})"
-        place = _variable(loc) or _place(root, loc, source)
         for line in message.splitlines():
-            yield f"{place}: {path}: {line}" if path else f"{place}: {line}"
+            if loc and loc != ("providers",):
+                yield f"{_variable(loc) or _place(root, loc, source)}: {path}: {line}"
+            else:
+                # Said of the whole, each line with its own path in front; of `providers`, from there on.
+                whole = f"{path}.{line}" if path else line
+                parts = _parts(root, whole)
+                yield f"{_variable(parts) or _place(root, parts, source)}: {whole}"
+
+
+def _parts(root: yaml.Node | None, line: str) -> tuple[int | str, ...]:
+    """The path that a line begins with, as far as it stands in the file: `agents.a.stt: ...`, `routes[0].to: ...`."""
+    parts: list[int | str] = []
+    node, rest = root, line
+    while True:
+        if isinstance(node, yaml.MappingNode):
+            # The longest key that fits: names may have dots in them.
+            keys = [str(key.value) for key, _ in node.value if re.match(rf"{re.escape(str(key.value))}[.\[:]", rest)]
+            if not keys:
+                break
+            key = max(keys, key=len)
+            node = next(value for name, value in node.value if name.value == key)
+            parts.append(key)
+            rest = rest[len(key) :].removeprefix(".")
+        elif isinstance(node, yaml.SequenceNode) and (found := re.match(r"\[(\d+)\]\.?", rest)):
+            index = int(found[1])
+            if index >= len(node.value):
+                break
+            node = node.value[index]
+            parts.append(index)
+            rest = rest[found.end() :]
+        else:
+            break
+    if not parts and (word := re.match(r"(\w+)(?:\.(\w+))?", line)):
+        # It does not stand in the file: then perhaps in a variable.
+        parts = [name for name in word.groups() if name]
+    return tuple(parts)
 
 
 def _variable(loc: tuple[int | str, ...]) -> str | None:

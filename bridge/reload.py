@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from bridge.config import Config
 
-RELOADED = ("agents", "guard", "limits", "providers", "routes", "trunks")
+RELOADED = ("agents", "fallback", "guard", "limits", "providers", "routes", "trunks")
 """Sections that hold at once, for new calls."""
 
 RELOADED_OF_SIP = ("allow_from", "strangers")

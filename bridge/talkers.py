@@ -1,23 +1,40 @@
 """The agents that are ready to take calls, with the engines they talk by."""
 
-import contextlib
-import os
+import asyncio
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from bridge.agents.base import Agent
+import structlog
+
+from bridge.agents.base import Agent, AgentDone, CallSession
 from bridge.agents.conversation import ConversationAgent
 from bridge.agents.echo import EchoAgent
 from bridge.agents.remote import RemoteCalls, make_remote
 from bridge.agents.tools_agent import ToolError
 from bridge.config import AgentSettings, Config, ConversationAgentSettings, RemoteAgentSettings
-from bridge.providers.base import Llm, ProviderError
+from bridge.provider_pool import Lease, ProviderPool
+from bridge.providers.base import Llm, ProviderError, Role, Stt, Tts
+from bridge.providers.chain import Member
+from bridge.providers.chain_llm import ChainLlm
+from bridge.providers.chain_stt import ChainStt
+from bridge.providers.chain_tts import ChainTts
+from bridge.providers.health import Observe
 from bridge.providers.local.brain import LocalBrain
-from bridge.providers.local.engines import LocalEngines
-from bridge.providers.registry import LOCAL, make
+from bridge.providers.local.tts import LocalTts
+from bridge.providers.phrases import Phrases, PhraseTts
+from bridge.providers.registry import LOCAL
+
+log = structlog.get_logger(__name__)
 
 Progress = Callable[[str], None]
+
+ROLES: tuple[Role, ...] = ("stt", "llm", "tts")
+
+PHRASES_S = 4.0
+"""How long a start waits for voices over the network to prepare what an agent says by rote; they go on meanwhile."""
 
 
 class AgentError(Exception):
@@ -32,33 +49,46 @@ class Talker:
     settings: AgentSettings
     record: bool
     embedded: bool
-    """It needs the embedded engines."""
+    """Every call of it works the embedded engines."""
+    lease: Lease
+    """What it uses."""
 
 
 class Talkers:
-    """All agents by name. What they opened is closed by `aclose`, that of replaced ones too: calls may be left."""
+    """All agents by name. What they opened is closed by `aclose`, that of replaced ones after their last call."""
 
-    def __init__(self, data_dir: Path) -> None:
-        self._data_dir = data_dir
-        self._stack = contextlib.AsyncExitStack()
-        self._engines: LocalEngines | None = None
+    def __init__(self, data_dir: Path, *, observe: Observe = lambda role, provider, seconds: None) -> None:
+        """`observe` is told how long providers took."""
+        self._pool = ProviderPool(data_dir, now=time.monotonic, observe=observe)
         self._talkers: dict[str, Talker] = {}
         self._config: Config | None = None
+        self._leaving: set[asyncio.Task[None]] = set()
         self.remote_calls = RemoteCalls()
 
     async def start(self, config: Config, progress: Progress) -> None:
         """Load the engines that are needed, and make every agent ready. Raises AgentError."""
-        if any(isinstance(a, ConversationAgentSettings) and a.embedded for a in config.agents.values()):
-            self._engines = LocalEngines(config.engines, self._data_dir)
-            self._stack.push_async_callback(self._engines.aclose)
+        roles = frozenset(
+            role
+            for settings in config.agents.values()
+            if isinstance(settings, ConversationAgentSettings)
+            for role in ROLES
+            if LOCAL in getattr(settings, role)
+        )
+        if roles:
             try:
-                await self._engines.start(progress)
+                await self._pool.start_engines(config, roles, progress)
             except ProviderError as error:
                 raise AgentError(str(error)) from error
         self.apply(config, await self.prepare(config, progress))
 
     async def aclose(self) -> None:
-        await self._stack.aclose()
+        """Close everything, whoever still uses it."""
+        for task in list(self._leaving):
+            task.cancel()
+        await asyncio.gather(*self._leaving, return_exceptions=True)
+        for talker in self._talkers.values():
+            await talker.lease.stack.aclose()
+        await self._pool.aclose()
 
     def get(self, name: str) -> Talker | None:
         return self._talkers.get(name)
@@ -72,68 +102,173 @@ class Talkers:
 
     def overloaded(self) -> str | None:
         """Why the embedded engines can't take one more conversation; None: they can."""
-        return None if self._engines is None else self._engines.pool.overloaded()
+        return None if self._pool.engines is None else self._pool.engines.pool.overloaded()
 
     def readings(self) -> Mapping[str, float]:
         """For the metrics."""
-        return {} if self._engines is None else self._engines.pool.readings()
+        return self._pool.readings()
 
     async def prepare(self, config: Config, progress: Progress) -> Mapping[str, Talker]:
         """The agents of `config`, those that are unchanged as they are. Calls go on meanwhile. Raises AgentError."""
-        same_llm = self._config is not None and self._config.providers == config.providers
         ready: dict[str, Talker] = {}
-        for name, settings in config.agents.items():
-            present = self._talkers.get(name)
-            if present is not None and present.settings == settings and (same_llm or not _uses_cloud(settings)):
-                ready[name] = present
-            elif isinstance(settings, RemoteAgentSettings):
-                try:
-                    remote = make_remote(name, settings, self.remote_calls)
-                except ValueError as error:
-                    raise AgentError(f"agent {name!r}: {error}") from error
-                ready[name] = Talker(remote, settings, settings.record, embedded=False)
-            elif not isinstance(settings, ConversationAgentSettings):
-                ready[name] = Talker(EchoAgent(name, settings), settings, settings.record, embedded=False)
-            else:
-                progress(f"preparing agent {name!r}: its greeting and fixed phrases")
-                try:
-                    agent = await self._conversation(name, settings, config)
-                    self._stack.push_async_callback(agent.tools.aclose)
-                    await agent.tools.start()
-                except (ProviderError, ToolError) as error:
-                    raise AgentError(f"agent {name!r}: {error}") from error
-                ready[name] = Talker(agent, settings, settings.record, settings.embedded)
+        try:
+            for name, settings in config.agents.items():
+                present = self._talkers.get(name)
+                if present is not None and present.settings == settings and self._same_providers(settings, config):
+                    ready[name] = present
+                else:
+                    lease = Lease()
+                    try:
+                        ready[name] = await self._talker(name, settings, config, lease, progress)
+                    except (ProviderError, ToolError, ValueError) as error:
+                        self._leave(lease)
+                        raise AgentError(f"agent {name!r}: {error}") from error
+        except AgentError:
+            for talker in ready.values():
+                if talker not in self._talkers.values():
+                    self._leave(talker.lease)
+            raise
         return ready
 
     def apply(self, config: Config, ready: Mapping[str, Talker]) -> None:
         """Give new calls to these agents; calls that are up keep theirs."""
+        before, self._talkers = self._talkers, dict(ready)
         self._config = config
-        self._talkers = dict(ready)
+        for talker in before.values():
+            if talker not in self._talkers.values():
+                self._leave(talker.lease)
+        self._pool.probe_new()
+
+    def _leave(self, lease: Lease) -> None:
+        task = asyncio.create_task(lease.give_back(), name="replaced agent")
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    def _same_providers(self, settings: AgentSettings, config: Config) -> bool:
+        """Whether what an agent's chains name is what it was."""
+        if self._config is None or not isinstance(settings, ConversationAgentSettings):
+            return True
+        names = {name for role in ROLES for name in getattr(settings, role)} - {LOCAL}
+        return self._config.fallback == config.fallback and all(
+            self._config.provider(name) == config.provider(name) for name in names
+        )
+
+    async def _talker(
+        self, name: str, settings: AgentSettings, config: Config, lease: Lease, progress: Progress
+    ) -> Talker:
+        """Raises ProviderError, ToolError, ValueError."""
+        match settings:
+            case ConversationAgentSettings():
+                progress(f"preparing agent {name!r}: its greeting and fixed phrases")
+                agent = await self._conversation(name, settings, config, lease)
+                leased = _Leased(agent, lease)
+                return Talker(leased, settings, settings.record, settings.leans_on_embedded, lease)
+            case RemoteAgentSettings():
+                remote = make_remote(name, settings, self.remote_calls)
+                return Talker(remote, settings, settings.record, embedded=False, lease=lease)
+            case _:
+                return Talker(EchoAgent(name, settings), settings, settings.record, embedded=False, lease=lease)
+
+    # -- conversations --------------------------------------------------------------------------------------
 
     async def _conversation(
-        self, name: str, settings: ConversationAgentSettings, config: Config
+        self, name: str, settings: ConversationAgentSettings, config: Config, lease: Lease
     ) -> ConversationAgent:
-        """An agent with its engines, everything it says by rote synthesised. Raises ProviderError, AgentError."""
-        engines = self._engines
-        if engines is None:
-            raise AgentError(
-                f"agent {name!r} needs the embedded engines, which were not loaded at the start: restart"
-            )
-        llm: Llm
-        first = settings.llm[0]
-        if first != LOCAL:
-            llm = make("llm", first, config.provider(first), os.environ)
-            self._stack.push_async_callback(llm.aclose)
-            await llm.start()
-        else:
-            llm = brain = LocalBrain(engines.embedder)
-            self._stack.push_async_callback(llm.aclose)
-            await brain.prepare(settings.brief)
-        # Most calls are of 8 kHz; of the others' phrases the greeting is the one that nothing was said before.
-        for phrases, rate in ((settings.fixed_phrases(), 8000), ((settings.greeting,), 16000)):
-            await engines.tts.prepare(phrases, voice=settings.voice, sample_rate=rate, language=settings.language)
-        return ConversationAgent(name, settings, stt=engines.stt, llm=llm, tts=engines.tts)
+        """An agent with its engines, everything it says by rote synthesised. Raises ProviderError, ToolError."""
+        limits, fallback, now = settings.limits, config.fallback, self._pool.now
+        stt: list[Member[Stt]] = await self._members("stt", settings, config, lease)
+        llm: list[Member[Llm]] = await self._members("llm", settings, config, lease)
+        tts: list[Member[Tts]] = await self._members("tts", settings, config, lease)
+        agent = ConversationAgent(
+            name,
+            settings,
+            stt=ChainStt(stt, fallback, open_s=limits.stt_open_ms / 1000, now=now),
+            llm=ChainLlm(llm, fallback, first_s=limits.llm_first_ms / 1000, now=now),
+            tts=ChainTts(tts, fallback, chunk_s=limits.tts_chunk_ms / 1000, now=now),
+        )
+        lease.stack.push_async_callback(agent.tools.aclose)
+        await agent.tools.start()
+        await self._prepare_phrases(name, settings, tts)
+        return agent
+
+    async def _members(
+        self, role: Role, settings: ConversationAgentSettings, config: Config, lease: Lease
+    ) -> list[Any]:
+        """The chain of one role, its providers started. Raises ProviderUnavailableError."""
+        members = []
+        chain: tuple[str, ...] = getattr(settings, role)
+        for name in chain:
+            if name == LOCAL:
+                provider = await self._local(role, settings, lease)
+            else:
+                provider = await self._pool.take(role, name, config, lease)
+            voice = settings.voices.get(name, settings.voice if name == chain[0] else "")
+            members.append(Member(provider, self._pool.health(role, name, config), voice))
+        return members
+
+    async def _local(self, role: Role, settings: ConversationAgentSettings, lease: Lease) -> Any:
+        engines = self._pool.local(role)
+        match role:
+            case "stt":
+                return engines.stt
+            case "tts":
+                return engines.tts
+            case _:
+                brain = LocalBrain(engines.embedder)
+                lease.stack.push_async_callback(brain.aclose)
+                await brain.prepare(settings.brief)
+                return brain
+
+    async def _prepare_phrases(
+        self, name: str, settings: ConversationAgentSettings, members: list[Member[Tts]]
+    ) -> None:
+        """Have what the agent says by rote ready in each voice of its chain. One over the network goes on trying in
+        the background; for the embedded one, ProviderError is raised."""
+        texts = settings.fixed_phrases() if LOCAL in settings.llm else settings.rote_phrases()
+        waiting = []
+        for member in members:
+            voice, language = member.voice, settings.language
+            # Most calls are of 8 kHz; of the others' phrases the greeting is the one that nothing was said before.
+            wanted = [(texts, 8000)] + ([((settings.greeting,), 16000)] if settings.greeting else [])
+            for phrases, rate in wanted:
+                if isinstance(member.provider, PhraseTts):
+                    trouble = _phrases_wait(name, member.name, any(isinstance(m.provider, LocalTts) for m in members))
+                    lot = Phrases(tuple(phrases), voice, rate, language)
+                    waiting.append(member.provider.keep_preparing(lot, trouble))
+                elif isinstance(member.provider, LocalTts):
+                    await member.provider.prepare(phrases, voice=voice, sample_rate=rate, language=language)
+        if waiting:
+            await asyncio.wait(waiting, timeout=PHRASES_S)
 
 
-def _uses_cloud(settings: AgentSettings) -> bool:
-    return isinstance(settings, ConversationAgentSettings) and settings.llm != (LOCAL,)
+def _phrases_wait(agent: str, provider: str, has_local: bool) -> Callable[[ProviderError], None]:
+    def trouble(error: ProviderError) -> None:
+        log.warning(
+            "fixed phrases can't be synthesised, it is tried again",
+            agent=agent,
+            provider=provider,
+            error=str(error),
+            meanwhile="the embedded voice speaks" if has_local else "callers wait for the voice at each of them",
+        )
+
+    return trouble
+
+
+class _Leased:
+    """An agent whose calls keep what it uses."""
+
+    def __init__(self, agent: ConversationAgent, lease: Lease) -> None:
+        self._agent = agent
+        self._lease = lease
+
+    @property
+    def name(self) -> str:
+        return self._agent.name
+
+    async def warm(self) -> None:
+        with self._lease:
+            await self._agent.warm()
+
+    async def run(self, session: CallSession) -> AgentDone:
+        with self._lease:
+            return await self._agent.run(session)

@@ -33,7 +33,12 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 Readings = Callable[[], Mapping[str, float]]
 """Gives the present values of one part, by name without the `offhook_` in front: `rtp_packets_late_total` is a
-counter, any other name a gauge; labels go in braces, quoted or not: `pool_jobs_total{engine=stt}`."""
+counter, any other name a gauge; labels go in braces, quoted or not: `pool_jobs_total{engine=stt}`.
+
+Of each provider and role (`bridge.providers.health`): `provider_requests_total`, `provider_requests_failed_total`,
+`provider_requests_abandoned_total` (the caller hung up or went on talking), `provider_switches_total` (calls that
+left it for the next of their chain), `provider_breaker_opened_total`, and `provider_breaker`, which is 1 for the
+present `state`: closed, open, half-open."""
 
 MAX_TOOLS = 50
 """Tool names that get a label of their own; a model may make up any number, the others are `other`."""
@@ -106,6 +111,13 @@ class Metrics:
         self.provider_failures = Counter(
             "offhook_provider_failures", "Times a provider failed.", ["role", "provider"], registry=registry
         )
+        self.provider_time = Histogram(
+            "offhook_provider_seconds",
+            "From the request to a provider's first text or audio; of stt, from the caller's pause to the text.",
+            ["role", "provider"],
+            buckets=(0.01, 0.025, 0.05, *_DELAY_S),
+            registry=registry,
+        )
         self.packets = Counter(
             "offhook_rtp_packets",
             "RTP packets of ended calls, by their fate.",
@@ -171,6 +183,10 @@ class Metrics:
         """Count one HTTP request; `route` is the pattern, not the path."""
         self.requests.labels(method if method in _METHODS else "other", route, str(status)).inc()
         self.request_time.labels(route).observe(seconds)
+
+    def observe_provider(self, role: str, provider: str, seconds: float) -> None:
+        """Count how long a provider took in one of its roles (`bridge.providers.health.Observe`)."""
+        self.provider_time.labels(role, provider).observe(seconds)
 
     def register(self, readings: Readings) -> None:
         """Show what `readings` gives, each time the metrics are read."""

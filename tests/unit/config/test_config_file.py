@@ -50,12 +50,54 @@ def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_mistake_has_its_line() -> None:
-    text = "sip:\n  port: 99999\n  listne: x\nagents:\n  a:\n    kind: conversation\n    stt: magic\n"
+    text = "sip:\n  port: 99999\n  listne: x\nagents:\n  a:\n    kind: conversation\n    stt: 7\n"
     assert problems(text) == (
         "x.yaml:2: sip.port: Input should be less than or equal to 65535 (it is 99999)",
         "x.yaml:3: sip.listne: there is no such setting",
-        "x.yaml:7: agents.a.stt: Input should be 'local' (it is 'magic')",
+        "x.yaml:7: agents.a.stt: Input should be a valid tuple (it is 7)",
     )
+
+
+def test_every_mistake_about_something_named_elsewhere_has_its_line() -> None:
+    text = (
+        "agents:\n  a.b:\n    stt: [local, magic]\n    llm: [local, local]\n"
+        "routes:\n  - {to: x, agent: a.b}\n  - to: y\n    agent: ghost\n"
+    )
+    assert [line.partition("; known")[0] for line in problems(text.replace("    llm: [local, local]\n", ""))] == [
+        "x.yaml:7: routes[1].agent: there is no agent 'ghost'",
+        "x.yaml:3: agents.a.b.stt: there is no provider 'magic'",
+    ]
+    assert problems(text) == ("x.yaml:4: agents.a.b.llm: local stands in it more than once",)
+
+
+def test_every_mistake_about_a_provider_has_its_line() -> None:
+    text = (
+        "providers:\n"
+        "  my.groq:\n    kind: groq\n    llm:\n      modle: x\n"
+        "  deepgram: {api_key_env: A, api_key_file: /b}\n"
+        "  openai:\n    base_url: nowhere\n"
+        "  parrot: {}\n"
+        "  ollama: 5\n"
+    )
+    said = problems(text)
+    assert [line.split(": ")[:2] for line in said] == [
+        ["x.yaml:5", "providers.my.groq.llm.modle"],
+        ["x.yaml:6", "providers.deepgram"],
+        ["x.yaml:8", "providers.openai.base_url"],
+        ["x.yaml:9", "providers.parrot"],
+        ["x.yaml:10", "providers.ollama"],
+    ]
+    assert "there is no such setting" in said[0] and "not both" in said[1] and "no kind 'parrot'" in said[3]
+
+
+def test_a_variable_adds_to_a_provider_and_is_named_when_it_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "providers:\n  openai: {llm: {model: mine}}\n  groq: {}\n"
+    monkeypatch.setenv("OFFHOOK_PROVIDERS_OPENAI", '{"base_url": "http://127.0.0.1:9/v1"}')
+    config = parse(text, "x.yaml", Path())
+    assert config.provider("openai").base_url == "http://127.0.0.1:9/v1"
+    assert config.provider("openai").llm.model == "mine"  # type: ignore[attr-defined] # it is OpenAI's
+    monkeypatch.setenv("OFFHOOK_PROVIDERS_OPENAI", '{"base_url": "nowhere"}')
+    assert problems(text)[0].startswith("OFFHOOK_PROVIDERS_OPENAI: providers.openai.base_url: 'nowhere'")
 
 
 @pytest.mark.parametrize(
