@@ -1,7 +1,8 @@
 """A telephone bot as Pipecat's own generator writes it, for Pipecat's own runner: `python pipecat_bot.py -t twilio`.
 
 Runs in an environment of its own (`pipecat_env.py`). Its vendors are where the environment says: DEEPGRAM_URL,
-OPENAI_URL, ELEVENLABS_URL. Tests put it behind our agent of kind `remote`; the benchmark compares with it.
+OPENAI_URL, ELEVENLABS_URL, each with its API_KEY, and ELEVENLABS_VOICE. Tests put it behind our agent of kind
+`remote`; the benchmark compares with it.
 """
 
 import os
@@ -25,18 +26,20 @@ from pipecat.transports.base_transport import BaseTransport
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketParams
 from pipecat.workers.runner import WorkerRunner
 
-KEY = "not-a-secret"
-
-END_CALL = FunctionSchema(
-    name="end_call", description="End the call, after the goodbye.", properties={}, required=[]
-)
+END_CALL = FunctionSchema(name="end_call", description="End the call, after the goodbye.", properties={}, required=[])
 
 
 async def run_bot(transport: BaseTransport, runner_args: RunnerArguments) -> None:
-    stt = DeepgramSTTService(api_key=KEY, base_url=os.environ["DEEPGRAM_URL"])
-    llm = OpenAILLMService(api_key=KEY, base_url=os.environ["OPENAI_URL"])
+    stt = DeepgramSTTService(api_key=os.environ["DEEPGRAM_API_KEY"], base_url=os.environ["DEEPGRAM_URL"])
+    llm = OpenAILLMService(
+        api_key=os.environ["OPENAI_API_KEY"],
+        base_url=os.environ["OPENAI_URL"],
+        settings=OpenAILLMService.Settings(system_instruction="You answer the telephone."),
+    )
     tts = ElevenLabsTTSService(
-        api_key=KEY, url=os.environ["ELEVENLABS_URL"], settings=ElevenLabsTTSService.Settings(voice="stand-in")
+        api_key=os.environ["ELEVENLABS_API_KEY"],
+        url=os.environ["ELEVENLABS_URL"],
+        settings=ElevenLabsTTSService.Settings(voice=os.environ["ELEVENLABS_VOICE"]),
     )
 
     async def end_call(params: FunctionCallParams) -> None:
@@ -48,12 +51,8 @@ async def run_bot(transport: BaseTransport, runner_args: RunnerArguments) -> Non
     user_aggregator, assistant_aggregator = LLMContextAggregatorPair(
         context, user_params=LLMUserAggregatorParams(vad_analyzer=SileroVADAnalyzer())
     )
-    pipeline = Pipeline(
-        [transport.input(), stt, user_aggregator, llm, tts, transport.output(), assistant_aggregator]
-    )
-    worker = PipelineWorker(
-        pipeline, params=PipelineParams(audio_in_sample_rate=8000, audio_out_sample_rate=8000)
-    )
+    pipeline = Pipeline([transport.input(), stt, user_aggregator, llm, tts, transport.output(), assistant_aggregator])
+    worker = PipelineWorker(pipeline, params=PipelineParams(audio_in_sample_rate=8000, audio_out_sample_rate=8000))
     runner = WorkerRunner(handle_sigint=runner_args.handle_sigint)
     await runner.add_workers(worker)
 

@@ -29,8 +29,10 @@ http: {{listen: 127.0.0.1, port: {http}}}
 limits: {{clock_lateness_ms: 1000, drain_s: 30}}
 agents:
   echo: {{kind: echo}}
+{agents}
 routes:
   - {{to: {route}, agent: echo}}
+{routes}
 {more}
 """
 """The lateness limit is out of the way: these tests are about signalling, on machines that may be busy."""
@@ -48,9 +50,11 @@ class BridgeProcess:
         variables: Mapping[str, str] | None = None,
         sip: str = "",
         more: str = "",
+        agents: Mapping[str, str] | None = None,
     ) -> None:
-        """`variables`: further values of the configuration, e.g. `OFFHOOK_RTP_MEDIA_TIMEOUT_S`, and passwords it
-        names; `sip`: further settings of that section, as `, name: value`; `more`: further sections."""
+        """`agents`: further ones, as YAML, each called by its name; `variables`: further values of the
+        configuration, e.g. `OFFHOOK_RTP_MEDIA_TIMEOUT_S`, and passwords it names; `sip`: further settings of that
+        section, as `, name: value`; `more`: further sections."""
         self.folder = folder
         self.sip_port = free_port()
         self.http_port = free_port()
@@ -59,6 +63,7 @@ class BridgeProcess:
         self.rtp_max = self.rtp_min + rtp_ports - 1
         folder.mkdir(parents=True, exist_ok=True)
         self._t1_ms = t1_ms
+        self._agents = agents or {}
         self.configure(sip=sip, more=more)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("OFFHOOK_")}
         self._environment = environment | dict(variables or {})
@@ -100,6 +105,8 @@ class BridgeProcess:
             t1_ms=self._t1_ms,
             sip_more=sip,
             route=route,
+            agents="\n".join(f"  {name}: {settings}" for name, settings in self._agents.items()),
+            routes="\n".join(f"  - {{to: {name}, agent: {name}}}" for name in self._agents),
             more=more,
         )
         (self.folder / "conf.yaml").write_text(text)

@@ -37,7 +37,7 @@ class ChatStandin(LlmStandin):
         prompt, *messages = body["messages"]
         assert prompt["role"] == "system"
         _check_alternation(messages)
-        texts = [(message["role"], message["content"]) for message in messages]
+        texts = [(message["role"], message.get("content") or "") for message in messages]
         tools = [tool["function"]["name"] for tool in body.get("tools", ())]
         return Asked(body["model"], prompt["content"], texts, tools, body)
 
