@@ -66,6 +66,11 @@ class ProviderSocket:
                 raise self._error(closed) from None
             yield message
 
+    @property
+    def close_code(self) -> int | None:
+        """With which the far end closed; 1006: it did not say; None: open."""
+        return self._connection.close_code
+
     async def close(self) -> None:
         """Say goodbye, and cut the connection off if that is not answered. Never raises."""
         self._closing = True
