@@ -251,6 +251,8 @@ class TurnDelays:
     tts_ms: float | None = None
     """First clause given to the voice until its first audio."""
     reply_ms: float | None = None
+    llm: str = ""
+    """Which language model wrote the reply, as `provider/model`; empty: none did."""
 
 
 @dataclass(frozen=True, slots=True)

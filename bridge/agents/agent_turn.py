@@ -26,6 +26,7 @@ from bridge.providers.base import (
     Tool,
     ToolCall,
 )
+from bridge.providers.dialogue import GO_ON
 
 ATTEMPTS = 2
 RETRY_S = 0.1
@@ -71,6 +72,8 @@ class AgentTurn:
     """When its first audio went out (s)."""
     slot: TurnSlot | None = None
     llm_ms: float | None = None
+    llm: str = ""
+    """The model that wrote it, as `provider/model`."""
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     parts: list[_Part] = field(default_factory=lambda: [_Part(0)])
 
@@ -101,7 +104,7 @@ class AgentTurn:
         reply_ms = None
         if timing.voice_ended_at is not None and self.started_at is not None:
             reply_ms = (self.started_at - timing.voice_ended_at) * 1000
-        return TurnDelays(timing.endpoint_ms, timing.stt_ms, self.llm_ms, self.speech.tts_ms, reply_ms)
+        return TurnDelays(timing.endpoint_ms, timing.stt_ms, self.llm_ms, self.speech.tts_ms, reply_ms, self.llm)
 
 
 class Thinker:
@@ -117,8 +120,10 @@ class Thinker:
         wall_clock: Callable[[], datetime],
         failed: Callable[[ProviderError], None],
         switched: Callable[[Switched], None] = lambda _: None,
+        call_id: str = "",
     ) -> None:
         self._switched = switched
+        self._call_id = call_id
         self._llm = llm
         self._toolbox = toolbox
         self._settings = settings
@@ -127,16 +132,21 @@ class Thinker:
         self._wall_clock = wall_clock
         self._failed = failed
 
-    async def think(self, turn: AgentTurn, messages: Sequence[Message]) -> None:
-        """Give `turn` all the words of a reply to `messages`, carrying out tools on the way. Raises EngineError."""
-        await self._think(turn, messages)
+    def speak(self, settings: ConversationSettings) -> None:
+        """Think in the language of `settings` from now on."""
+        self._settings = settings
+
+    async def think(self, turn: AgentTurn, messages: Sequence[Message], summary: str = "") -> None:
+        """Give `turn` all the words of a reply to `messages`, carrying out tools on the way. `summary` is of what was
+        before them. Raises EngineError."""
+        await self._think(turn, messages, summary)
         turn.speech.finish()
 
-    async def _think(self, turn: AgentTurn, messages: Sequence[Message]) -> None:
+    async def _think(self, turn: AgentTurn, messages: Sequence[Message], summary: str) -> None:
         speech = turn.speech
         for round_number in range(self._limits.tool_rounds + 1):
             last = round_number == self._limits.tool_rounds
-            calls = await self._ask(turn, messages, () if last else self._toolbox.tools)
+            calls = await self._ask(turn, messages, () if last else self._toolbox.tools, summary)
             if last or not calls:
                 break
             await turn.confirmed.wait()
@@ -149,31 +159,51 @@ class Thinker:
         elif len(turn.parts) > 1 and turn.parts[-2].failed and not speech.said(turn.parts[-1].number):
             speech.say(self._settings.phrases.tool_failed)
 
-    async def _ask(self, turn: AgentTurn, messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[ToolCall, ...]:
-        """One round: stream the text to the voice, return the tools asked for."""
+    async def _ask(
+        self, turn: AgentTurn, messages: Sequence[Message], tools: Sequence[Tool], summary: str
+    ) -> tuple[ToolCall, ...]:
+        """One round: stream the text to the voice, return the tools asked for. A reply that breaks off is asked for
+        once more: anew, or, after what was given to the voice, its rest."""
         for attempt in range(1, ATTEMPTS + 1):
             spoken = turn.speech.fed_clauses
             request = LlmRequest(
                 brief=self._settings.brief,
-                messages=[*messages, *turn.messages(None)],
+                messages=self._history(turn, messages),
                 tools=tools,
                 now=self._wall_clock(),
                 language=self._settings.language,
+                call_id=self._call_id,
+                summary=summary,
             )
             cover = self._cover(turn, self._limits.llm_filler_ms, only_first=True)
             try:
                 return await self._stream(turn, request)
             except ProviderError as error:
                 self._failed(error)
-                hopeless = isinstance(error, ProviderTimeoutError | ProviderUnavailableError)
-                # What was given to the voice can't be said again in other words.
-                if attempt == ATTEMPTS or hopeless or turn.speech.fed_clauses != spoken:
+                begun = turn.speech.fed_clauses != spoken
+                if attempt == ATTEMPTS or not self._worth_asking_again(error, begun):
                     raise EngineError("llm", error) from error
                 turn.speech.take_back()
             finally:
                 cover.cancel()
             await asyncio.sleep(RETRY_S)
         raise AssertionError("unreachable")
+
+    def _worth_asking_again(self, error: ProviderError, begun: bool) -> bool:
+        """`begun`: words of the reply were given to the voice, which can't be said again in other words."""
+        if isinstance(error, ProviderUnavailableError):
+            return False
+        if begun:
+            return self._llm.follows_instructions
+        # The caller has waited for the first word long enough.
+        return not isinstance(error, ProviderTimeoutError)
+
+    def _history(self, turn: AgentTurn, messages: Sequence[Message]) -> list[Message]:
+        """What the model replies to: the memory, and what the turn has said and done so far."""
+        history = [*messages, *turn.messages(None)]
+        if self._llm.follows_instructions and turn.speech.said(turn.parts[-1].number):
+            history.append(Message("user", GO_ON))
+        return history
 
     async def _stream(self, turn: AgentTurn, request: LlmRequest) -> tuple[ToolCall, ...]:
         limits, name = self._limits, self._llm.name
@@ -197,6 +227,7 @@ class Thinker:
                         turn.speech.feed(event.text)
                     case ReplyDone():
                         turn.speech.flush()
+                        turn.llm = event.by
                         return event.tool_calls
 
     async def _carry_out(self, turn: AgentTurn, calls: tuple[ToolCall, ...]) -> bool:

@@ -25,6 +25,7 @@ from bridge.agents.patience import Due, Patience, Situation
 from bridge.agents.record import Record
 from bridge.agents.settings import ConversationSettings
 from bridge.agents.speech import VoiceOptions
+from bridge.agents.summary import Summariser
 from bridge.agents.tools import Listening, Toolbox
 from bridge.agents.tools_agent import AgentTools
 from bridge.agents.turns import (
@@ -121,7 +122,10 @@ class Conversation:
         self._turns = TurnDetector(settings.turns, self._log_turn)
         self._asking = Asking(settings.brief, settings.turns)
         self._bargein = BargeInDetector(settings.barge_in)
-        self._memory = Memory(limits.memory_messages)
+        # The deterministic brain replays all that was said; only a language model needs it short.
+        self._memory = Memory(
+            limits.memory_messages, limits.memory_tokens if agent.llm.follows_instructions else None
+        )
         self._record = Record(session)
         self._toolbox = Toolbox(
             session, settings.brief, limits, agent.tools, language=settings.language, post=self._post
@@ -138,11 +142,21 @@ class Conversation:
                 wall_clock=lambda: began_at,
                 failed=lambda error: self._record.provider_failed("llm", error),
                 switched=self._record.provider_switched,
+                call_id=session.call_id,
             ),
             memory=self._memory,
             record=self._record,
             tasks=self._tasks,
             clock=session.clock,
+            remembered=Summariser(
+                agent.llm,
+                self._memory,
+                settings,
+                call_id=session.call_id,
+                now=lambda: began_at,
+                start=self._tasks.start,
+                note=self._record.note,
+            ).consider,
         )
         self._ear = Ear(
             agent.stt,

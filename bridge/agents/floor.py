@@ -80,7 +80,10 @@ class Floor:
         record: Record,
         tasks: Tasks,
         clock: Callable[[], float],
+        remembered: Callable[[], None] | None = None,
     ) -> None:
+        """`remembered` is told whenever a turn went into the memory."""
+        self._remembered = remembered
         self._playout = playout
         self._tts = tts
         self._options = options
@@ -187,6 +190,8 @@ class Floor:
         if turn.continues is not None:
             self._memory.take_back()
         self._memory.add(turn.messages(heard_ms))
+        if self._remembered is not None:
+            self._remembered()
 
     def _new_turn(self) -> AgentTurn:
         def failed(error: ProviderError) -> None:
@@ -207,7 +212,8 @@ class Floor:
 
     def _think(self, messages: Sequence[Message]) -> AgentTurn:
         turn = self._new_turn()
-        self._tasks.start(lambda: self._thinker.think(turn, messages), turn)
+        summary = self._memory.summary
+        self._tasks.start(lambda: self._thinker.think(turn, messages, summary), turn)
         return turn
 
     def _take(self, turn: AgentTurn, timing: Timing | None) -> None:

@@ -13,10 +13,11 @@ CUT_OFF = "—"
 SILENCE = "(The caller says nothing.)"
 _NOT_DONE = json.dumps({"ok": False, "error": "not carried out"})
 
-_GO_ON = (
+GO_ON = (
     "(Your reply broke off there for a technical reason; the caller hears it up to that point. Go on from exactly "
     "there, in the same sentence if it was not complete. Repeat nothing, and don't mention this.)"
 )
+"""Said for the caller to a model whose reply broke off, behind what was given to the voice: its rest is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +52,6 @@ def dialogue(request: LlmRequest, messages: Sequence[Message] | None = None) -> 
         )
     varying = [varying_prompt(request.now, request.language), *said]
     return Dialogue(steady_prompt(request.brief), "\n\n".join(varying), tidied(rest))
-
-
-def going_on(messages: Sequence[Message], said: str) -> list[Message]:
-    """`messages` for a reply that broke off after `said` was given to the voice: its rest is asked for."""
-    return [*messages, Message("assistant", said), Message("user", _GO_ON)]
 
 
 def _greeting(memory: Sequence[Message]) -> tuple[str, Sequence[Message]]:

@@ -128,6 +128,7 @@ class ScriptedLlm:
 
     def __init__(self, script: Callable[[LlmRequest], Sequence[Step]]) -> None:
         self.script = script
+        self.follows_instructions = False
         self.requests: list[LlmRequest] = []
         self.open = 0
         self.completed = 0
@@ -159,7 +160,7 @@ class ScriptedLlm:
                     case ProviderError():
                         raise step
             self.completed += 1
-            yield ReplyDone(tuple(calls))
+            yield ReplyDone(tuple(calls), "scripted-llm/model")
         finally:
             self.open -= 1
 
