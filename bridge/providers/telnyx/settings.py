@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from bridge.providers.models_table import default_model
+from bridge.providers.openai.settings import OpenAiLlmSettings
 from bridge.providers.settings import Ms, ProviderSettings, Seconds
 from bridge.settings import Section
 
@@ -59,9 +60,16 @@ class TelnyxTtsSettings(Section):
     """An unused connection is closed after this; Telnyx does it after 20 s."""
 
 
+class TelnyxLlmSettings(OpenAiLlmSettings):
+    """A model that Telnyx runs or passes on, by its OpenAI-compatible interface."""
+
+    model: str = "moonshotai/Kimi-K2.6"
+
+
 class TelnyxSettings(ProviderSettings):
     """Telnyx. `base_url` ends in `/v2`."""
 
+    llm: TelnyxLlmSettings = TelnyxLlmSettings()
     stt: TelnyxSttSettings = TelnyxSttSettings()
     tts: TelnyxTtsSettings = TelnyxTtsSettings()
 
