@@ -2,13 +2,16 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
-from bridge.providers.base import ProviderError, Tool
+from bridge.providers.base import ProviderError, ProviderTimeoutError, Tool
+from bridge.providers.realtime import RealtimeEvent, RealtimeFailed
+from bridge.providers.scrub import scrubbed
 
 T = TypeVar("T")
+M = TypeVar("M")
 
 MAX_WAITING = 500
 """Messages not sent yet, 10 s of audio: a server that reads no faster is as good as gone."""
@@ -22,29 +25,89 @@ PING_S = 5.0
 """A line that answers no keep-alive for so long is dead: a caller is waiting."""
 
 
-class Outgoing(Generic[T]):
-    """Messages on their way out, in order. `put` returns at once, `run` sends."""
+class Pump(Generic[T, M]):
+    """What a session's socket and its protocol's state have between them: messages go out in order by one task, those
+    that come in are taken by another, and what fails is told once."""
 
-    def __init__(self, send: Callable[[T], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        provider: str,
+        *,
+        send: Callable[[T], Awaitable[None]],
+        messages: Callable[[], AsyncIterator[M]],
+        emit: Callable[[RealtimeEvent], None],
+        secrets: tuple[str, ...],
+        ping: T | None = None,
+        ping_s: float = 5.0,
+    ) -> None:
+        """`ping` goes out when nothing else did for `ping_s`."""
+        self._provider = provider
         self._send = send
+        self._messages = messages
+        self._told = emit
+        self._secrets = secrets
+        self._ping = ping
+        self._ping_s = ping_s
         self._waiting: deque[T] = deque()
         self._more = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._over = False
 
-    def put(self, message: T) -> bool:
-        """False: too much waits already, the message was not taken."""
+    def run(self, take: Callable[[M], None]) -> None:
+        """Begin. `take` raises KeyError, TypeError, ValueError or AttributeError for what is not in the protocol."""
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._guard(self._write())), loop.create_task(self._guard(self._read(take)))]
+
+    def emit(self, event: RealtimeEvent) -> None:
+        """Tell it, unless the session is over; with a fatal failure it is."""
+        if not self._over:
+            self._over = isinstance(event, RealtimeFailed) and event.fatal
+            self._told(event)
+
+    def put(self, message: T) -> None:
+        """Send it, after those before it."""
+        if self._over:
+            return
         if len(self._waiting) >= MAX_WAITING:
-            return False
+            self._fail(ProviderTimeoutError(self._provider, "it reads nothing any more"))
+            return
         self._waiting.append(message)
         self._more.set()
-        return True
 
-    async def run(self) -> None:
-        """Send until cancelled. Raises what sending raises."""
+    async def aclose(self) -> None:
+        self._over = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _fail(self, error: ProviderError) -> None:
+        self.emit(RealtimeFailed(error, fatal=True))
+
+    async def _write(self) -> None:
         while True:
             while self._waiting:
                 await self._send(self._waiting.popleft())
             self._more.clear()
-            await self._more.wait()
+            try:
+                async with asyncio.timeout(None if self._ping is None else self._ping_s):
+                    await self._more.wait()
+            except TimeoutError:
+                assert self._ping is not None
+                self._waiting.append(self._ping)
+
+    async def _read(self, take: Callable[[M], None]) -> None:
+        async for message in self._messages():
+            take(message)
+        raise ProviderError(self._provider, "the session was closed")
+
+    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except ProviderError as error:
+            self._fail(error)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            said = scrubbed(repr(error), *self._secrets)
+            self._fail(ProviderError(self._provider, f"sent what is not in its protocol: {said}"))
 
 
 class Spares(Generic[T]):
@@ -91,13 +154,6 @@ class Spares(Generic[T]):
         self._spares.clear()
         if self._closing:
             await asyncio.wait(self._closing)
-
-
-async def stop(*tasks: "asyncio.Task[None]") -> None:
-    """Cancel tasks and wait until they have ended."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def verbatim(text: str) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import os
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, cast
 
 from openai import AsyncOpenAI
@@ -13,10 +13,9 @@ from bridge.providers.base import ProviderError, ProviderTimeoutError, ProviderU
 from bridge.providers.models_table import default_model
 from bridge.providers.openai.realtime_dialogue import SETUP_ID, Dialogue, failure, history_items, session_update
 from bridge.providers.openai.settings import BASE_URL, OpenAiSettings
-from bridge.providers.realtime import RealtimeEvent, RealtimeFailed, RealtimeSession, RealtimeSetup, SessionEnding
-from bridge.providers.realtime_link import PING_S, Outgoing, Spares, stop
+from bridge.providers.realtime import RealtimeEvent, RealtimeSession, RealtimeSetup, SessionEnding
+from bridge.providers.realtime_link import PING_S, Pump, Spares
 from bridge.providers.registry import KINDS
-from bridge.providers.scrub import scrubbed
 from bridge.providers.sdk_sockets import OPTIONS, SdkSocket, open_sdk_socket
 
 LEFT_S = 60.0
@@ -101,7 +100,18 @@ class OpenAiRealtime:
         except BaseException:
             await socket.close()
             raise
-        return _Session(self, socket, setup, emit)
+        pump: Pump[str, bytes] = Pump(
+            self._name, send=socket.send, messages=lambda: _messages(socket), emit=emit, secrets=(self._key,)
+        )
+        dialogue = Dialogue(
+            self._name,
+            setup.sample_rate,
+            emit=pump.emit,
+            send=lambda message: pump.put(json.dumps(message)),
+            secret=self._key,
+            key_hint=self._key_hint,
+        )
+        return _Session(socket, pump, dialogue, self._settings.session_minutes * 60)
 
     async def _set_up(self, socket: SdkSocket, setup: RealtimeSetup) -> None:
         await socket.send(json.dumps(session_update(self._settings, setup, self._model)))
@@ -114,48 +124,19 @@ class OpenAiRealtime:
         for message in history_items(setup.history):
             await socket.send(json.dumps(message))
 
-    def dialogue(
-        self, setup: RealtimeSetup, emit: Callable[[RealtimeEvent], None], send: Callable[[dict[str, Any]], None]
-    ) -> Dialogue:
-        return Dialogue(
-            self._name, setup.sample_rate, emit=emit, send=send, secret=self._key, key_hint=self._key_hint
-        )
-
-    def garbled(self, error: BaseException) -> ProviderError:
-        """It sent what is not in the protocol."""
-        return ProviderError(self._name, f"not the Realtime protocol: {scrubbed(repr(error), self._key)}")
-
-    @property
-    def longest_s(self) -> float:
-        """How long a session may be used."""
-        return self._settings.session_minutes * 60
-
 
 class _Session:
     """A `RealtimeSession`."""
 
-    def __init__(
-        self,
-        provider: OpenAiRealtime,
-        socket: SdkSocket,
-        setup: RealtimeSetup,
-        emit: Callable[[RealtimeEvent], None],
-    ) -> None:
-        self._provider = provider
+    def __init__(self, socket: SdkSocket, pump: "Pump[str, bytes]", dialogue: Dialogue, longest_s: float) -> None:
         self._socket = socket
-        self._told = emit
-        self._over = False
-        self._dialogue = provider.dialogue(setup, self._emit, lambda message: self._put(json.dumps(message)))
-        self._outgoing: Outgoing[str] = Outgoing(socket.send)
-        loop = asyncio.get_running_loop()
-        self._expiry = loop.call_later(provider.longest_s, self._emit, SessionEnding(LEFT_S))
-        self._tasks = (
-            loop.create_task(self._guard(self._read())),
-            loop.create_task(self._guard(self._outgoing.run())),
-        )
+        self._pump = pump
+        self._dialogue = dialogue
+        self._expiry = asyncio.get_running_loop().call_later(longest_s, pump.emit, SessionEnding(LEFT_S))
+        pump.run(lambda message: dialogue.receive(json.loads(message)))
 
     def push(self, pcm: bytes) -> None:
-        self._put(self._dialogue.audio(pcm))
+        self._pump.put(self._dialogue.audio(pcm))
 
     def say(self, text: str, mark: str = "") -> None:
         self._dialogue.say(text, mark)
@@ -173,31 +154,11 @@ class _Session:
         self._dialogue.tool_result(call, content, go_on)
 
     async def aclose(self) -> None:
-        self._over = True
         self._expiry.cancel()
-        await stop(*self._tasks)
+        await self._pump.aclose()
         await self._socket.close()
 
-    def _emit(self, event: RealtimeEvent) -> None:
-        if not self._over:
-            self._over = isinstance(event, RealtimeFailed) and event.fatal
-            self._told(event)
 
-    def _put(self, message: str) -> None:
-        if not self._over and not self._outgoing.put(message):
-            self._emit(
-                RealtimeFailed(ProviderTimeoutError(self._provider.name, "it reads nothing any more"), fatal=True)
-            )
-
-    async def _read(self) -> None:
-        while True:
-            event = json.loads(await self._socket.receive())
-            self._dialogue.receive(event)
-
-    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await work
-        except ProviderError as error:
-            self._emit(RealtimeFailed(error, fatal=True))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            self._emit(RealtimeFailed(self._provider.garbled(error), fatal=True))
+async def _messages(socket: SdkSocket) -> AsyncIterator[bytes]:
+    while True:
+        yield await socket.receive()
