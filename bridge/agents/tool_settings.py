@@ -116,7 +116,7 @@ class BuiltInTools(Section):
 def check_schema(schema: dict[str, Any]) -> str:
     """What is wrong with a tool's JSON schema; empty if nothing is."""
     try:
-        Draft202012Validator.check_schema(schema)
+        Draft202012Validator.check_schema(schema, format_checker=Draft202012Validator.FORMAT_CHECKER)
     except SchemaError as error:
         place = "".join(f".{part}" for part in error.absolute_path)
         return f"not a JSON schema: {place.lstrip('.') or 'it'}: {error.message}"

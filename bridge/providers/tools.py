@@ -1,11 +1,13 @@
 """The tools a language model is given, one per form and the built-in ones, and the check of their arguments."""
 
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
 from jsonschema import Draft202012Validator, FormatChecker, ValidationError
 from jsonschema.exceptions import best_match
+from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from bridge.providers.base import Tool
@@ -65,11 +67,12 @@ def _transfer(targets: Mapping[str, str]) -> Tool:
 
 def check_arguments(tool: Tool, arguments: dict[str, Any]) -> str:
     """What is wrong with `arguments` by the tool's JSON schema, in words a model can act on; empty if nothing is."""
-    validator = Draft202012Validator(tool.parameters, format_checker=_formats())
+    # With a registry of its own nothing is fetched for a `$ref`, wherever it points.
+    validator = Draft202012Validator(tool.parameters, format_checker=_formats(), registry=Registry())
     try:
         error = best_match(validator.iter_errors(arguments))
-    except Unresolvable as unresolvable:
-        return f"the tool's schema can't be used: {unresolvable}"
+    except (Unresolvable, RecursionError, re.error) as unusable:
+        return f"the tool's schema can't be used: {type(unusable).__name__}"
     return "" if error is None else _in_words(error)
 
 

@@ -334,17 +334,20 @@ async def test_failed_tool_after_which_the_model_says_nothing_is_told_to_the_cal
 
 
 @conversing
-async def test_very_long_tool_is_covered_again_in_other_words() -> None:
+async def test_caller_hears_something_within_a_second_of_a_slow_tool_and_then_again_in_other_words() -> None:
     leg = LoopbackLeg()
     leg.transfer_s = 25.0
     async with Call(transferring("sales"), leg=leg, transfer=TARGETS) as call:
         await call.agent_silent()
         await call.say("put me through")
+        await call.until(lambda: leg.transfers)
+        began_at = call.now
         await call.ended()
         assert call.heard() == (
             "Hello there. Sales it is. One moment, please. I am still working on it. I am still working on it."
         )
         spoken = [at for at, word in call.wire() if word in ("One", "I")]
+        assert spoken[0] - began_at <= 1.0
         assert all(7 <= later - earlier < 9.5 for earlier, later in pairwise(spoken))
 
 
