@@ -1,6 +1,6 @@
 """Settings of Deepgram. Importing this imports no SDK."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -45,8 +45,48 @@ class DeepgramSttSettings(Section):
     """Further parameters of the connection, by Deepgram's names, e.g. `profanity_filter: true`, `redact: [pci]`."""
 
 
+class DeepgramTtsSettings(Section):
+    """Text to speech: Aura (`/v1/speak`)."""
+
+    voice: str = default_model("deepgram", "tts")
+    """Where the agent names none: a model, which is a voice in its language, e.g. `aura-2-celeste-es`."""
+    speed: Annotated[float, Field(ge=0.7, le=1.5)] | None = None
+    """Not sent if not given; not every voice takes it."""
+    first_audio_s: Seconds = 3.0
+    """From a text to its first audio; beyond it the next provider of the chain is asked."""
+    between_audio_s: Seconds = 2.0
+    sockets: Annotated[int, Field(ge=1)] = 40
+    """Most connections at once; each speaks one text at a time, and twenty a minute."""
+    idle_socket_s: Seconds = 45.0
+    """An unused connection is closed after this: the vendor closes one on which nothing is said."""
+
+
+class DeepgramRealtimeSettings(Section):
+    """The Voice Agent: listening, thinking and speaking behind one socket."""
+
+    model: str = ""
+    """What thinks, of Deepgram's own. Empty: the default of `bridge.providers.models_table`."""
+    think: dict[str, Any] = Field(default_factory=dict)
+    """In place of `model`: another provider by Deepgram's names, e.g. `{type: open_ai, model: ...}`."""
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    """Not sent if not given."""
+    listen_model: str = "flux-general-en"
+    """What hears, as in `stt.model`."""
+    voice: str = default_model("deepgram", "tts")
+    """Where the agent names none."""
+    speak: dict[str, Any] = Field(default_factory=dict)
+    """In place of `voice`: another provider's, by Deepgram's names."""
+    websocket_url: str = ""
+    """Empty: the entry's `websocket_url` or `base_url`, else Deepgram's for agents, which is another host than that
+    for speech alone."""
+    setup_s: Seconds = 4.0
+    """From the connection to the session being set up."""
+
+
 class DeepgramSettings(ProviderSettings):
     """Deepgram, or a server of one's own that speaks its protocols. `base_url` and `websocket_url` are without the
     version, e.g. `https://api.eu.deepgram.com`."""
 
     stt: DeepgramSttSettings = DeepgramSttSettings()
+    realtime: DeepgramRealtimeSettings = DeepgramRealtimeSettings()
+    tts: DeepgramTtsSettings = DeepgramTtsSettings()
