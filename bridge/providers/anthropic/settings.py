@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from bridge.providers.models_table import default_model
 from bridge.providers.settings import ProviderSettings, Seconds
 from bridge.settings import Section
 
@@ -13,7 +14,7 @@ BASE_URL = "https://api.anthropic.com"
 class AnthropicLlmSettings(Section):
     """A language model by the Messages interface."""
 
-    model: str = "claude-haiku-5-5"
+    model: str = default_model("anthropic", "llm")
     thinking: Literal["", "disabled", "adaptive"] = "disabled"
     """Thoughts before the first word are silence on the telephone. Empty: not sent, for models that refuse it."""
     effort: Literal["", "low", "medium", "high", "xhigh", "max"] = ""

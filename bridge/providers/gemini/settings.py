@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from bridge.providers.models_table import default_model
 from bridge.providers.settings import ProviderSettings, Seconds
 from bridge.settings import Section
 
@@ -13,7 +14,7 @@ BASE_URL = "https://generativelanguage.googleapis.com"
 class GeminiLlmSettings(Section):
     """A language model, by Google's own interface."""
 
-    model: str = "gemini-3.8-flash"
+    model: str = default_model("gemini", "llm")
     api_version: str = "v1beta"
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     """Not sent if not given; Google advises against changing it for Gemini 3."""

@@ -15,8 +15,9 @@ from openai import AsyncOpenAI, AsyncStream, DefaultAsyncHttpx2Client
 from openai.types.chat import ChatCompletionChunk
 from openai.types.responses import ResponseStreamEvent
 
-from bridge.providers.base import LlmEvent, LlmRequest, Message, ProviderError
+from bridge.providers.base import LlmEvent, LlmRequest, Message, ProviderError, ProviderUnavailableError
 from bridge.providers.dialogue import dialogue
+from bridge.providers.models_table import default_model
 from bridge.providers.openai.chat import chat_body, chat_pieces, is_chat_token
 from bridge.providers.openai.responses import is_response_token, response_body, response_pieces
 from bridge.providers.openai.settings import BASE_URL, OpenAiSettings
@@ -34,9 +35,12 @@ class OpenAiLlm:
     """An `Llm`. One for all calls: they share its connections."""
 
     def __init__(self, name: str, settings: OpenAiSettings, *, environ: Mapping[str, str] = os.environ) -> None:
-        """Raises ProviderUnavailableError when there is no key."""
+        """Raises ProviderUnavailableError when there is no key, or no model is named where there is no default."""
         self._name = name
-        self._settings = settings.llm
+        model = settings.llm.model or default_model(settings.kind or name, "llm")
+        if not model:
+            raise ProviderUnavailableError(name, f"no model is named: set providers.{name}.llm.model")
+        self._settings = settings.llm.model_copy(update={"model": model})
         self._base_url = settings.base_url or BASE_URL
         self._key, key_from = _key(name, settings, environ)
         self._cached = self._settings.prompt_cache

@@ -13,7 +13,8 @@ BASE_URL = "https://api.openai.com/v1"
 class OpenAiLlmSettings(Section):
     """A language model: OpenAI's, or behind Groq, vLLM, Ollama, llama.cpp, ..."""
 
-    model: str = "gpt-5.4-mini"
+    model: str = ""
+    """Empty: the kind's default (`bridge.providers.models_table`). Servers of one's own have none: name it."""
     api: Literal["chat", "responses"] = "chat"
     """Chat Completions, which every compatible server has, or OpenAI's newer Responses, whose reasoning models keep
     their thoughts from one tool call to the next."""

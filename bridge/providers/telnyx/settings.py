@@ -60,16 +60,11 @@ class TelnyxTtsSettings(Section):
     """An unused connection is closed after this; Telnyx does it after 20 s."""
 
 
-class TelnyxLlmSettings(OpenAiLlmSettings):
-    """A model that Telnyx runs or passes on, by its OpenAI-compatible interface."""
-
-    model: str = "moonshotai/Kimi-K2.6"
-
-
 class TelnyxSettings(ProviderSettings):
     """Telnyx. `base_url` ends in `/v2`."""
 
-    llm: TelnyxLlmSettings = TelnyxLlmSettings()
+    llm: OpenAiLlmSettings = OpenAiLlmSettings()
+    """A model that Telnyx runs or passes on, by its OpenAI-compatible interface."""
     stt: TelnyxSttSettings = TelnyxSttSettings()
     tts: TelnyxTtsSettings = TelnyxTtsSettings()
 

@@ -5,8 +5,9 @@ from llm_vendors import KEY, collect, request
 from openai_server import ChatStandin
 
 from bridge.providers.base import ProviderUnavailableError
+from bridge.providers.openai.settings import OpenAiLlmSettings
 from bridge.providers.telnyx.llm import TelnyxLlm
-from bridge.providers.telnyx.settings import TelnyxLlmSettings, TelnyxSettings
+from bridge.providers.telnyx.settings import TelnyxSettings
 
 
 class TelnyxModels(ChatStandin):
@@ -17,7 +18,7 @@ class TelnyxModels(ChatStandin):
 
 async def test_telnyx_is_asked_at_its_own_path_with_its_own_key() -> None:
     async with TelnyxModels() as server:
-        settings = TelnyxSettings(base_url=f"{server.http_url}/v2", llm=TelnyxLlmSettings(model="some/model"))
+        settings = TelnyxSettings(base_url=f"{server.http_url}/v2", llm=OpenAiLlmSettings(model="some/model"))
         llm = TelnyxLlm("telnyx", settings, environ={"TELNYX_API_KEY": KEY})
         assert await collect(llm, request()) == ("All right.", ())
         await llm.aclose()

@@ -20,7 +20,7 @@ from bridge.providers.base import (
     ToolCall,
 )
 from bridge.providers.openai.llm import OpenAiLlm
-from bridge.providers.openai.settings import OpenAiSettings
+from bridge.providers.openai.settings import OpenAiLlmSettings, OpenAiSettings
 from bridge.providers.registry import KINDS, settings_class
 
 MakeLlm = Callable[..., OpenAiLlm]
@@ -215,7 +215,7 @@ async def test_a_server_of_ones_own_is_not_shown_openais_key(chat: ChatStandin) 
     for settings in (
         OpenAiSettings(base_url=chat.base_url),
         OpenAiSettings(kind="openai", base_url=chat.base_url),
-        settings_class("vllm")(kind="vllm", base_url=chat.base_url),
+        settings_class("vllm")(kind="vllm", base_url=chat.base_url, llm={"model": "mine"}),
     ):
         assert isinstance(settings, OpenAiSettings)
         llm = OpenAiLlm(settings.kind or "openai", settings, environ=environ)
@@ -230,6 +230,14 @@ def test_a_vendors_own_server_wants_its_key(kind: str) -> None:
     with pytest.raises(ProviderUnavailableError, match=f"set {KINDS[kind].key_env}"):
         OpenAiLlm("mine", settings, environ={})
     OpenAiLlm("mine", settings, environ={KINDS[kind].key_env: KEY})
+
+
+@pytest.mark.parametrize("kind", ["vllm", "ollama", "llamacpp"])
+def test_a_server_of_ones_own_needs_its_model_named_and_no_key(kind: str) -> None:
+    with pytest.raises(ProviderUnavailableError, match=r"set providers\.mine\.llm\.model"):
+        OpenAiLlm("mine", OpenAiSettings(kind=kind, **KINDS[kind].preset), environ={})
+    named = OpenAiSettings(kind=kind, **KINDS[kind].preset, llm=OpenAiLlmSettings(model="llama"))
+    OpenAiLlm("mine", named, environ={})
 
 
 def test_another_region_of_openai_wants_the_key() -> None:
