@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from bridge.providers.models_table import default_model
 from bridge.providers.settings import ProviderSettings, Seconds
 from bridge.settings import Section
 
@@ -14,8 +15,7 @@ SOCKET_URL = "wss://api.cartesia.ai"
 class CartesiaTtsSettings(Section):
     """A voice."""
 
-    model: str = ""
-    """Empty: the default of `bridge.providers.models_table`."""
+    model: str = default_model("cartesia", "tts")
     voice: str = "6ccbfb76-1fc6-48f7-b71d-91ac6298247b"
     """Where the agent names none: an id, as `offhook voices list` shows them."""
     speed: Annotated[float, Field(ge=0.6, le=1.5)] | None = None

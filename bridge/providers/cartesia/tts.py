@@ -19,7 +19,6 @@ from bridge.providers.base import (
 from bridge.providers.cartesia.failures import failure
 from bridge.providers.cartesia.settings import BASE_URL, SOCKET_URL, CartesiaSettings, CartesiaTtsSettings
 from bridge.providers.cartesia.socket import CLOSE_S, CartesiaSocket, Context, SpokenText
-from bridge.providers.models_table import default_model
 from bridge.providers.registry import KINDS
 from bridge.providers.scrub import scrubbed
 from bridge.providers.sockets import LARGEST_MESSAGE, PING_S, UNREAD_MESSAGES
@@ -67,7 +66,7 @@ class CartesiaTts:
         self._key = settings.key(name, key_env, environ).get_secret_value()
         self._key_from = "api_key_file" if settings.api_key_file else settings.api_key_env or key_env
         self._base_url = settings.base_url or BASE_URL
-        self._model = self._settings.model or default_model("cartesia", "tts")
+        self._model = self._settings.model
         self._deadlines = Deadlines(self._settings.first_audio_s, self._settings.between_audio_s)
         self._client = AsyncCartesia(
             api_key=self._key,

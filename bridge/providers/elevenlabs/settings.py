@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from bridge.providers.models_table import default_model
 from bridge.providers.settings import ProviderSettings, Seconds
 from bridge.settings import Section
 
@@ -19,8 +20,7 @@ class ElevenLabsTtsSettings(Section):
     mode: Literal["socket", "http"] = "socket"
     """`socket`: connections that are open already, shared by all calls. `http`: a request for each text, which is
     told the text before it for the melody; for what the socket does not take, e.g. eleven_v3."""
-    model: str = ""
-    """Empty: the default of `bridge.providers.models_table`."""
+    model: str = default_model("elevenlabs", "tts")
     voice: str = "JBFqnCBsd6RMkjVDRZzb"
     """Where the agent names none: an id, as `offhook voices list` shows them."""
     stability: Share | None = None

@@ -16,7 +16,6 @@ from bridge.providers.base import SpeechChunk
 from bridge.providers.elevenlabs.http import HttpText, SpokenBefore
 from bridge.providers.elevenlabs.settings import BASE_URL, SOCKET_URL, ElevenLabsSettings, ElevenLabsTtsSettings
 from bridge.providers.elevenlabs.socket import CONTEXTS, MultiContextSocket, SpokenText
-from bridge.providers.models_table import default_model
 from bridge.providers.registry import KINDS
 from bridge.providers.sockets import open_socket
 from bridge.providers.tts_audio import TELEPHONE_RATE, WireFormat, wire_format
@@ -64,7 +63,7 @@ class ElevenLabsTts:
         self._key_from = "api_key_file" if settings.api_key_file else settings.api_key_env or key_env
         self._base_url = settings.base_url or BASE_URL
         self._socket_url = settings.socket_url(SOCKET_URL)
-        self._model = self._settings.model or default_model("elevenlabs", "tts")
+        self._model = self._settings.model
         self._deadlines = Deadlines(self._settings.first_audio_s, self._settings.between_audio_s)
         self._voice_settings = _voice_settings(self._settings)
         limits = PoolLimits(
