@@ -217,12 +217,14 @@ class Thinker:
                     event = await next_within(events, wait_s, name, "first text" if waiting else "end of the reply")
                 except StopAsyncIteration:
                     raise StreamEndedError(name, "the reply broke off") from None
+                if isinstance(event, Switched):
+                    # The next model has the same time for its first text.
+                    self._switched(event)
+                    continue
                 if waiting and turn.llm_ms is None:
                     turn.llm_ms = (self._clock() - asked) * 1000
                 waiting = False
                 match event:
-                    case Switched():
-                        self._switched(event)
                     case TextDelta():
                         turn.speech.feed(event.text)
                     case ReplyDone():

@@ -9,12 +9,22 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
+from math import inf
 from zoneinfo import ZoneInfo
 
 import structlog
 
 from bridge.agents.agent_turn import AgentTurn, Thinker, Timing
-from bridge.agents.bargein import BargeInDetector, BargeInOutput, Confirmed, ForgetWords, Pause, Rejected, WantPartial
+from bridge.agents.bargein import (
+    BargeInDetector,
+    BargeInEntry,
+    BargeInOutput,
+    Confirmed,
+    ForgetWords,
+    Pause,
+    Rejected,
+    WantPartial,
+)
 from bridge.agents.base import AgentDone, CallSession
 from bridge.agents.ear import Ear
 from bridge.agents.errors import EngineError
@@ -38,11 +48,23 @@ from bridge.agents.turns import (
     TurnForgotten,
     TurnOutput,
 )
+from bridge.agents.words import phrase_words
 from bridge.audio.frames import Unsubscribe
 from bridge.audio.playout import PlayoutEvent, UtteranceFinished, UtteranceStarted
-from bridge.audio.voice import SpeechStarted, SpeechStopped, VoiceEvent
+from bridge.audio.voice import SpeechStarted, SpeechStopped, VoiceDetector, VoiceEvent
 from bridge.events import Cause, DtmfReceived, Held, LegEnded, LegEvent, Resumed, TransferResult
-from bridge.providers.base import Heard, Llm, ProviderError, Stt, SttEndpoint, SttEvent, SttFailed, Switched, Tts
+from bridge.providers.base import (
+    Heard,
+    Llm,
+    ProviderError,
+    Stt,
+    SttEndpoint,
+    SttEvent,
+    SttFailed,
+    Switched,
+    Tts,
+    for_call,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -113,7 +135,8 @@ class Conversation:
         self._session = session
         self._leg = session.leg
         self._clock = session.clock
-        self._stt_name = agent.stt.name
+        # A chain stays, for one call, with the provider that works.
+        self._stt, llm, tts = for_call(agent.stt), for_call(agent.llm), for_call(agent.tts)
         self._inbox: deque[_Event] = deque()
         self._wake = asyncio.Event()
         self._group = asyncio.TaskGroup()
@@ -121,7 +144,9 @@ class Conversation:
         self._unsubscribes: list[Unsubscribe] = []
         self._turns = TurnDetector(settings.turns, self._log_turn)
         self._asking = Asking(settings.brief, settings.turns)
-        self._bargein = BargeInDetector(settings.barge_in)
+        self._bargein = BargeInDetector(settings.barge_in, self._log_bargein)
+        self._protected = phrase_words(settings.barge_in.protected_phrases)
+        self._voice: VoiceDetector | None = None
         # The deterministic brain replays all that was said; only a language model needs it short.
         self._memory = Memory(
             limits.memory_messages, limits.memory_tokens if agent.llm.follows_instructions else None
@@ -132,10 +157,17 @@ class Conversation:
         )
         self._floor = Floor(
             session.leg.playout,
-            agent.tts,
-            VoiceOptions(settings.voice, settings.language, limits.tts_chunk_ms / 1000, limits.look_ahead_ms),
+            tts,
+            VoiceOptions(
+                settings.voice,
+                settings.language,
+                limits.tts_chunk_ms / 1000,
+                limits.look_ahead_ms,
+                settings.phrases.filler,
+                limits.tts_filler_ms / 1000,
+            ),
             Thinker(
-                agent.llm,
+                llm,
                 self._toolbox,
                 settings,
                 clock=session.clock,
@@ -159,17 +191,21 @@ class Conversation:
             ).consider,
         )
         self._ear = Ear(
-            agent.stt,
+            self._stt,
             sample_rate=session.leg.sample_rate,
             language=settings.language,
             emit=self._post,
             failed=lambda error: self._record.provider_failed("stt", error),
             open_s=limits.stt_open_ms / 1000,
         )
+        self._saying = ""
+        """What the agent was speaking when it was last stopped."""
         self._cut_off: CutOff | None = None
         """What a barge-in cut off, until it is known that the caller said something instead."""
         self._held = False
         self._voice_on = False
+        self._level_db = -inf
+        """Of the caller's last voice (dBFS)."""
         self._patience = Patience(limits, session.answered_at)
         self._stt_failures = 0
         self._language = ""
@@ -177,6 +213,8 @@ class Conversation:
         self._last_words: AgentDone | None = None
         """The agent speaks its last words, before the call ends with this; the caller is not listened to any more."""
         self._last_words_by = 0.0
+        self._hands_over = False
+        """After the last words the caller is put through to a person, where that works."""
         self._tone: int | None = None
         """The playout's generation of the tone that stands for the last words."""
         self._finish_at: float | None = None
@@ -202,7 +240,7 @@ class Conversation:
         return done
 
     def _wire(self) -> None:
-        detector = self._session.open_voice(self._leg.sample_rate, self._post)
+        self._voice = detector = self._session.open_voice(self._leg.sample_rate, self._post)
         self._unsubscribes = [
             detector.close,
             self._leg.listen(detector.push),
@@ -242,6 +280,7 @@ class Conversation:
             if now >= (self._last_words_by if self._finish_at is None else self._finish_at):
                 self._done = self._last_words
             return
+        self._sense()
         self._apply_bargein(self._bargein.tick(now))
         self._apply_turns(self._turns.tick(now))
         self._lose_patience(self._patience.tick(now, self._situation))
@@ -258,6 +297,7 @@ class Conversation:
                     self._voice_started(now, event.at)
             case SpeechStopped():
                 self._voice_on = False
+                self._level_db = self._voice.level_db if self._voice is not None else -inf
                 self._toolbox.voice(False)
                 if self._listening:
                     self._apply_bargein(self._bargein.voice_stopped(now, event.at))
@@ -293,6 +333,8 @@ class Conversation:
             case EngineFailed():
                 self._engine_failed(event)
             case Listening():
+                if event.on:
+                    self._apply_turns(self._turns.expect(now, "number"))
                 if self._floor.turn is not None:
                     self._apply_turns(self._turns.floor(now, not event.on))
 
@@ -309,21 +351,38 @@ class Conversation:
                 self._bargein.voice_started(
                     now,
                     at,
-                    interruptible=turn.interruptible,
+                    interruptible=self._interruptible(turn),
                     audible=turn.started_at is not None,
                     remaining_ms=remaining_ms,
                 )
             )
         self._apply_turns(self._turns.voice_started(now, at))
 
+    def _sense(self) -> None:
+        """Tell the barge-in detector how things are while it has something to decide on."""
+        if self._bargein.deciding and self._voice is not None:
+            self._bargein.sounding(self._voice.last_voice, self._voice.level_db)
+            turn = self._floor.turn
+            if turn is not None:
+                self._bargein.allow(self._interruptible(turn))
+
+    def _interruptible(self, turn: AgentTurn) -> bool:
+        return turn.interruptible and not turn.speech.still_to_play(self._protected)
+
+    def _spoken_now(self) -> str:
+        """What the agent spoke in the last seconds, in its present turn."""
+        turn = self._floor.turn
+        if turn is None:
+            return ""
+        position = turn.speech.heard_ms
+        return turn.speech.between(position - ECHO_WINDOW_MS, position)
+
     def _heard(self, now: float, heard: Heard) -> None:
         if heard.settled and heard.text and heard.language not in ("", self._language):
             self._language_heard(heard.language)
         settled = heard.settled and heard.pause == self._turns.pauses
-        turn, saying = self._floor.turn, ""
-        if turn is not None:
-            position = turn.speech.heard_ms
-            saying = turn.speech.between(position - ECHO_WINDOW_MS, position)
+        self._sense()
+        saying = self._saying if self._floor.turn is None else self._spoken_now()
         decisions = self._bargein.heard(now, heard.text, settled=settled, saying=saying)
         self._apply_bargein(decisions)
         if not any(isinstance(decision, ForgetWords) for decision in decisions):
@@ -347,7 +406,7 @@ class Conversation:
         if digit == "#" and not self._turns.open:
             return
         turn = self._floor.turn
-        if turn is not None and turn.interruptible:
+        if turn is not None and self._interruptible(turn):
             self._apply_bargein(self._bargein.key(now))
         self._apply_turns(self._turns.key(now, digit))
 
@@ -371,7 +430,7 @@ class Conversation:
             self._go_on()
 
     def _stt_failed(self, now: float, event: SttFailed) -> None:
-        error = ProviderError(self._stt_name, event.error)
+        error = ProviderError(event.provider or self._stt.name, event.error)
         self._record.provider_failed("stt", error)
         self._stt_failures += 1
         if self._stt_failures >= MAX_STT_FAILURES:
@@ -414,6 +473,7 @@ class Conversation:
             return
         if turn.text:
             self._patience.caller_spoke()
+            self._bargein.caller_spoke(self._level_db)
             self._memory.add_user(turn.text)
             self._reply(timing)
         elif self._patience.caller_unclear():
@@ -462,14 +522,14 @@ class Conversation:
     def _utterance_finished(self, now: float, event: UtteranceFinished) -> None:
         turn = self._floor.turn
         if event.generation == self._tone:
-            self._finish_at = now
+            self._last_words_over(now)
         elif turn is not None and turn.speech.generation == event.generation:
             self._floor.finished(event.at)
             self._asked(now, turn)
             if turn.ends is not None:
                 self._last_words = turn.ends
                 tail_ms = self._limits.goodbye_tail_ms + self._leg.playout.far_buffer_ms
-                self._finish_at = event.at + tail_ms / 1000
+                self._last_words_over(event.at + tail_ms / 1000)
                 return
             self._patience.silent_since(event.at)
             self._apply_bargein(self._bargein.agent_stopped(now))
@@ -477,7 +537,6 @@ class Conversation:
 
     def _apply_bargein(self, outputs: list[BargeInOutput]) -> None:
         for output in outputs:
-            log.debug("barge-in", call=self._session.call_id, decision=output)
             turn = self._floor.turn
             audible = turn is not None and turn.started_at is not None
             match output:
@@ -496,6 +555,9 @@ class Conversation:
                 case ForgetWords():
                     self._apply_turns(self._turns.forget(self._clock(), output.reason))
 
+    def _log_bargein(self, entry: BargeInEntry) -> None:
+        log.debug("barge-in", call=self._session.call_id, decision=entry.what)
+
     def _interrupt(self, at: float) -> None:
         """The caller has the floor."""
         if self._toolbox.collecting:
@@ -504,6 +566,7 @@ class Conversation:
         now, turn = self._clock(), self._floor.turn
         if turn is not None:
             self._asked(now, turn)
+            self._saying = self._spoken_now()
         self._cut_off = self._floor.cut(at)
         self._patience.silent_since(now)
         self._apply_turns(self._turns.floor(now, False))
@@ -563,11 +626,33 @@ class Conversation:
             # The caller may go on talking; if not, the reply is asked for anew, and fails then.
             self._floor.drop_prepared()
         elif self._last_words is None and (turn is None or turn is present):
-            self._close(self._settings.phrases.apology, AgentDone(Cause.ENGINE_FAILED, str(event.error)))
+            phrases = self._settings.phrases
+            self._hands_over = self._toolbox.can_hand_over
+            apology = phrases.apology_handover if self._hands_over else phrases.apology
+            self._close(apology, AgentDone(Cause.ENGINE_FAILED, str(event.error)))
         elif self._last_words is not None and turn is not None and turn is present:
             self._floor.cut(self._clock())
             self._tone = self._floor.sound_tone()
             self._record.note("tone", "the last words could not be spoken")
+
+    def _last_words_over(self, at: float) -> None:
+        """They were played out by `at`: hang up then, or put the caller through."""
+        if self._hands_over:
+            self._hands_over = False
+            self._last_words_by = at + self._limits.transfer_ms / 1000 + self._limits.closing_s
+            self._tasks.start(self._hand_over)
+        else:
+            self._finish_at = at
+
+    async def _hand_over(self) -> None:
+        """Put the caller through to a person, since we can't go on; where that fails, say so and hang up."""
+        await self._toolbox.hand_over()
+        if self._toolbox.done is not None:
+            self._done = self._toolbox.done
+            self._wake.set()
+        elif self._last_words is not None:
+            self._tone = None
+            self._close(self._settings.phrases.apology, self._last_words)
 
     def _close_record(self) -> None:
         """The call is over: put on record what is under way."""

@@ -179,6 +179,8 @@ class LimitSettings(Strict):
     """Request to the reply's end."""
     tts_chunk_ms: Ms = 5000
     """Wait for the voice's next audio."""
+    tts_filler_ms: Ms = 2000
+    """A clause whose first audio leaves the caller in silence this long is covered by the filler phrase."""
     tool_ms: Ms = 10_000
     transfer_ms: Ms = 30_000
     """Transfer asked for until its outcome is known: the other phone rings within it."""
@@ -210,6 +212,8 @@ class PhraseSettings(Strict):
     """What the agent says when no model is asked."""
 
     apology: str = "I am sorry, we have a technical problem. Please call again later."
+    apology_handover: str = "I am sorry, we have a technical problem. I am putting you through to a person."
+    """Said instead where there is a `brief.handover.target` and the line can transfer."""
     still_there: str = "Are you still there?"
     silence_goodbye: str = "I can't hear you any more, so I will hang up now. Please call again. Goodbye!"
     max_length_goodbye: str = (
@@ -255,6 +259,7 @@ class ConversationSettings(AgentToolSettings):
         texts = [
             self.greeting,
             phrases.apology,
+            phrases.apology_handover if brief.handover.target else "",
             phrases.filler,
             *self.tool_phrases(),
             phrases.still_working,

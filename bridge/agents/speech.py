@@ -2,7 +2,8 @@
 played time back to words."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from bridge.agents.clauses import ClauseSplitter
@@ -16,6 +17,7 @@ from bridge.providers.base import (
     SpeechChunk,
     Switched,
     Tts,
+    TtsEvent,
     WordTiming,
 )
 
@@ -27,6 +29,9 @@ HEARD_SHARE = 0.6
 
 ATTEMPTS = 2
 POLL_S = 0.02
+
+FILLER_S = 0.3
+"""Longest wait for the filler phrase itself."""
 
 
 @dataclass(slots=True)
@@ -71,6 +76,9 @@ class VoiceOptions:
     language: str
     chunk_s: float
     look_ahead_ms: float
+    filler: str = ""
+    """Said when a clause's audio does not come for `filler_s`; empty: nothing."""
+    filler_s: float = 2.0
 
 
 class Speech:
@@ -246,24 +254,60 @@ class Speech:
         clause.start_ms = self._written_ms
         if self._asked_at is None:
             self._asked_at = self._clock()
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                await self._synthesize(clause)
-            except ProviderError as error:
-                self._failed(error)
-                hopeless = isinstance(error, ProviderTimeoutError | ProviderUnavailableError)
-                if attempt == ATTEMPTS or clause.audio_ms or hopeless:
-                    raise EngineError("tts", error) from error
-            else:
-                clause.spoken = True
-                return
+        async with self._covered(clause):
+            for attempt in range(1, ATTEMPTS + 1):
+                try:
+                    await self._synthesize(clause)
+                except ProviderError as error:
+                    self._failed(error)
+                    hopeless = isinstance(error, ProviderTimeoutError | ProviderUnavailableError)
+                    if attempt == ATTEMPTS or clause.audio_ms or hopeless:
+                        raise EngineError("tts", error) from error
+                else:
+                    clause.spoken = True
+                    return
+
+    @asynccontextmanager
+    async def _covered(self, clause: _Clause) -> AsyncIterator[None]:
+        """Say the filler phrase before `clause` if its audio leaves the caller in silence."""
+        covers: list[asyncio.Task[None]] = []
+
+        def cover() -> None:
+            covers.append(loop.create_task(self._fill(clause), name="filler"))
+
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(self._options.filler_s, cover) if self._options.filler else None
+        try:
+            yield
+        finally:
+            if timer is not None:
+                timer.cancel()
+            for task in covers:
+                task.cancel()
+                await asyncio.wait([task])
+
+    async def _fill(self, clause: _Clause) -> None:
+        """It must be prepared: a voice that is being waited for is not asked for one thing more."""
+        filler = _Clause(self._options.filler, clause.part)
+        chunks: list[SpeechChunk] = []
+        try:
+            async with asyncio.timeout(FILLER_S), closing(self._ask(filler.text)) as stream:
+                chunks = [chunk async for chunk in stream if isinstance(chunk, SpeechChunk)]
+        except (TimeoutError, ProviderError):
+            return
+        silent = self._released.is_set() and not self._stale and not clause.audio_ms and not self.queued_ms
+        if not silent or clause.text == filler.text:
+            return
+        self._clauses.insert(self._clauses.index(clause), filler)
+        self._next += 1
+        filler.start_ms, filler.spoken = self._written_ms, True
+        for chunk in chunks:
+            self._take(filler, chunk)
+        clause.start_ms = self._written_ms
 
     async def _synthesize(self, clause: _Clause) -> None:
         options = self._options
-        stream = self._tts.synthesize(
-            clause.text, voice=options.voice, sample_rate=self._playout.sample_rate, language=options.language
-        )
-        async with closing(stream) as chunks:
+        async with closing(self._ask(clause.text)) as chunks:
             while not self._stale and not clause.skipped:
                 try:
                     chunk = await next_within(chunks, options.chunk_s, self._tts.name, "audio")
@@ -273,6 +317,12 @@ class Speech:
                     self._switched(chunk)
                 else:
                     self._take(clause, chunk)
+
+    def _ask(self, text: str) -> AsyncIterator[TtsEvent]:
+        options = self._options
+        return self._tts.synthesize(
+            text, voice=options.voice, sample_rate=self._playout.sample_rate, language=options.language
+        )
 
     def _take(self, clause: _Clause, chunk: SpeechChunk) -> None:
         if clause.skipped:

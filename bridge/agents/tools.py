@@ -307,6 +307,15 @@ class Toolbox:
 
     # -- transfers ------------------------------------------------------------------------------------------
 
+    @property
+    def can_hand_over(self) -> bool:
+        """Whether the caller can be put through to whom the brief names, should we not be able to go on."""
+        return bool(self._brief.handover.target) and TRANSFER in self._own
+
+    async def hand_over(self) -> None:
+        """Put the caller through to that one; `done` tells whether it worked."""
+        await self.call(ToolCall("handover", TRANSFER, {"target": self._brief.handover.target}))
+
     def transfer_result(self, event: TransferResult) -> None:
         """The leg told how a transfer ended."""
         self._transfer_results.put_nowait(event)
