@@ -31,9 +31,7 @@ class NovaDialect:
     A result is a segment: interim ones cover the same audio as the final one that follows. Words have times, which
     show that they are of a turn that is over, however late they come."""
 
-    def __init__(self, *, detects_language: bool) -> None:
-        """`detects_language`: results name the language that was spoken."""
-        self._detects_language = detects_language
+    def __init__(self) -> None:
         self._segment = 0
         self._interim = False
         """Words of the present segment are not final yet."""
@@ -88,9 +86,8 @@ class NovaDialect:
         best = alternatives[0]
         end_s = result.start + result.duration
         text, told_to_s = self._text(best, end_s)
-        language = ""
-        if self._detects_language and getattr(best, "languages", None):
-            language = str(best.languages[0])
+        languages = getattr(best, "languages", None)
+        language = str(languages[0]) if languages else ""
         signs: list[Sign] = [Said(self._segment, text, language)]
         if text:
             self._told_to_s = max(self._told_to_s, told_to_s)

@@ -33,6 +33,14 @@ KEEP_ALIVE_S = 4.0
 MAX_RATE = 24_000
 """Hz; above it audio is taken down to 16 kHz, which is all that the models use."""
 
+# fmt: off
+REGIONS = frozenset((
+    "en-us", "en-gb", "en-au", "en-nz", "en-in", "es-419", "fr-ca", "pt-br", "pt-pt", "de-ch", "nl-be", "da-dk", "sv-se",
+    "ko-kr", "th-th", "zh-cn", "zh-tw", "zh-hk", "zh-hans", "zh-hant",
+))
+# fmt: on
+"""Languages with a region that Nova's models know."""
+
 PROBE_RATE = 8000
 
 SAMPLE_RATES = (8000, 16000, 24000, 48000)
@@ -75,7 +83,7 @@ class DeepgramStt:
         flux = self._is_flux
         return StreamingSttStream(
             FluxWire(socket, _silence(sample_rate)) if flux else NovaWire(socket),
-            FluxDialect() if flux else NovaDialect(detects_language=language == "auto"),
+            FluxDialect() if flux else NovaDialect(),
             emit,
             sample_rate=sample_rate,
             encode=_encoder(sample_rate),
@@ -109,7 +117,7 @@ class DeepgramStt:
         settings = self._settings
         query: dict[str, Any] = {
             "model": settings.model,
-            "language": "multi" if language == "auto" else language,
+            "language": _nova_language(language),
             "interim_results": True,
             "punctuate": True,
             "endpointing": settings.endpointing_ms or False,
@@ -190,6 +198,13 @@ async def _goodbye(client: AsyncV1SocketClient | AsyncV2SocketClient, socket: Pr
         pass  # It is gone already, or reads nothing more.
     finally:
         await socket.close()
+
+
+def _nova_language(language: str) -> str:
+    """A region that Nova does not tell apart would be refused; the language alone is not."""
+    if language == "auto":
+        return "multi"
+    return language if language.lower() in REGIONS else language.partition("-")[0].lower()
 
 
 def _format(sample_rate: int) -> dict[str, Any]:

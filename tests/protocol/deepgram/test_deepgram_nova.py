@@ -178,6 +178,15 @@ async def test_language_is_detected_when_it_is_left_open(server: DeepgramServer)
     assert server.exchanges[0].asked("language") == "multi"
 
 
+@pytest.mark.parametrize(
+    ("language", "asked"), [("en", "en"), ("en-GB", "en-GB"), ("de-DE", "de"), ("de-CH", "de-CH"), ("auto", "multi")]
+)
+async def test_a_region_is_asked_for_where_there_is_one(server: DeepgramServer, language: str, asked: str) -> None:
+    async with Caller(stt(server), language=language):
+        pass
+    assert server.exchanges[0].asked("language") == asked
+
+
 async def test_noise_without_words_settles_as_nothing(server: DeepgramServer) -> None:
     server.script = []
     async with Caller(stt(server)) as caller:
