@@ -13,47 +13,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from openai.types.realtime import RealtimeClientEvent, RealtimeServerEvent
 from pydantic import TypeAdapter
+from realtime_standin import LoudEar, Turn, spoken
 from standin import Exchange, Gone, Socket, Standin
 
 KEY = "sk-realtime-0123456789abcdef"
-WORD_MS = 240
-"""How long a spoken word lasts."""
-
 DELTA_MS = 200
-LOUD_RMS = 300
-ONSET_FRAMES = 3
 
 _SERVER_EVENT: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
 _CLIENT_EVENT: TypeAdapter[Any] = TypeAdapter(RealtimeClientEvent)
 _VERBATIM = re.compile(r'"(.*)"\Z', re.DOTALL)
-
-
-def spoken(text: str, rate: int = 8000) -> bytes:
-    """`text` as int16 mono PCM at `rate` (Hz): a tone for each word."""
-    time = np.arange(rate * WORD_MS // 1000) / rate
-    words = [np.sin(2 * np.pi * (300 + 37 * (len(word) % 9)) * time) * 8000 for word in text.split()]
-    return np.concatenate(words).astype("<i2").tobytes() if words else b""
-
-
-@dataclass(frozen=True)
-class Turn:
-    """What comes of one turn of the caller, or of one `response.create`."""
-
-    heard: str = ""
-    """The transcript of the caller's audio; None of it comes where it is empty."""
-    says: str = ""
-    tools: Sequence[tuple[str, dict[str, Any] | str]] = ()
-    """Names and arguments; text in their place is sent as it is."""
-    think_s: float = 0.0
-    fails: dict[str, Any] | None = None
-    """The response fails with this error."""
-    silent: bool = False
-    """No response at all is made."""
-    incomplete: str = ""
-    """The response breaks off for this reason (`max_output_tokens`)."""
 
 
 @dataclass(eq=False)
@@ -125,8 +95,7 @@ class _Conversation:
         self._response_id = ""
         self._cancel_reason = ""
         self._others: set[asyncio.Task[None]] = set()
-        self._frames = 0
-        self._voiced = self._silent = 0
+        self._ear = LoudEar(0)
         self._speaking = ""
         """The item of the caller's turn under way."""
         self._waiting: list[Turn] = []
@@ -224,28 +193,24 @@ class _Conversation:
         else:
             assert len(payload) == 960, "20 ms at 24 kHz"
             pcm = payload
-        self._frames += 1
-        self._talk.heard_frames += 1
-        loud = audioop.rms(pcm, 2) > LOUD_RMS
-        self._talk.loud_frames += loud
         detection = audio["turn_detection"]
-        self._voiced, self._silent = (self._voiced + 1, 0) if loud else (0, self._silent + 1)
-        if not self._speaking and self._voiced >= ONSET_FRAMES:
+        self._ear.silence_ms = detection.get("silence_duration_ms", 500)
+        sign = self._ear.hear(pcm)
+        self._talk.heard_frames, self._talk.loud_frames = self._ear.frames, self._ear.loud_frames
+        if sign == "started":
             self._speaking = f"item_{next(self._server.numbers)}"
             await self._tell(
-                "input_audio_buffer.speech_started",
-                audio_start_ms=(self._frames - self._voiced) * 20,
-                item_id=self._speaking,
+                "input_audio_buffer.speech_started", audio_start_ms=self._ear.onset_ms, item_id=self._speaking
             )
             if detection["interrupt_response"] and self._busy:
                 self._cancel("turn_detected")
-        elif self._speaking and self._silent * 20 >= detection.get("silence_duration_ms", 500):
+        elif sign == "stopped" and self._speaking:
             item, self._speaking = self._speaking, ""
             await self._turn_over(item)
 
     async def _turn_over(self, item: str) -> None:
         turn = self._server.next_turn()
-        await self._tell("input_audio_buffer.speech_stopped", audio_end_ms=self._frames * 20, item_id=item)
+        await self._tell("input_audio_buffer.speech_stopped", audio_end_ms=self._ear.frames * 20, item_id=item)
         await self._tell("input_audio_buffer.committed", item_id=item, previous_item_id=None)
         content = [{"type": "input_audio", "transcript": None}]
         added = {"id": item, "type": "message", "role": "user", "status": "completed", "content": content}

@@ -3,10 +3,12 @@
 import asyncio
 import base64
 from collections.abc import AsyncIterator, Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
-from openai_realtime_server import KEY, WORD_MS, RealtimeServer, Turn, spoken
+from openai_realtime_server import KEY, RealtimeServer
+from realtime_session import Caller, a_caller_on
+from realtime_standin import WORD_MS, Turn, spoken
 
 from bridge.providers.base import (
     Message,
@@ -14,7 +16,6 @@ from bridge.providers.base import (
     ProviderError,
     ProviderTimeoutError,
     ProviderUnavailableError,
-    Tool,
     ToolCall,
 )
 from bridge.providers.openai.realtime import OpenAiRealtime
@@ -26,7 +27,6 @@ from bridge.providers.realtime import (
     CallerSpeaks,
     RealtimeEvent,
     RealtimeFailed,
-    RealtimeSession,
     RealtimeSetup,
     ReplyEnded,
     ReplyStarted,
@@ -34,43 +34,7 @@ from bridge.providers.realtime import (
     ToolAsked,
 )
 
-E = TypeVar("E", bound=RealtimeEvent)
-
-TOOL = Tool("look_up", "Look it up", {"type": "object", "properties": {"what": {"type": "string"}}})
 SILENCE = bytes(320)
-LOUD = spoken("a")[:320]
-
-
-class Caller:
-    """A session, and what it told."""
-
-    def __init__(self, session: RealtimeSession, events: list[RealtimeEvent]) -> None:
-        self.session = session
-        self.events = events
-
-    def of(self, kind: type[E]) -> list[E]:
-        return [event for event in self.events if isinstance(event, kind)]
-
-    async def until(self, condition: Callable[[], object], within_s: float = 5) -> None:
-        async with asyncio.timeout(within_s):
-            while not condition():
-                await asyncio.sleep(0.005)
-
-    async def ended(self, count: int = 1) -> list[ReplyEnded]:
-        await self.until(lambda: len(self.of(ReplyEnded)) >= count)
-        return self.of(ReplyEnded)
-
-    def speak(self, *, ms: int = 400, then_silent_ms: int = 600, frame: bytes = LOUD) -> None:
-        for _ in range(ms // 20):
-            self.session.push(frame)
-        for _ in range(then_silent_ms // 20):
-            self.session.push(bytes(len(frame)))
-
-    def said(self, item: str) -> str:
-        return "".join(event.text for event in self.of(AgentText) if event.item == item)
-
-    def audio_ms(self, item: str, rate: int = 8000) -> float:
-        return sum(len(event.pcm) for event in self.of(AgentAudio) if event.item == item) * 500 / rate
 
 
 @pytest.fixture
@@ -96,9 +60,7 @@ async def call(provider: OpenAiRealtime) -> AsyncIterator[Open]:
     opened: list[Caller] = []
 
     async def open_(**setup: Any) -> Caller:
-        events: list[RealtimeEvent] = []
-        whole = RealtimeSetup(**{"instructions": "Be brief.", "tools": [TOOL], "sample_rate": 8000, **setup})
-        opened.append(Caller(await provider.open(whole, events.append), events))
+        opened.append(await a_caller_on(provider, **setup))
         return opened[-1]
 
     yield open_

@@ -4,8 +4,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from openai_realtime_server import KEY, WORD_MS, RealtimeServer, Turn
+from openai_realtime_server import KEY, RealtimeServer
 from realtime_call import RealtimeCall, calling
+from realtime_standin import WORD_MS, Turn
 
 from bridge.events import BargeIn, Cause, Note, ProviderFailed, ToolCalled, TurnEnded
 from bridge.providers.openai.realtime import OpenAiRealtime
@@ -132,7 +133,10 @@ async def test_their_ear_can_be_left_to_decide() -> None:
 
 @calling
 async def test_protected_greeting_is_not_stopped() -> None:
-    async with a_call([Turn("what does it cost", "Yes?")], greeting=LONG, greeting_interruptible=False) as (call, [_]):
+    async with a_call([Turn("what does it cost", "Yes?")], greeting=LONG, greeting_interruptible=False) as (
+        call,
+        [_],
+    ):
         await call.agent_speaks(500)
         await call.speak(1000)
         await call.agent_silent()
