@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
 from typing import Any, cast
 
 from deepgram.speak.v1.socket_client import AsyncV1SocketClient
@@ -11,7 +10,7 @@ from deepgram.speak.v1.types import SpeakV1Text
 from bridge.providers.base import ProviderBusyError, ProviderError
 from bridge.providers.scrub import scrubbed
 from bridge.providers.sockets import ProviderSocket
-from bridge.providers.tts_source import Delivery, SocketLostError, Utterance
+from bridge.providers.tts_source import Delivery, SocketLostError, Utterance, parts
 
 FLUSHES = 20
 WINDOW_S = 60.0
@@ -153,16 +152,6 @@ class DeepgramSpeakSocket:
         if "flush" in said.lower():
             self._alive = False
             spoken.delivery.fail(ProviderBusyError(self._provider, scrubbed(said, self._key)))
-
-
-def parts(text: str, most: int) -> Iterator[str]:
-    """`text` in pieces of at most `most` characters, cut between words where there are any."""
-    rest = text
-    while len(rest) > most:
-        cut = rest.rfind(" ", 0, most) + 1 or most
-        yield rest[:cut]
-        rest = rest[cut:]
-    yield rest
 
 
 def _said(error: ProviderError) -> str:

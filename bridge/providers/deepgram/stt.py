@@ -35,8 +35,8 @@ MAX_RATE = 24_000
 
 # fmt: off
 REGIONS = frozenset((
-    "en-us", "en-gb", "en-au", "en-nz", "en-in", "es-419", "fr-ca", "pt-br", "pt-pt", "de-ch", "nl-be", "da-dk", "sv-se",
-    "ko-kr", "th-th", "zh-cn", "zh-tw", "zh-hk", "zh-hans", "zh-hant",
+    "en-us", "en-gb", "en-au", "en-nz", "en-in", "es-419", "fr-ca", "pt-br", "pt-pt", "de-ch", "nl-be", "da-dk",
+    "sv-se", "ko-kr", "th-th", "zh-cn", "zh-tw", "zh-hk", "zh-hans", "zh-hant",
 ))
 # fmt: on
 """Languages with a region that Nova's models know."""

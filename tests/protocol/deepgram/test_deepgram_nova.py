@@ -13,6 +13,7 @@ from deepgram_server import KEY, DeepgramServer
 from standin_ear import quiet, tone
 from stt_caller import Caller
 
+from bridge.agents.ear import Ear
 from bridge.providers.base import (
     Heard,
     ProviderBusyError,
@@ -20,6 +21,8 @@ from bridge.providers.base import (
     ProviderTimeoutError,
     ProviderUnavailableError,
     SttEndpoint,
+    SttEvent,
+    SttFailed,
 )
 from bridge.providers.deepgram.settings import DeepgramSettings
 from bridge.providers.deepgram.stt import DeepgramStt
@@ -335,6 +338,28 @@ async def test_a_stream_is_opened_anew_after_the_server_came_back(server: Deepgr
     async with Caller(ears) as caller:
         await caller.says(600)
         assert (await caller.until_settled(1)).text == SCRIPT[0]
+    await server.all_closed()
+
+
+async def test_a_call_loses_nothing_of_a_turn_whose_stream_broke(server: DeepgramServer) -> None:
+    events: list[SttEvent] = []
+    failures: list[ProviderError] = []
+    ear = Ear(stt(server), sample_rate=8000, language="en", emit=events.append, failed=failures.append, open_s=2)
+    await ear.open()
+    frames = tone(800) + quiet(200)
+    for at in range(0, len(frames), 320):
+        ear.push(frames[at : at + 320], 0.0)
+        if at == 640:
+            ear.speech_started()
+        if at == 9600:
+            server.drop_all()
+            await server.until(lambda: any(isinstance(event, SttFailed) for event in events))
+            await ear.reopen()
+    ear.speech_paused()
+    await server.until(lambda: any(isinstance(event, Heard) and event.settled for event in events))
+    assert next(event.text for event in events if isinstance(event, Heard) and event.settled) == SCRIPT[0]
+    assert not failures
+    await ear.aclose()
     await server.all_closed()
 
 
