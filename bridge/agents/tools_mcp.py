@@ -40,6 +40,8 @@ _INFO = Implementation(name="offhook", version="1")
 
 # It logs what it reads and cannot parse, with tracebacks; here that is one line of ours.
 logging.getLogger("mcp").setLevel(logging.CRITICAL)
+# It logs each request with its URL, in which there may be a secret.
+logging.getLogger("httpx2").setLevel(logging.WARNING)
 
 
 class McpServer:
