@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -97,6 +97,16 @@ async def _next(source: Source, due: float | None, deadlines: Deadlines) -> Spee
     limit = asyncio.get_running_loop().time() + deadlines.between_audio_s if due is None else due
     async with asyncio.timeout_at(limit):
         return await source.next()
+
+
+def parts(text: str, most: int) -> Iterator[str]:
+    """`text` in pieces of at most `most` characters, cut between words where there are any."""
+    rest = text
+    while len(rest) > most:
+        cut = rest.rfind(" ", 0, most) + 1 or most
+        yield rest[:cut]
+        rest = rest[cut:]
+    yield rest
 
 
 class Utterance:

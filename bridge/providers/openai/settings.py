@@ -68,6 +68,26 @@ class OpenAiSttSettings(Section):
     """For files: of a longer turn the beginning is forgotten once it is recognised no more."""
 
 
+class OpenAiTtsSettings(Section):
+    """Text to speech (`/audio/speech`)."""
+
+    model: str = ""
+    """Empty: the kind's default (`bridge.providers.models_table`)."""
+    voice: str = "marin"
+    """Where the agent names none."""
+    instructions: str = ""
+    """How to speak, in words; `tts-1` and `tts-1-hd` don't take it."""
+    speed: Annotated[float, Field(ge=0.25, le=4)] | None = None
+    """Not sent if not given."""
+    rate_hz: Annotated[int, Field(ge=8000, le=48000, multiple_of=50)] = 24000
+    """Of the PCM that comes: OpenAI's is 24000; other servers follow it, mostly."""
+    first_audio_s: Seconds = 4.0
+    """From a text to its first audio; beyond it the next provider of the chain is asked."""
+    between_audio_s: Seconds = 3.0
+    idle_connection_s: Seconds = 120.0
+    """How long an unused connection is kept open for the next text."""
+
+
 class OpenAiRealtimeSettings(Section):
     """One model that hears and speaks (the Realtime interface)."""
 
@@ -101,3 +121,4 @@ class OpenAiSettings(ProviderSettings):
     llm: OpenAiLlmSettings = OpenAiLlmSettings()
     realtime: OpenAiRealtimeSettings = OpenAiRealtimeSettings()
     stt: OpenAiSttSettings = OpenAiSttSettings()
+    tts: OpenAiTtsSettings = OpenAiTtsSettings()
