@@ -1,6 +1,7 @@
 """The agents that are ready to take calls, with the engines they talk by."""
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -203,7 +204,11 @@ class Talkers:
             else:
                 provider = await self._pool.take(role, name, config, lease)
             voice = settings.voices.get(name, settings.voice if name == chain[0] else "")
-            members.append(Member(provider, self._pool.health(role, name, config), voice))
+            voice_in = {
+                language: given.voices.get(name, given.voice if name == chain[0] else "")
+                for language, given in settings.languages.items()
+            }
+            members.append(Member(provider, self._pool.health(role, name, config), voice, voice_in))
         return members
 
     async def _local(self, role: Role, settings: ConversationAgentSettings, lease: Lease) -> Any:
@@ -224,12 +229,13 @@ class Talkers:
     ) -> None:
         """Have what the agent says by rote ready in each voice of its chain. One over the network goes on trying in
         the background; for the embedded one, ProviderError is raised."""
-        texts = settings.fixed_phrases() if LOCAL in settings.llm else settings.rote_phrases()
         waiting = []
-        for member in members:
-            voice, language = member.voice, settings.language
+        for spoken, member in itertools.product(settings.spoken(), members):
+            texts = spoken.fixed_phrases() if LOCAL in settings.llm else spoken.rote_phrases()
+            language = spoken.language
+            voice = member.voice_in.get(language) or member.voice
             # Most calls are of 8 kHz; of the others' phrases the greeting is the one that nothing was said before.
-            wanted = [(texts, 8000)] + ([((settings.greeting,), 16000)] if settings.greeting else [])
+            wanted = [(texts, 8000)] + ([((spoken.greeting,), 16000)] if spoken.greeting else [])
             for phrases, rate in wanted:
                 if isinstance(member.provider, PhraseTts):
                     trouble = _phrases_wait(name, member.name, any(isinstance(m.provider, LocalTts) for m in members))

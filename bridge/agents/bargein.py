@@ -103,6 +103,11 @@ class BargeInDetector:
         self._kind = _Kind.NOTHING
         self._texts = 0
 
+    def speak(self, settings: BargeInSettings) -> None:
+        """Take the word lists of these from now on: the caller speaks another language."""
+        self._backchannels = Phrases(settings.backchannels)
+        self._stop_words = Phrases(settings.stop_words)
+
     @property
     def paused(self) -> bool:
         """A pause waits for its decision."""

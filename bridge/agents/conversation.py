@@ -30,10 +30,11 @@ from bridge.agents.ear import Ear
 from bridge.agents.errors import EngineError
 from bridge.agents.expecting import Asking
 from bridge.agents.floor import CutOff, EngineFailed, Floor, Tasks
+from bridge.agents.language import CallLanguage
 from bridge.agents.memory import Memory
 from bridge.agents.patience import Due, Patience, Situation
 from bridge.agents.record import Record
-from bridge.agents.settings import ConversationSettings
+from bridge.agents.settings import AUTO, ConversationSettings
 from bridge.agents.speech import VoiceOptions
 from bridge.agents.summary import Summariser
 from bridge.agents.tools import Listening, Toolbox
@@ -122,15 +123,29 @@ class ConversationAgent:
         return await Conversation(self, session).run()
 
 
+def _voice_options(settings: ConversationSettings) -> VoiceOptions:
+    limits = settings.limits
+    return VoiceOptions(
+        settings.voice,
+        settings.language,
+        limits.tts_chunk_ms / 1000,
+        limits.look_ahead_ms,
+        settings.phrases.filler,
+        limits.tts_filler_ms / 1000,
+    )
+
+
 class Conversation:
     """One call's conversation; made and run once, in the call's task."""
 
     def __init__(self, agent: ConversationAgent, session: CallSession) -> None:
-        settings = agent.settings
+        settings = agent.settings.spoken_in(agent.settings.first_language)
         limits = settings.limits
         # One time for the whole call: the brain replays what was said, and "tomorrow" must stay the same day.
         began_at = agent.wall_clock()
+        self._agent_settings = agent.settings
         self._settings = settings
+        """In the language that is spoken at present."""
         self._limits = limits
         self._session = session
         self._leg = session.leg
@@ -153,35 +168,34 @@ class Conversation:
         )
         self._record = Record(session)
         self._toolbox = Toolbox(
-            session, settings.brief, limits, agent.tools, language=settings.language, post=self._post
+            session, settings.brief, limits, agent.tools, language=agent.settings.language, post=self._post
+        )
+        self._language = CallLanguage(
+            settings.language,
+            spoken=tuple(agent.settings.languages),
+            follows=agent.settings.language == AUTO,
+        )
+        self._thinker = Thinker(
+            llm,
+            self._toolbox,
+            settings,
+            clock=session.clock,
+            wall_clock=lambda: began_at,
+            failed=lambda error: self._record.provider_failed("llm", error),
+            switched=self._record.provider_switched,
+            call_id=session.call_id,
         )
         self._floor = Floor(
             session.leg.playout,
             tts,
-            VoiceOptions(
-                settings.voice,
-                settings.language,
-                limits.tts_chunk_ms / 1000,
-                limits.look_ahead_ms,
-                settings.phrases.filler,
-                limits.tts_filler_ms / 1000,
-            ),
-            Thinker(
-                llm,
-                self._toolbox,
-                settings,
-                clock=session.clock,
-                wall_clock=lambda: began_at,
-                failed=lambda error: self._record.provider_failed("llm", error),
-                switched=self._record.provider_switched,
-                call_id=session.call_id,
-            ),
+            _voice_options(settings),
+            self._thinker,
             memory=self._memory,
             record=self._record,
             tasks=self._tasks,
             clock=session.clock,
             remembered=Summariser(
-                agent.llm,
+                for_call(agent.llm),
                 self._memory,
                 settings,
                 call_id=session.call_id,
@@ -193,7 +207,7 @@ class Conversation:
         self._ear = Ear(
             self._stt,
             sample_rate=session.leg.sample_rate,
-            language=settings.language,
+            language=agent.settings.language,
             emit=self._post,
             failed=lambda error: self._record.provider_failed("stt", error),
             open_s=limits.stt_open_ms / 1000,
@@ -208,8 +222,6 @@ class Conversation:
         """Of the caller's last voice (dBFS)."""
         self._patience = Patience(limits, session.answered_at)
         self._stt_failures = 0
-        self._language = ""
-        """What the caller was last heard to speak, where the recogniser tells."""
         self._last_words: AgentDone | None = None
         """The agent speaks its last words, before the call ends with this; the caller is not listened to any more."""
         self._last_words_by = 0.0
@@ -378,8 +390,8 @@ class Conversation:
         return turn.speech.between(position - ECHO_WINDOW_MS, position)
 
     def _heard(self, now: float, heard: Heard) -> None:
-        if heard.settled and heard.text and heard.language not in ("", self._language):
-            self._language_heard(heard.language)
+        if heard.settled and heard.text:
+            self._language.heard(heard.language)
         settled = heard.settled and heard.pause == self._turns.pauses
         self._sense()
         saying = self._saying if self._floor.turn is None else self._spoken_now()
@@ -388,10 +400,17 @@ class Conversation:
         if not any(isinstance(decision, ForgetWords) for decision in decisions):
             self._apply_turns(self._turns.heard(now, heard.text, settled=heard.settled, pause=heard.pause))
 
-    def _language_heard(self, language: str) -> None:
-        """The recogniser tells (once, and at each change) what language the caller speaks (BCP 47)."""
-        self._language = language
-        log.debug("language", call=self._session.call_id, heard=language, configured=self._settings.language)
+    def _change_language(self) -> None:
+        """The caller speaks another language: think, speak and listen in it from now on."""
+        self._settings = settings = self._agent_settings.spoken_in(self._language.current)
+        self._turns.speak(settings.turns)
+        self._bargein.speak(settings.barge_in)
+        self._asking = Asking(settings.brief, settings.turns)
+        self._thinker.speak(settings)
+        self._floor.change_voice(_voice_options(settings))
+        # A reply prepared already is in the other language.
+        self._floor.drop_prepared()
+        self._record.note("language", settings.language)
 
     def _hush(self) -> None:
         """The caller answers a tool's question, heard to its end or not."""
@@ -472,6 +491,8 @@ class Conversation:
         if self._toolbox.spoken(turn.text):
             return
         if turn.text:
+            if self._language.turn_over(turn.text):
+                self._change_language()
             self._patience.caller_spoke()
             self._bargein.caller_spoke(self._level_db)
             self._memory.add_user(turn.text)

@@ -115,6 +115,10 @@ class Floor:
         turn.speech.finish()
         self._take(turn, timing)
 
+    def change_voice(self, options: VoiceOptions) -> None:
+        """Speak so from the next turn on."""
+        self._options = options
+
     def take_up(self, cut_off: CutOff) -> None:
         """Say what noise cut off, as if it had not."""
         self.speak(split(cut_off.rest), ends=cut_off.ends, continues=cut_off.heard)

@@ -1,7 +1,7 @@
 """What an operator sets about an agent that converses: turn taking, barge-in, limits, phrases. Units are in names."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -9,6 +9,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from bridge.agents.clauses import split
 from bridge.agents.tool_settings import AgentToolSettings
 from bridge.providers.brief import Brief, abilities
+
+AUTO = "auto"
+"""As a language: the caller's."""
 
 Words = tuple[str, ...]
 Ms = Annotated[int, Field(ge=0)]
@@ -228,6 +231,33 @@ class PhraseSettings(Strict):
     """Where a tool failed and the model says nothing."""
 
 
+class LanguageSettings(Strict):
+    """What is different where the agent speaks one language; what is not given here is as everywhere else."""
+
+    voice: str = ""
+    """The voice's own name, of the first provider; empty: the agent's, which must speak the language then."""
+    voices: dict[str, str] = Field(default_factory=dict)
+    """The same by provider, where a chain has several."""
+    phrases: PhraseSettings = Field(default_factory=PhraseSettings)
+    not_understood: str = ""
+    """In place of the brief's, as the next ones."""
+    unknown: str = ""
+    goodbye: str = ""
+    transfer: str = ""
+    """In place of the brief's `handover.say`."""
+    turns: TurnSettings = Field(default_factory=TurnSettings)
+    """The word lists of the language above all."""
+    barge_in: BargeInSettings = Field(default_factory=BargeInSettings)
+
+
+M = TypeVar("M", bound=Strict)
+
+
+def _over(base: M, other: M) -> M:
+    """`base` with what is given in `other`."""
+    return base.model_copy(update={name: getattr(other, name) for name in other.model_fields_set})
+
+
 class ConversationSettings(AgentToolSettings):
     """One talking agent."""
 
@@ -236,7 +266,10 @@ class ConversationSettings(AgentToolSettings):
     greeting_interruptible: bool = True
     brief: Brief = Field(default_factory=Brief)
     language: str = "en"
-    """BCP 47; `auto`: detected from what the caller says, where the recogniser can."""
+    """BCP 47; `auto`: the caller's, as far as the recogniser tells it, among `languages`."""
+    languages: dict[str, LanguageSettings] = Field(default_factory=dict)
+    """By BCP 47 code, what is different in a language. With `auto` they are the languages that the agent speaks, the
+    first one is what it begins in; none: it begins in English and follows any."""
     voice: str = ""
     """The voice's own name; empty for its default."""
     time_zone: Annotated[str, AfterValidator(_time_zone)] = ""
@@ -251,6 +284,40 @@ class ConversationSettings(AgentToolSettings):
         if wrong := self.clash(form.id for form in self.brief.forms):
             raise ValueError(wrong)
         return self
+
+    @property
+    def first_language(self) -> str:
+        """What the agent begins a call in (BCP 47)."""
+        return self.language if self.language != AUTO else next(iter(self.languages), "en")
+
+    def spoken_in(self, language: str) -> Self:
+        """These settings as they are while the call is held in `language`."""
+        given = self.languages.get(language)
+        if given is None:
+            return self.model_copy(update={"language": language})
+        brief = self.brief
+        texts = {name: getattr(given, name) for name in ("not_understood", "unknown", "goodbye")}
+        changes: dict[str, object] = {name: text for name, text in texts.items() if text}
+        if given.transfer:
+            changes["handover"] = brief.handover.model_copy(update={"say": given.transfer})
+        return self.model_copy(
+            update={
+                "language": language,
+                "voice": given.voice or self.voice,
+                "brief": brief.model_copy(update=changes),
+                "phrases": _over(self.phrases, given.phrases),
+                "turns": _over(self.turns, given.turns),
+                "barge_in": _over(self.barge_in, given.barge_in),
+            }
+        )
+
+    def spoken(self) -> tuple[Self, ...]:
+        """These settings in each language that the agent may come to speak, the first one first."""
+        first = self.first_language
+        others = [language for language in self.languages if language != first] if self.language == AUTO else []
+        # The greeting is said before anybody can know what the caller speaks.
+        changed = [self.spoken_in(language).model_copy(update={"greeting": ""}) for language in others]
+        return (self.spoken_in(first), *changed)
 
     def rote_phrases(self) -> tuple[str, ...]:
         """What the conversation itself says, whatever its model: texts as the voice will be asked for them, the most

@@ -155,6 +155,11 @@ class TurnDetector:
         self._floor = False
         self._free_since = float("-inf")
 
+    def speak(self, settings: TurnSettings) -> None:
+        """Judge by these from now on: the caller speaks another language."""
+        self._settings = settings
+        self._endings = Endings(settings)
+
     @property
     def open(self) -> bool:
         """The caller is in a turn: speaking, or silent and not yet answered."""

@@ -1,7 +1,7 @@
 """What the chains of every role share: their members, the order in which a call asks them, and their deadlines."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Generic, TypeVar
@@ -51,6 +51,8 @@ class Member(Generic[P_co]):
     health: Health
     voice: str = ""
     """Of a chain of voices: the provider's own name of the voice; empty for its default."""
+    voice_in: Mapping[str, str] = field(default_factory=dict)
+    """The same by language (BCP 47), where it has one of its own."""
 
     @property
     def name(self) -> str:

@@ -113,11 +113,12 @@ class ChainTts:
         provider = member.provider
         if not isinstance(provider, Prepared):
             return None
-        own = self._voice(member, voice)
+        own = self._voice(member, voice, language)
         return provider.prepared(text, voice=own, sample_rate=sample_rate, language=language)
 
-    def _voice(self, member: Member[Tts], voice: str) -> str:
-        return member.voice or (voice if member is self._members[0] else "")
+    def _voice(self, member: Member[Tts], voice: str, language: str) -> str:
+        own = member.voice_in.get(language) or member.voice
+        return own or (voice if member is self._members[0] else "")
 
     async def _ask(
         self,
@@ -139,7 +140,11 @@ class ChainTts:
         begun = asked = health.began()
         waiting = open_ = True
         stream = member.provider.synthesize(
-            spoken.rest, voice=self._voice(member, voice), sample_rate=sample_rate, language=language, turn=turn
+            spoken.rest,
+            voice=self._voice(member, voice, language),
+            sample_rate=sample_rate,
+            language=language,
+            turn=turn,
         )
         try:
             async with closing(stream) as events:

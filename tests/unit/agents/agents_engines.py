@@ -39,7 +39,10 @@ class CodeStt:
         self.warmed = 0
         self.refuse_opens = 0
         self.answers = True
+        self.language = ""
+        """What it takes the caller's language for."""
         self.opened = 0
+        self.opened_in: list[str] = []
         self.streams: list[CodeStream] = []
 
     async def start(self) -> None: ...
@@ -55,6 +58,7 @@ class CodeStt:
 
     async def open(self, *, sample_rate: int, language: str, emit: Callable[[SttEvent], None]) -> "CodeStream":
         self.opened += 1
+        self.opened_in.append(language)
         await asyncio.sleep(self.open_s)
         if self.refuse_opens:
             self.refuse_opens -= 1
@@ -101,7 +105,7 @@ class CodeStream:
 
         def answer() -> None:
             if epoch == self._epoch and not self.closed:
-                self.emit(Heard(text, settled, pause, self._stt.latency_s * 1000))
+                self.emit(Heard(text, settled, pause, self._stt.latency_s * 1000, self._stt.language))
 
         if self._stt.answers:
             asyncio.get_running_loop().call_later(self._stt.latency_s, answer)
@@ -178,6 +182,7 @@ class CodeTts:
         self.aligned = False
         self.failing: Callable[[str], ProviderError | None] = lambda text: None
         self.asked: list[str] = []
+        self.asked_as: list[tuple[str, str, str]] = []
         self.open = 0
         self.warmed = 0
 
@@ -195,6 +200,7 @@ class CodeTts:
         self, text: str, *, voice: str, sample_rate: int, language: str, turn: str = ""
     ) -> AsyncIterator[SpeechChunk]:
         self.asked.append(text)
+        self.asked_as.append((text, voice, language))
         self.open += 1
         try:
             if (error := self.failing(text)) is not None:
