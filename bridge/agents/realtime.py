@@ -5,7 +5,7 @@ the way to the model, `RealtimeFloor` speaks, `CallerTurns` keeps what the calle
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -229,7 +229,7 @@ class _Conversation:
                 self._wire()
                 if self._settings.greeting:
                     self._greet()
-                self._start(self._reach(self._line.open()))
+                self._start(self._reach(self._line.open))
                 done = await self._inbox.serve(self._handle, self._tick, self._deadline, lambda: self._done)
                 for task in self._tasks:
                     task.cancel()
@@ -275,10 +275,10 @@ class _Conversation:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _reach(self, opening: Coroutine[Any, Any, None]) -> None:
+    async def _reach(self, opening: Callable[[], Awaitable[None]]) -> None:
         """Bring the line up, by `opening`."""
         try:
-            await opening
+            await opening()
         except ProviderError as error:
             self._inbox.post(_LineLost(error))
         else:
@@ -321,7 +321,7 @@ class _Conversation:
             self._renew_by = None
             self._reopening = True
             self._line.keep(True)
-            self._start(self._reach(self._line.renew()))
+            self._start(self._reach(self._line.renew))
         if self._filler_at is not None and now >= self._filler_at:
             self._filler_at = None
             if self._running and self._idle:
@@ -822,7 +822,7 @@ class _Conversation:
             self._line.keep(False)
         self._callers.forget_open()
         self._reopening = True
-        self._start(self._reach(self._line.replace(error)))
+        self._start(self._reach(lambda: self._line.replace(error)))
 
     def _line_up(self, now: float) -> None:
         self._reopening = False

@@ -56,7 +56,10 @@ class Pump(Generic[T, M]):
     def run(self, take: Callable[[M], None]) -> None:
         """Begin. `take` raises KeyError, TypeError, ValueError or AttributeError for what is not in the protocol."""
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._guard(self._write())), loop.create_task(self._guard(self._read(take)))]
+        self._tasks = [
+            loop.create_task(self._guard(self._write)),
+            loop.create_task(self._guard(lambda: self._read(take))),
+        ]
 
     def emit(self, event: RealtimeEvent) -> None:
         """Tell it, unless the session is over; with a fatal failure it is."""
@@ -100,9 +103,9 @@ class Pump(Generic[T, M]):
             take(message)
         raise ProviderError(self._provider, "the session was closed")
 
-    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            await work
+            await work()
         except ProviderError as error:
             self._fail(error)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
