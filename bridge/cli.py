@@ -1,10 +1,13 @@
-"""The `offhook` command: serve, call, trunks, bans, trace, check, version."""
+"""The `offhook` command: serve, call, trunks, bans, trace, check, doctor, version."""
 
 import argparse
 import asyncio
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+import structlog
 
 from bridge import __version__
 from bridge.configfile import ConfigError, Loaded, load
@@ -37,6 +40,12 @@ examples:
 """
 
 
+DOCTOR_EPILOG = """\
+It works while the bridge runs, which is then asked for its trunks. Without a running bridge each trunk gets OPTIONS,
+and one that registers a registration that is taken back at once. The exit code is 1 when something is wrong.
+"""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 1 failed, 2 wrong usage or configuration."""
     args = _parser().parse_args(argv)
@@ -52,6 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     match args.command:
         case "check":
             return _check(loaded)
+        case "doctor":
+            return _doctor(args, loaded)
         case "call":
             return _call(args, loaded)
         case "trunks" | "bans" | "trace":
@@ -114,18 +125,36 @@ def _view(args: argparse.Namespace, loaded: Loaded) -> int:
 
 
 def _check(loaded: Loaded) -> int:
-    from bridge.doctor import check, describe_trunks
+    from bridge.check import check, describe_trunks, warnings
 
     for line in describe_trunks(loaded.config):
         print(line)
     problems = check(loaded.config)
     for problem in problems:
         print(f"offhook: {problem}", file=sys.stderr)
+    for warning in warnings(loaded.config):
+        print(f"offhook: soon: {warning}", file=sys.stderr)
     if problems:
         return 1
     config = loaded.config
     print(f"{loaded.source}: good. Agents: {', '.join(config.agents) or 'none'}.")
     return 0
+
+
+def _doctor(args: argparse.Namespace, loaded: Loaded) -> int:
+    from bridge.doctor import examine
+    from bridge.view import Api
+
+    config = loaded.config
+    api = Api(args.api or f"http://127.0.0.1:{config.http.port}", config.data_dir)
+    # What providers and trunks write into the log is said here in its own words.
+    logging.disable(logging.CRITICAL)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    print(f"{loaded.source}:", flush=True)
+    try:
+        return asyncio.run(examine(config, api, lambda line: print(line, flush=True)))
+    except KeyboardInterrupt:
+        return 130
 
 
 class _Script(argparse.Action):
@@ -203,6 +232,13 @@ def _parser() -> argparse.ArgumentParser:
     trace.add_argument("--pcap", type=Path, metavar="FILE", help="write SIP, RTP and RTCP of a live call to FILE")
     commands.add_parser(
         "check", parents=[config], help="validate the configuration, print every mistake with its place"
+    )
+    commands.add_parser(
+        "doctor",
+        parents=[config, api],
+        help="check, then try each provider and trunk, and say what is wrong and how to mend it",
+        epilog=DOCTOR_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands.add_parser("version", help="print the version")
     return parser

@@ -1,102 +1,290 @@
-"""`offhook check`: what the configuration alone can't say, asked of the machine."""
+"""`offhook doctor`: what `check` says, then each provider and trunk tried for real, with what to do about it."""
 
+import asyncio
+import contextlib
+import fcntl
 import os
-import stat
-from collections.abc import Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
 
-from bridge.config import Config, ConversationAgentSettings
-from bridge.providers.base import ProviderUnavailableError, Role
-from bridge.providers.registry import LOCAL, make
-from bridge.sip.errors import TlsError
-from bridge.sip.tls import TlsContexts
+from bridge.check import ROLES, check, providers_in_use, warnings
+from bridge.config import Config
+from bridge.providers.base import (
+    ProviderBusyError,
+    ProviderError,
+    ProviderTimeoutError,
+    ProviderUnavailableError,
+    Role,
+)
+from bridge.providers.registry import KINDS, LOCAL, make
 from bridge.startup import endpoint_settings
-from bridge.trunks.trunks import TrunkError, prepare
+from bridge.trunks.settings import TrunkSettings
+from bridge.trunks.status import TrunkStatus
+from bridge.view import Api, ViewError, trunk_states
 
-ROLES: tuple[Role, ...] = ("stt", "llm", "tts")
+Say = Callable[[str], None]
 
+PROBE_S = 20.0
+"""Longest wait for a provider."""
 
-def check(config: Config) -> list[str]:
-    """Everything that would keep a bridge of `config` from starting or from answering, one line each."""
-    return [*_check_agents(config), *_check_trunks(config), *_check_tls(config), *_check_data_dir(config)]
+CLOSE_S = 3.0
 
+TRUNKS_S = 8.0
+"""Longest wait for the trunks: an answer to OPTIONS is missed after 4 s, a registration takes two round trips."""
 
-def describe_trunks(config: Config) -> Iterator[str]:
-    """A line for each trunk: how it is reached, and how its calls are told."""
-    for trunk in config.trunks:
-        parts = []
-        if trunk.host:
-            transport = f" over {trunk.transport.upper()}" if trunk.transport else ""
-            parts.append(f"calls to {trunk.host}{trunk.port_text}{transport}")
-        if trunk.registers:
-            parts.append(f"registers {trunk.aor}")
-        told = list(trunk.networks)
-        if trunk.host and trunk.trust_host:
-            told.append(f"the addresses of {trunk.host}")
-        told += [f"certificate {name}" for name in trunk.certificate_names]
-        told += [f"digest user {user.username}" for user in trunk.users]
-        parts.append(f"calls from {', '.join(told)}" if told else "no calls from it")
-        if trunk.srtp != "off":
-            parts.append(f"SRTP {trunk.srtp}")
-        yield f"trunk {trunk.name}: {'; '.join(parts)}"
+UNREGISTER_S = 2.0
+
+ASK_S = 30.0
+"""OPTIONS to a trunk that is configured to get none; it is asked once."""
 
 
-def _check_agents(config: Config) -> Iterator[str]:
-    if not config.agents:
-        yield "agents: there is none, so nobody answers a call"
-    elif not config.routes:
-        yield "routes: there is none, so every call gets 404"
-    conversations = [agent for agent in config.agents.values() if isinstance(agent, ConversationAgentSettings)]
-    used = {(role, name) for agent in conversations for role in ROLES for name in getattr(agent, role)}
-    for role, name in sorted(used):
-        if name != LOCAL:
-            try:
-                make(role, name, config.provider(name), os.environ)
-            except ProviderUnavailableError as error:
-                yield str(error)
-    if any(agent.embedded for agent in conversations):
-        # Imported here: a server without the embedded engines needs none of it.
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was seen of one thing."""
+
+    state: Literal["ok", "wrong", "note"]
+    what: str
+    says: str
+
+    def line(self) -> str:
+        return f"{self.state:5}  {self.what}: {self.says}"
+
+
+async def examine(config: Config, api: Api, say: Say) -> int:
+    """Try everything, tell `say` each finding as it comes. Returns the exit code: 1 when something is wrong."""
+    wrong = 0
+    async for finding in _findings(config, api):
+        say(finding.line())
+        wrong += finding.state == "wrong"
+    say("nothing is wrong" if not wrong else f"{wrong} {'thing is' if wrong == 1 else 'things are'} wrong")
+    return 1 if wrong else 0
+
+
+async def _findings(config: Config, api: Api) -> AsyncIterator[Finding]:
+    for problem in check(config):
+        yield Finding("wrong", "configuration", problem)
+    for warning in warnings(config):
+        yield Finding("note", "configuration", warning)
+    trials = [_try_provider(config, role, name) for role, name in _providers(config)]
+    for trial in asyncio.as_completed(trials):
+        finding = await trial
+        if finding is not None:
+            yield finding
+    async for finding in _trunks(config, api):
+        yield finding
+
+
+# -- providers ----------------------------------------------------------------------------------------------
+
+
+def _providers(config: Config) -> Iterable[tuple[Role, str]]:
+    """What agents use, and what is configured for them to use one day."""
+    used = providers_in_use(config)
+    yield from used
+    names = {name for _, name in used}
+    for name, settings in config.providers.items():
+        if name not in names:
+            roles = KINDS[settings.kind or name].roles
+            set_up = [role for role in ROLES if role in roles and role in settings.model_fields_set]
+            for role in set_up or [role for role in ROLES if role in roles][:1]:
+                yield role, name
+
+
+async def _try_provider(config: Config, role: Role, name: str) -> Finding | None:
+    what = f"{name} ({role})"
+    if name == LOCAL:
+        # To load it would take the processor from the calls of a running bridge. Its files were checked.
         from bridge.providers.local.models import check_models
 
-        yield from check_models(config.engines)
-
-
-def _check_trunks(config: Config) -> Iterator[str]:
+        problems = await asyncio.to_thread(check_models, config.engines)
+        return None if problems else Finding("ok", what, "embedded; its files are there and unaltered")
     try:
-        prepare(config.trunks)
-    except TrunkError as error:
-        yield from str(error).splitlines()
-    named = {codec for trunk in config.trunks for codec in trunk.codecs}
-    if named:
-        # Imported here: a configuration that names none needs no audio libraries to be checked.
-        from bridge.legs.codecs import CODECS
-
-        for codec in sorted(codec for codec in named if codec.upper() not in CODECS):
-            yield f"trunks: codec {codec} does not work on this machine: its library is missing"
-    for trunk in config.trunks:
-        if trunk.certificate_names and (config.tls.certificate is None or config.tls.client == "none"):
-            yield (
-                f"trunk {trunk.name!r}: certificate_names need tls.certificate, and tls.client: request or require: "
-                f"no certificate is ever seen without"
-            )
-        if trunk.transport and trunk.transport != "tls" and not getattr(config.sip, trunk.transport):
-            yield f"trunk {trunk.name!r}: transport: {trunk.transport}, which sip.{trunk.transport} switches off"
-        file = trunk.password_file
-        if file is not None and file.exists() and file.stat().st_mode & (stat.S_IRWXO | stat.S_IWGRP):
-            yield f"trunk {trunk.name!r}: password_file {file} is open to other users of this machine: chmod 600 it"
-
-
-def _check_tls(config: Config) -> Iterator[str]:
+        provider = make(role, name, config.provider(name), os.environ)
+    except ProviderUnavailableError as error:
+        used = (role, name) in providers_in_use(config)
+        # Of one in use the configuration's check said so.
+        return None if used else Finding("note", what, f"{_without(error)} (no agent uses it)")
+    begun = time.monotonic()
     try:
-        TlsContexts(endpoint_settings(config).tls)
-    except TlsError as error:
-        yield f"tls: {error}"
+        async with asyncio.timeout(PROBE_S):
+            await provider.start()
+            seen = await provider.probe()
+    except ProviderError as error:
+        return Finding("wrong", what, f"{_without(error)} (after {_ms(begun)}).{_advice(error)}")
+    except TimeoutError:
+        return Finding("wrong", what, f"no answer within {PROBE_S:.0f} s: is the network, or its base_url, right?")
+    else:
+        return Finding("ok", what, f"{seen} ({_ms(begun)})")
+    finally:
+        with contextlib.suppress(ProviderError, TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                await provider.aclose()
 
 
-def _check_data_dir(config: Config) -> Iterator[str]:
-    path = config.data_dir
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    if not path.is_dir():
-        yield f"data_dir: {path} is no directory"
-    elif not os.access(path, os.W_OK | os.X_OK):
-        yield f"data_dir: {path} is not writable for this user"
+def _advice(error: ProviderError) -> str:
+    """What to do where the provider itself, which knows no more, does not say."""
+    said = str(error).lower()
+    if isinstance(error, ProviderTimeoutError) or "connect" in said or "resolve" in said:
+        return " Check the network, DNS and any proxy from this machine, and the provider's base_url"
+    if isinstance(error, ProviderBusyError):
+        return " Check the account's limits and credit with the vendor"
+    return ""
+
+
+def _without(error: ProviderError) -> str:
+    return str(error).removeprefix(f"{error.provider}: ")
+
+
+def _ms(begun: float) -> str:
+    return f"{(time.monotonic() - begun) * 1000:.0f} ms"
+
+
+# -- trunks -------------------------------------------------------------------------------------------------
+
+
+async def _trunks(config: Config, api: Api) -> AsyncIterator[Finding]:
+    if not config.trunks:
+        return
+    if _bridge_runs(config.data_dir):
+        try:
+            states = await asyncio.to_thread(trunk_states, api)
+        except ViewError as error:
+            yield Finding("wrong", "trunks", f"a bridge runs here, but can't be asked about them: {error}")
+            return
+        for trunk in states:
+            yield _of_running(trunk)
+        missing = {trunk.name for trunk in config.trunks} - {trunk["name"] for trunk in states}
+        for name in sorted(missing):
+            yield Finding("wrong", f"trunk {name}", "the running bridge does not have it: reload it (SIGHUP)")
+        return
+    yield Finding("note", "trunks", "no bridge runs here, so each is asked from here, from another port")
+    async for finding in _ask_trunks(config):
+        yield finding
+
+
+def _bridge_runs(data_dir: Path) -> bool:
+    """Whether a bridge holds the data directory."""
+    try:
+        with (data_dir / "offhook.lock").open("r") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _of_running(trunk: dict[str, Any]) -> Finding:
+    """A trunk as the running bridge tells of it (`GET /api/trunks`)."""
+    what, state = f"trunk {trunk['name']}", trunk["state"]
+    parts = [part for part in (trunk["registration"], trunk["liveness"]) if part is not None]
+    trip = next((part["round_trip_ms"] for part in parts if part["round_trip_ms"] is not None), None)
+    if state == "up":
+        return Finding("ok", what, "up" if trip is None else f"up ({trip:.0f} ms)")
+    if state == "unwatched":
+        return Finding("note", what, "the running bridge neither registers nor asks it (options_s: 0)")
+    error = next((part["error"] for part in parts if part["error"]), "")
+    if state in ("unknown", "registering"):
+        return Finding("note", what, f"{state}: ask again in a moment {error}".rstrip())
+    return Finding("wrong", what, f"{state}: {error or 'no answer'}. {_mend(state)}")
+
+
+async def _ask_trunks(config: Config) -> AsyncIterator[Finding]:
+    """Register with, or send OPTIONS to, each trunk from a port of our own, and take the registrations back."""
+    # Imported here: the rest of the doctor needs no media and no SIP.
+    from bridge.audio.clock import MediaClock
+    from bridge.legs.media import MediaPlane
+    from bridge.legs.sip_endpoint import SipEndpoint
+    from bridge.sip.errors import TlsError
+    from bridge.sip.events import RequestAnswered
+    from bridge.trunks.guard import Guard
+    from bridge.trunks.keeper import TrunkKeeper
+    from bridge.trunks.trunks import TrunkError, Trunks, prepare
+
+    try:
+        prepared = prepare([_watched(trunk) for trunk in config.trunks])
+    except TrunkError:
+        return  # The configuration's check said so.
+    async with contextlib.AsyncExitStack() as stack:
+        trunks = Trunks(
+            prepared,
+            guard=Guard(config.guard),
+            allow_from=(),
+            strangers="silent",
+            realm=config.sip.realm,
+            algorithms=config.sip.digest,
+            nonce_lifetime_s=config.sip.nonce_s,
+        )
+        clock = MediaClock()
+        stack.push_async_callback(clock.aclose)
+        media = MediaPlane(clock, config.rtp)
+        stack.callback(media.close)
+        keepers: list[TrunkKeeper] = []
+
+        def answered(event: RequestAnswered) -> None:
+            for keeper in keepers:
+                keeper.answered(event)
+
+        settings = replace(endpoint_settings(config), port=0, tls_port=0, more_hosts=())
+        endpoint = SipEndpoint(settings, media, on_answered=answered)
+        try:
+            await endpoint.start()
+        except (OSError, TlsError) as error:
+            yield Finding("wrong", "trunks", f"can't be asked from {config.sip.listen}: {error}")
+            return
+        stack.push_async_callback(endpoint.aclose)
+        keeper = TrunkKeeper(trunks, endpoint.agent, endpoint.transports)
+        keepers.append(keeper)
+        endpoint.transports.on_connection_lost = keeper.connection_lost
+        keeper.start()
+        stack.push_async_callback(keeper.aclose)
+        stack.push_async_callback(keeper.unregister, UNREGISTER_S)
+        until = time.monotonic() + TRUNKS_S
+        while time.monotonic() < until and any(_undecided(status) for status in trunks.status()):  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+        own = {trunk.name: trunk for trunk in config.trunks}
+        for status in trunks.status():
+            yield _of_asked(status, own[status.name])
+
+
+def _watched(trunk: TrunkSettings) -> TrunkSettings:
+    """The same, asked by OPTIONS even if it is not to be while it is in use."""
+    return trunk.model_copy(update={"options_s": trunk.options_s or ASK_S}) if trunk.host else trunk
+
+
+def _undecided(status: TrunkStatus) -> bool:
+    registration, liveness = status.registration, status.liveness
+    if registration is not None and registration.state in ("registering", "unregistered") and not registration.error:
+        return True
+    return liveness is not None and liveness.state == "unknown" and not liveness.missed and not liveness.error
+
+
+def _of_asked(status: TrunkStatus, settings: TrunkSettings) -> Finding:
+    what, registration, liveness = f"trunk {status.name}", status.registration, status.liveness
+    if registration is not None and registration.state != "registered":
+        state = registration.state if registration.state in ("failed", "refused") else "failed"
+        return Finding("wrong", what, f"registration {state}: {registration.error or 'no answer'}. {_mend(state)}")
+    if liveness is None:
+        if registration is not None:
+            return Finding("ok", what, "registers")
+        return Finding("note", what, "it has no host: it only calls us, so there is nothing to try")
+    if liveness.state == "up":
+        trip = "" if liveness.round_trip_ms is None else f" ({liveness.round_trip_ms:.0f} ms)"
+        return Finding("ok", what, f"{'registers and ' if registration else ''}answers{trip}")
+    says = f"{liveness.error or 'no answer to OPTIONS'}. {_mend('down')}"
+    if not settings.options_s:
+        return Finding("note", what, f"{says} It is not asked in use (options_s: 0), so this may be its way")
+    return Finding("wrong", what, says)
+
+
+def _mend(state: str) -> str:
+    match state:
+        case "refused":
+            return "Check username, password and aor with the carrier"
+        case "failed":
+            return "Check host, port and transport, and that the firewall lets us out"
+        case _:
+            return "Check host, port and transport, and that it takes requests from this address"

@@ -30,7 +30,7 @@ class Api:
 
 def show_trunks(api: Api, say: Say, now: datetime | None = None) -> int:
     """A line a trunk. Returns the exit code: 1 while a trunk that is watched does not work. Raises ViewError."""
-    trunks = _ask(api, "GET", "/api/trunks").json()["trunks"]
+    trunks = trunk_states(api)
     if not trunks:
         say("no trunks are configured (trunks: in the configuration)")
         return 0
@@ -42,6 +42,12 @@ def show_trunks(api: Api, say: Say, now: datetime | None = None) -> int:
     for line in _table(rows):
         say(line)
     return 0 if all(trunk["state"] in ("up", "unwatched", "unknown") for trunk in trunks) else 1
+
+
+def trunk_states(api: Api) -> list[dict[str, Any]]:
+    """What `GET /api/trunks` says of each trunk. Raises ViewError."""
+    trunks: list[dict[str, Any]] = _ask(api, "GET", "/api/trunks").json()["trunks"]
+    return trunks
 
 
 def show_bans(api: Api, say: Say, now: datetime | None = None) -> int:

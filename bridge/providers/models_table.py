@@ -4,7 +4,7 @@ Taken from the vendors' SDKs and documents in November 2026. A default has no an
 such a model. `offhook check` and `offhook doctor` warn of a configured model whose end is past or near.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -178,15 +178,23 @@ def shutdown(kind: str, model: str) -> Shutdown | None:
     return SHUTDOWNS.get(kind, {}).get(model)
 
 
-def ending(name: str, kind: str, role: Role, model: str, today: date) -> Iterable[str]:
-    """A line about the model that provider `name` uses in `role`, if its end is past or within `WARN_AHEAD`."""
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """A model in use has an announced end."""
+
+    says: str
+    """For people: which, when, by whose word, and what to do."""
+    past: bool
+
+
+def ending(name: str, kind: str, role: Role, model: str, today: date) -> Ending | None:
+    """About the model that provider `name` uses in `role`, if its end is past or within `WARN_AHEAD`."""
     end = shutdown(kind, model)
     if end is None or end.on - today > WARN_AHEAD:
-        return
+        return None
     default = default_model(kind, role)
     instead = end.instead or (default if default != model else "")
-    mend = (
-        f"set providers.{name}.{role}.model, e.g. to {instead}" if instead else "its maker offers nothing instead yet"
-    )
-    when = "was shut down" if end.on <= today else "will be shut down"
-    yield f"{name}: {role} model {model} {when} on {end.on.isoformat()} ({end.source}): {mend}"
+    mend = f"set providers.{name}.{role}.model to {instead}" if instead else "its maker offers nothing instead yet"
+    past = end.on <= today
+    when = "was shut down" if past else "will be shut down"
+    return Ending(f"{name}: {role} model {model} {when} on {end.on.isoformat()} ({end.source}): {mend}", past)

@@ -1,0 +1,142 @@
+"""`offhook check`: what the configuration alone can't say, asked of the machine."""
+
+import os
+import stat
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+
+from bridge.config import Config
+from bridge.providers.base import ProviderUnavailableError, Role
+from bridge.providers.models_table import default_model, ending
+from bridge.providers.registry import LOCAL, make
+from bridge.sip.errors import TlsError
+from bridge.sip.tls import TlsContexts
+from bridge.startup import endpoint_settings
+from bridge.trunks.trunks import TrunkError, prepare
+
+ROLES: tuple[Role, ...] = ("stt", "llm", "tts", "realtime")
+
+
+def check(config: Config, today: date | None = None) -> list[str]:
+    """Everything that would keep a bridge of `config` from starting or from answering, one line each."""
+    return [
+        *_check_agents(config),
+        *_endings(config, today, past=True),
+        *_check_trunks(config),
+        *_check_tls(config),
+        *_check_data_dir(config),
+    ]
+
+
+def warnings(config: Config, today: date | None = None) -> list[str]:
+    """What will be wrong soon, one line each."""
+    return list(_endings(config, today, past=False))
+
+
+def providers_in_use(config: Config) -> list[tuple[Role, str]]:
+    """What the agents' chains name, the embedded engines too."""
+    chains = {
+        (role, name)
+        for agent in config.agents.values()
+        for role in ROLES
+        for name in _chain(getattr(agent, role, ()))
+    }
+    return sorted(chains)
+
+
+def _chain(value: object) -> tuple[str, ...]:
+    return tuple(value) if isinstance(value, tuple) else (value,) if isinstance(value, str) and value else ()
+
+
+def _endings(config: Config, today: date | None, *, past: bool) -> Iterator[str]:
+    """Models in use whose announced end is past, or near."""
+    for role, name in providers_in_use(config):
+        if name == LOCAL:
+            continue
+        settings = config.provider(name)
+        kind = settings.kind or name
+        model = getattr(getattr(settings, role, None), "model", "") or default_model(kind, role)
+        end = ending(name, kind, role, model, today or datetime.now(UTC).date())
+        if end is not None and end.past is past:
+            yield end.says
+
+
+def describe_trunks(config: Config) -> Iterator[str]:
+    """A line for each trunk: how it is reached, and how its calls are told."""
+    for trunk in config.trunks:
+        parts = []
+        if trunk.host:
+            transport = f" over {trunk.transport.upper()}" if trunk.transport else ""
+            parts.append(f"calls to {trunk.host}{trunk.port_text}{transport}")
+        if trunk.registers:
+            parts.append(f"registers {trunk.aor}")
+        told = list(trunk.networks)
+        if trunk.host and trunk.trust_host:
+            told.append(f"the addresses of {trunk.host}")
+        told += [f"certificate {name}" for name in trunk.certificate_names]
+        told += [f"digest user {user.username}" for user in trunk.users]
+        parts.append(f"calls from {', '.join(told)}" if told else "no calls from it")
+        if trunk.srtp != "off":
+            parts.append(f"SRTP {trunk.srtp}")
+        yield f"trunk {trunk.name}: {'; '.join(parts)}"
+
+
+def _check_agents(config: Config) -> Iterator[str]:
+    if not config.agents:
+        yield "agents: there is none, so nobody answers a call"
+    elif not config.routes:
+        yield "routes: there is none, so every call gets 404"
+    used = providers_in_use(config)
+    for role, name in used:
+        if name != LOCAL:
+            try:
+                make(role, name, config.provider(name), os.environ)
+            except ProviderUnavailableError as error:
+                yield str(error)
+    if LOCAL in {name for _, name in used}:
+        # Imported here: a server without the embedded engines needs none of it.
+        from bridge.providers.local.models import check_models
+
+        yield from check_models(config.engines)
+
+
+def _check_trunks(config: Config) -> Iterator[str]:
+    try:
+        prepare(config.trunks)
+    except TrunkError as error:
+        yield from str(error).splitlines()
+    named = {codec for trunk in config.trunks for codec in trunk.codecs}
+    if named:
+        # Imported here: a configuration that names none needs no audio libraries to be checked.
+        from bridge.legs.codecs import CODECS
+
+        for codec in sorted(codec for codec in named if codec.upper() not in CODECS):
+            yield f"trunks: codec {codec} does not work on this machine: its library is missing"
+    for trunk in config.trunks:
+        if trunk.certificate_names and (config.tls.certificate is None or config.tls.client == "none"):
+            yield (
+                f"trunk {trunk.name!r}: certificate_names need tls.certificate, and tls.client: request or require: "
+                f"no certificate is ever seen without"
+            )
+        if trunk.transport and trunk.transport != "tls" and not getattr(config.sip, trunk.transport):
+            yield f"trunk {trunk.name!r}: transport: {trunk.transport}, which sip.{trunk.transport} switches off"
+        file = trunk.password_file
+        if file is not None and file.exists() and file.stat().st_mode & (stat.S_IRWXO | stat.S_IWGRP):
+            yield f"trunk {trunk.name!r}: password_file {file} is open to other users of this machine: chmod 600 it"
+
+
+def _check_tls(config: Config) -> Iterator[str]:
+    try:
+        TlsContexts(endpoint_settings(config).tls)
+    except TlsError as error:
+        yield f"tls: {error}"
+
+
+def _check_data_dir(config: Config) -> Iterator[str]:
+    path = config.data_dir
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    if not path.is_dir():
+        yield f"data_dir: {path} is no directory"
+    elif not os.access(path, os.W_OK | os.X_OK):
+        yield f"data_dir: {path} is not writable for this user"
