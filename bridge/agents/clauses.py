@@ -5,8 +5,9 @@ import re
 FIRST_CLAUSE_CHARS = 20
 """A first clause shorter than this is not worth cutting off: the voice needs context for its melody."""
 
-LONG_SENTENCE_CHARS = 60
-"""A first sentence longer than this starts with its first clause, so that the caller waits less."""
+FIRST_REST_CHARS = 20
+"""A first sentence that goes on for this long after its first clause starts with that clause, without waiting for
+more of it: the caller waits less."""
 
 MAX_CLAUSE_CHARS = 240
 """Longer than anyone speaks in one breath; also bounds one job of the voice."""
@@ -52,9 +53,10 @@ class ClauseSplitter:
     def _boundary(self) -> int | None:
         """Where the first clause of the buffer ends, None while it is not complete."""
         sentence = self._sentence_end()
-        if self._first and (sentence or len(self._buffer)) > LONG_SENTENCE_CHARS:
-            for match in _CLAUSE.finditer(self._buffer, FIRST_CLAUSE_CHARS, sentence or len(self._buffer)):
-                return match.end()
+        if self._first:
+            clause = _CLAUSE.search(self._buffer, FIRST_CLAUSE_CHARS, sentence or len(self._buffer))
+            if clause and (sentence or len(self._buffer)) - clause.end() > FIRST_REST_CHARS:
+                return clause.end()
         if (sentence or len(self._buffer)) > MAX_CLAUSE_CHARS:
             head = self._buffer[:MAX_CLAUSE_CHARS]
             ends = [match.end() for match in _CLAUSE.finditer(head, MAX_CLAUSE_CHARS // 2)]

@@ -39,6 +39,8 @@ from bridge.providers.base import Message, ToolCall
             ["I can tell you about the restaurant,", "book a table for you or take a message."],
         ),
         ("Yes, a third of our card is vegetarian.", ["Yes, a third of our card is vegetarian."]),
+        ("We are open every day, but on Mondays we close.", ["We are open every day,", "but on Mondays we close."]),
+        ("We are open every day, from noon on.", ["We are open every day, from noon on."]),
         ("Try e.g.", ["Try e.g."]),
     ],
 )
@@ -59,6 +61,12 @@ def test_clauses_are_the_same_however_the_text_streams_in() -> None:
     text = "We have about 60 Italian wines, beer and cocktails, and you may bring a bottle. It is 15 dollars."
     by_char = ClauseSplitter()
     assert [c for char in text for c in by_char.feed(char)] + by_char.flush() == split(text)
+
+
+def test_the_first_clause_is_given_out_as_soon_as_it_is_clear_that_the_sentence_goes_on() -> None:
+    splitter = ClauseSplitter()
+    assert splitter.feed("We are open every day, but on Mondays") == []
+    assert splitter.feed(" we cl") == ["We are open every day,"]
 
 
 # -- words -----------------------------------------------------------------------------------------------------
