@@ -147,6 +147,12 @@ class SocketPool(Generic[K, S]):
             try:
                 # Others wait for the same socket: who gives up does not take it from them.
                 socket = await asyncio.shield(entry.opening)
+            except asyncio.CancelledError:
+                self._release(entry)
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                raise self._shut_down() from None
             except BaseException:
                 self._release(entry)
                 raise
@@ -178,7 +184,7 @@ class SocketPool(Generic[K, S]):
 
     def _find(self, key: K, fresh: bool) -> _Entry[K, S] | None:
         if self._closed:
-            raise ProviderUnavailableError(self._provider, "it is being shut down")
+            raise self._shut_down()
         now = asyncio.get_running_loop().time()
         for entry in [entry for entry in self._entries if (socket := entry.socket) and not socket.alive]:
             self._drop(entry)
@@ -195,6 +201,9 @@ class SocketPool(Generic[K, S]):
         self._entries.append(entry)
         entry.opening.add_done_callback(lambda _: self._opened(entry))
         return entry
+
+    def _shut_down(self) -> ProviderError:
+        return ProviderUnavailableError(self._provider, "it is being shut down")
 
     async def _open(self, key: K) -> S:
         return await self._connect(key)

@@ -77,10 +77,22 @@ class WordAligner:
         return [WordTiming(word, self._start_ms, end_ms)]
 
     def _skip_to(self, char: str, start_ms: float, end_ms: float) -> list[WordTiming]:
-        """The rest of the word was not aligned (a dash alone never is), if the next one begins with `char`."""
-        if self._number + 1 >= len(self._words) or self._words[self._number + 1][0] != char:
+        """The rest of the word was not aligned, if `char` begins the next one; a dash alone never is, nor a quote."""
+        for number in range(self._number + 1, len(self._words)):
+            before, found, _ = self._words[number].partition(char)
+            if found and not _sounds(before):
+                break
+            if _sounds(self._words[number]):
+                return []
+        else:
             return []
         begins_ms = self._start_ms if self._at else self._end_ms
-        skipped = WordTiming(self._words[self._number], begins_ms, self._end_ms)
-        self._number, self._at = self._number + 1, 0
-        return [skipped, *self._take(char, start_ms, end_ms)]
+        skipped = [WordTiming(self._words[self._number], begins_ms, self._end_ms)]
+        silent = self._words[self._number + 1 : number]
+        skipped += [WordTiming(word, self._end_ms, self._end_ms) for word in silent]
+        self._number, self._at = number, 0
+        return [*skipped, *self._take(char, start_ms, end_ms)]
+
+
+def _sounds(text: str) -> bool:
+    return any(char.isalnum() for char in text)

@@ -45,7 +45,7 @@ async def test_wideband_legs_get_linear_pcm_of_their_rate(make_voice: Make, rate
 
 async def test_48000_hz_is_resampled(make_voice: Make) -> None:
     heard = await listen(make_voice(), TEXT, sample_rate=48000)
-    assert len(heard.pcm) == standin_voice.spoken_ms(TEXT) * 96
+    assert len(heard.pcm) / 96 == pytest.approx(standin_voice.spoken_ms(TEXT), abs=5)
     assert standin_voice.heard_pitch(heard.pcm, 48000) == pytest.approx(standin_voice.pitch(TEXT), abs=2)
 
 
