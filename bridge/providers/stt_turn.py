@@ -6,7 +6,7 @@ into the events of the contract. Times are seconds of any monotonic clock, passe
 
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from bridge.providers.base import Heard, SttEndpoint, SttEvent, SttFailed
@@ -188,8 +188,7 @@ class SttTurn:
 
     def _tell(self, heard: Heard) -> None:
         """Each text once: recognisers repeat themselves."""
-        told = self._told
-        if told is not None and (told.text, told.settled, told.pause) == (heard.text, heard.settled, heard.pause):
+        if self._told is not None and replace(self._told, took_ms=heard.took_ms) == heard:
             return
         self._told = heard
         self._emit(heard)

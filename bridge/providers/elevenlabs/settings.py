@@ -42,7 +42,32 @@ class ElevenLabsTtsSettings(Section):
     """An unused connection is closed after this; the vendor does it after 180 s."""
 
 
+class ElevenLabsSttSettings(Section):
+    """Speech recognition: Scribe, over its realtime socket."""
+
+    model: str = ""
+    """Empty: the default of `bridge.providers.models_table`."""
+    commit: Literal["manual", "vad"] = "manual"
+    """`manual`: pauses are found here, and text asked for. `vad`: the server finds them, and its word counts as one
+    sign of the turn's end."""
+    vad_silence_s: Annotated[float, Field(ge=0.3, le=3.0)] | None = None
+    """With `vad`: silence that is a pause; not given: the server's own, 1.5."""
+    keyterms: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=20)], ...], Field(max_length=50)] = ()
+    """Names and terms to expect."""
+    no_verbatim: bool = False
+    """Leave out filler words and false starts."""
+    filter_background_audio: bool = False
+    """Heed less what is said near by."""
+    zero_retention: bool = False
+    """Ask that nothing is kept (enterprise plans alone)."""
+    chunk_ms: Annotated[int, Field(ge=20, le=1000, multiple_of=20)] = 100
+    """Audio sent at a time."""
+    settle_s: Seconds = 3.0
+    """Longest wait for an answer to a pause; a recogniser that is silent so long is taken for dead."""
+
+
 class ElevenLabsSettings(ProviderSettings):
     """ElevenLabs."""
 
+    stt: ElevenLabsSttSettings = ElevenLabsSttSettings()
     tts: ElevenLabsTtsSettings = ElevenLabsTtsSettings()
