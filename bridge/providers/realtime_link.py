@@ -52,9 +52,12 @@ class Pump(Generic[T, M]):
         self._more = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._over = False
+        self._closing: Callable[[], None] = lambda: None
 
-    def run(self, take: Callable[[M], None]) -> None:
-        """Begin. `take` raises KeyError, TypeError, ValueError or AttributeError for what is not in the protocol."""
+    def run(self, take: Callable[[M], None], *, closing: Callable[[], None] = lambda: None) -> None:
+        """Begin. `take` raises KeyError, TypeError, ValueError or AttributeError for what is not in the protocol.
+        `closing` may `emit` what is left to tell when the session fails."""
+        self._closing = closing
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(self._guard(self._write)),
@@ -84,6 +87,8 @@ class Pump(Generic[T, M]):
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _fail(self, error: ProviderError) -> None:
+        if not self._over:
+            self._closing()
         self.emit(RealtimeFailed(error, fatal=True))
 
     async def _write(self) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from bridge.providers.models_table import default_model
-from bridge.providers.settings import ProviderSettings, Seconds
+from bridge.providers.settings import Ms, ProviderSettings, Seconds
 from bridge.settings import Section
 
 BASE_URL = "https://generativelanguage.googleapis.com"
@@ -32,5 +32,24 @@ class GeminiLlmSettings(Section):
     """How long an unused connection is kept open for the next turn."""
 
 
+class GeminiRealtimeSettings(Section):
+    """One model that hears and speaks (the Live interface)."""
+
+    model: str = ""
+    """Empty: the default of `bridge.providers.models_table`."""
+    api_version: str = "v1beta"
+    voice: str = ""
+    """Where the agent names none, e.g. `Puck`; empty: the model's own."""
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    """Not sent if not given."""
+    silence_ms: Ms = 500
+    """Silence after which it takes the caller's turn for complete."""
+    prefix_padding_ms: Ms | None = None
+    """Speech this long makes a turn begin; not given: its own."""
+    setup_s: Seconds = 4.0
+    """From the connection to the session being set up."""
+
+
 class GeminiSettings(ProviderSettings):
     llm: GeminiLlmSettings = GeminiLlmSettings()
+    realtime: GeminiRealtimeSettings = GeminiRealtimeSettings()
