@@ -98,12 +98,13 @@ class TranscriptionDialect:
         return tuple(self._settled()) if self._done_since_start else ()
 
     def committed(self, at_s: float, speaking: bool) -> Sequence[Act]:
+        unheard = self._detects and (self._pause > 0 or self._server_hears)
         self._turn += 1
         self._pause = 0
         self._items = {key: item for key, item in self._items.items() if not item.done}
-        if not (speaking or self._server_hears):
+        if not (speaking or unheard):
             return ()
-        # What was said without a pause that the server knows of is of the old turn.
+        # What was said without a pause that the server has found is of the old turn.
         self._clearing += 1
         self._dead.extend(self._early)
         self._early.clear()
