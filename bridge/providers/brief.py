@@ -317,7 +317,7 @@ def steady_prompt(brief: Brief) -> str:
 
 def varying_prompt(now: datetime, language: str = "en") -> str:
     """What of the prompt changes from call to call, or within one."""
-    name = language_name(language)
+    name = "the caller's language" if language == "auto" else language_name(language)
     return (
         f"Speak {name}, whatever language the texts above are written in: translate what is quoted there.\n"
         f"Now it is {now:%A}, {_day(now.date())}, {now:%H:%M}."

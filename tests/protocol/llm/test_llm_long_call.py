@@ -14,6 +14,7 @@ from bridge.agents.summary import Summariser
 from bridge.providers.base import Llm, Message
 
 BUDGET = 600
+NOTED = "I have noted that wish of yours with all its many details, madam."
 
 
 class LongCall:
@@ -73,7 +74,7 @@ async def test_a_long_call_stays_within_its_budget_and_true(bench: Bench, call: 
     server = bench.server
     server.on("NOTES SO FAR", Says("The caller is Ann and counts her wishes."))
     server.on("book", Says("One moment.", [Call("book_table", {"date": "2026-05-08", "people": 4})]))
-    server.on("wish", Says("I have noted that wish of yours with all its many details, madam."))
+    server.on("wish", Says(NOTED))
     await call.turn("please book it")
     for number in range(120):
         await call.turn(f"this is wish number {number}, which I tell you at some length", 4 if number % 3 else None)
@@ -86,10 +87,7 @@ async def test_a_long_call_stays_within_its_budget_and_true(bench: Bench, call: 
         assert sum(tokens(text) for _, text in asked.messages) <= BUDGET * OVERDRAFT + 100
         for role, text in asked.messages:
             if role == "assistant" and text.startswith("I have noted"):
-                assert text in (
-                    "I have noted that—",
-                    "I have noted that wish of yours with all its many details, madam.",
-                )
+                assert text in ("I have noted that—", NOTED)
     last = replies[-1]
     assert "The caller is Ann and counts her wishes." in last.prompt
     assert 'book_table {"date": "2026-05-08", "people": 4}: {"ok": true}' in last.prompt

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from bridge.providers.base import Tool
-from bridge.providers.brief import Brief, Form, Handover, Slot, abilities, render_prompt
+from bridge.providers.brief import Brief, Form, Handover, Slot, abilities, render_prompt, steady_prompt
 from bridge.providers.tools import check_arguments, form_tools
 
 NOW = datetime(2026, 5, 5, 15, 0)  # noqa: DTZ001 the caller's local time, as a request has it
@@ -97,6 +97,19 @@ def test_the_prompt_has_what_the_model_needs_and_the_date_last(receptionist: Bri
     ):
         assert needed in prompt
     assert prompt.endswith("Now it is Tuesday, May 5, 2026, 15:00.")
+
+
+@pytest.mark.parametrize(
+    ("language", "said"),
+    [("de-AT", "Speak German,"), ("auto", "Speak the caller's language,"), ("xx", "the code 'xx'")],
+)
+def test_the_prompt_names_the_language_and_what_varies_comes_last(
+    language: str, said: str, receptionist: Brief
+) -> None:
+    prompt = render_prompt(receptionist, NOW, language)
+    steady = steady_prompt(receptionist)
+    assert prompt.startswith(steady) and said not in steady
+    assert said in prompt[len(steady) :]
 
 
 def test_abilities_are_made_of_the_forms() -> None:
