@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from bridge.agents.realtime_settings import RealtimeSettings
 from bridge.agents.remote_settings import RemoteSettings
 from bridge.agents.settings import ConversationSettings, EchoSettings
 from bridge.providers.chain import FallbackSettings
@@ -173,6 +174,12 @@ Chain = Annotated[tuple[str, ...], BeforeValidator(_chain), Field(min_length=1)]
 """Names of providers: the first that works is used. One name alone may stand without brackets."""
 
 
+def _each_once(chain: tuple[str, ...]) -> tuple[str, ...]:
+    if twice := sorted({name for name in chain if chain.count(name) > 1}):
+        raise ValueError(f"{', '.join(twice)} stands in it more than once")
+    return chain
+
+
 class ConversationAgentSettings(ConversationSettings):
     kind: Literal["conversation"] = "conversation"
     stt: Chain = (LOCAL,)
@@ -198,9 +205,7 @@ class ConversationAgentSettings(ConversationSettings):
     @field_validator("stt", "llm", "tts")
     @classmethod
     def _no_name_twice(cls, chain: tuple[str, ...]) -> tuple[str, ...]:
-        if twice := sorted({name for name in chain if chain.count(name) > 1}):
-            raise ValueError(f"{', '.join(twice)} stands in it more than once")
-        return chain
+        return _each_once(chain)
 
 
 class EchoAgentSettings(EchoSettings):
@@ -213,8 +218,28 @@ class RemoteAgentSettings(RemoteSettings):
     record: bool = True
 
 
+class RealtimeAgentSettings(RealtimeSettings):
+    kind: Literal["realtime"]
+    realtime: Chain
+    tts: Annotated[tuple[str, ...], BeforeValidator(_chain)] = ()
+    """Speaks what is fixed (the greeting, the apology, goodbyes) in place of the model, best in one voice. Empty:
+    the model does, and nothing but a tone apologises for it when no provider works."""
+    voices: dict[str, str] = Field(default_factory=dict)
+    """The voice by provider, where a chain has several; `voice` is that of the first of `realtime`."""
+    record: bool = True
+    """Write a stereo WAV of each call: caller left, agent right."""
+    brief_file: str = ""
+    """Take `greeting` and `brief` from this file (relative to the configuration), or `receptionist`: the built-in."""
+
+    @field_validator("realtime", "tts")
+    @classmethod
+    def _no_name_twice(cls, chain: tuple[str, ...]) -> tuple[str, ...]:
+        return _each_once(chain)
+
+
 AgentSettings = Annotated[
-    ConversationAgentSettings | EchoAgentSettings | RemoteAgentSettings, Field(discriminator="kind")
+    ConversationAgentSettings | EchoAgentSettings | RemoteAgentSettings | RealtimeAgentSettings,
+    Field(discriminator="kind"),
 ]
 
 
@@ -333,6 +358,14 @@ class Config(BaseSettings):
             for role in ("stt", "llm", "tts")
             for name in getattr(settings, role)
             if name not in known
+        ]
+        problems += [
+            f"agents.{agent}.{role}: there is no provider {name!r}; known: {', '.join(has)}"
+            for agent, settings in self.agents.items()
+            if isinstance(settings, RealtimeAgentSettings)
+            for role, has in (("realtime", [name for name in known if name != LOCAL]), ("tts", known))
+            for name in getattr(settings, role)
+            if name not in has
         ]
         if not (self.sip.udp or self.sip.tcp or self.tls.certificate):
             problems.append("sip: neither udp nor tcp nor a certificate for TLS: there is nothing to listen on")

@@ -13,9 +13,16 @@ import structlog
 from bridge.agents.base import Agent, AgentDone, CallSession
 from bridge.agents.conversation import ConversationAgent
 from bridge.agents.echo import EchoAgent
+from bridge.agents.realtime import RealtimeAgent
 from bridge.agents.remote import RemoteCalls, make_remote
 from bridge.agents.tools_agent import ToolError
-from bridge.config import AgentSettings, Config, ConversationAgentSettings, RemoteAgentSettings
+from bridge.config import (
+    AgentSettings,
+    Config,
+    ConversationAgentSettings,
+    RealtimeAgentSettings,
+    RemoteAgentSettings,
+)
 from bridge.provider_pool import Lease, ProviderPool
 from bridge.providers.base import Llm, ProviderError, Role, Stt, Tts
 from bridge.providers.chain import Member
@@ -26,13 +33,16 @@ from bridge.providers.health import Observe
 from bridge.providers.local.brain import LocalBrain
 from bridge.providers.local.tts import LocalTts
 from bridge.providers.phrases import Phrases, PhraseTts
+from bridge.providers.realtime import Realtime
 from bridge.providers.registry import LOCAL
 
 log = structlog.get_logger(__name__)
 
+Conversing = ConversationAgentSettings | RealtimeAgentSettings
+
 Progress = Callable[[str], None]
 
-ROLES: tuple[Role, ...] = ("stt", "llm", "tts")
+ROLES: tuple[Role, ...] = ("stt", "llm", "tts", "realtime")
 
 PHRASES_S = 4.0
 """How long a start waits for voices over the network to prepare what an agent says by rote; they go on meanwhile."""
@@ -69,11 +79,7 @@ class Talkers:
     async def start(self, config: Config, progress: Progress) -> None:
         """Load the engines that are needed, and make every agent ready. Raises AgentError."""
         roles = frozenset(
-            role
-            for settings in config.agents.values()
-            if isinstance(settings, ConversationAgentSettings)
-            for role in ROLES
-            if LOCAL in getattr(settings, role)
+            role for settings in config.agents.values() for role in ROLES if LOCAL in getattr(settings, role, ())
         )
         if roles:
             try:
@@ -147,9 +153,9 @@ class Talkers:
 
     def _same_providers(self, settings: AgentSettings, config: Config) -> bool:
         """Whether what an agent's chains name is what it was."""
-        if self._config is None or not isinstance(settings, ConversationAgentSettings):
+        if self._config is None:
             return True
-        names = {name for role in ROLES for name in getattr(settings, role)} - {LOCAL}
+        names = {name for role in ROLES for name in getattr(settings, role, ())} - {LOCAL}
         return self._config.fallback == config.fallback and all(
             self._config.provider(name) == config.provider(name) for name in names
         )
@@ -164,6 +170,10 @@ class Talkers:
                 agent = await self._conversation(name, settings, config, lease)
                 leased = _Leased(agent, lease)
                 return Talker(leased, settings, settings.record, settings.leans_on_embedded, lease)
+            case RealtimeAgentSettings():
+                progress(f"preparing agent {name!r}")
+                speaking = await self._realtime(name, settings, config, lease)
+                return Talker(_Leased(speaking, lease), settings, settings.record, embedded=False, lease=lease)
             case RemoteAgentSettings():
                 remote = make_remote(name, settings, self.remote_calls)
                 return Talker(remote, settings, settings.record, embedded=False, lease=lease)
@@ -192,9 +202,21 @@ class Talkers:
         await self._prepare_phrases(name, settings, tts)
         return agent
 
-    async def _members(
-        self, role: Role, settings: ConversationAgentSettings, config: Config, lease: Lease
-    ) -> list[Any]:
+    async def _realtime(
+        self, name: str, settings: RealtimeAgentSettings, config: Config, lease: Lease
+    ) -> RealtimeAgent:
+        """Raises ProviderError, ToolError."""
+        members: list[Member[Realtime]] = await self._members("realtime", settings, config, lease)
+        voices: list[Member[Tts]] = await self._members("tts", settings, config, lease)
+        chunk_s = settings.limits.tts_chunk_ms / 1000
+        tts = ChainTts(voices, config.fallback, chunk_s=chunk_s, now=self._pool.now) if voices else None
+        agent = RealtimeAgent(name, settings, members=members, tts=tts)
+        lease.stack.push_async_callback(agent.tools.aclose)
+        await agent.tools.start()
+        await self._prepare_phrases(name, settings, voices)
+        return agent
+
+    async def _members(self, role: Role, settings: Conversing, config: Config, lease: Lease) -> list[Any]:
         """The chain of one role, its providers started. Raises ProviderUnavailableError."""
         members = []
         chain: tuple[str, ...] = getattr(settings, role)
@@ -203,15 +225,16 @@ class Talkers:
                 provider = await self._local(role, settings, lease)
             else:
                 provider = await self._pool.take(role, name, config, lease)
-            voice = settings.voices.get(name, settings.voice if name == chain[0] else "")
+            first = settings.realtime[0] if isinstance(settings, RealtimeAgentSettings) else chain[0]
+            voice = settings.voices.get(name, settings.voice if name == first else "")
             voice_in = {
-                language: given.voices.get(name, given.voice if name == chain[0] else "")
+                language: given.voices.get(name, given.voice if name == first else "")
                 for language, given in settings.languages.items()
             }
             members.append(Member(provider, self._pool.health(role, name, config), voice, voice_in))
         return members
 
-    async def _local(self, role: Role, settings: ConversationAgentSettings, lease: Lease) -> Any:
+    async def _local(self, role: Role, settings: Conversing, lease: Lease) -> Any:
         engines = self._pool.local(role)
         match role:
             case "stt":
@@ -224,14 +247,13 @@ class Talkers:
                 await brain.prepare(settings.brief)
                 return brain
 
-    async def _prepare_phrases(
-        self, name: str, settings: ConversationAgentSettings, members: list[Member[Tts]]
-    ) -> None:
+    async def _prepare_phrases(self, name: str, settings: Conversing, members: list[Member[Tts]]) -> None:
         """Have what the agent says by rote ready in each voice of its chain. One over the network goes on trying in
         the background; for the embedded one, ProviderError is raised."""
         waiting = []
         for spoken, member in itertools.product(settings.spoken(), members):
-            texts = spoken.fixed_phrases() if LOCAL in settings.llm else spoken.rote_phrases()
+            scripted = isinstance(settings, ConversationAgentSettings) and LOCAL in settings.llm
+            texts = spoken.fixed_phrases() if scripted else spoken.rote_phrases()
             language = spoken.language
             voice = member.voice_in.get(language) or member.voice
             # Most calls are of 8 kHz; of the others' phrases the greeting is the one that nothing was said before.
@@ -263,7 +285,7 @@ def _phrases_wait(agent: str, provider: str, has_local: bool) -> Callable[[Provi
 class _Leased:
     """An agent whose calls keep what it uses."""
 
-    def __init__(self, agent: ConversationAgent, lease: Lease) -> None:
+    def __init__(self, agent: Agent, lease: Lease) -> None:
         self._agent = agent
         self._lease = lease
 

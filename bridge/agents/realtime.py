@@ -104,6 +104,11 @@ class _VoiceFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class _HandedOver:
+    """We tried to put the caller through."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Words:
     """What the model was asked to say."""
 
@@ -112,7 +117,18 @@ class _Words:
     ends: AgentDone | None
 
 
-_Event = VoiceEvent | PlayoutEvent | LegEvent | Listening | _FromLine | _LineUp | _LineLost | _ToolDone | _VoiceFailed
+_Event = (
+    VoiceEvent
+    | PlayoutEvent
+    | LegEvent
+    | Listening
+    | _FromLine
+    | _LineUp
+    | _LineLost
+    | _ToolDone
+    | _VoiceFailed
+    | _HandedOver
+)
 
 
 class RealtimeAgent:
@@ -134,13 +150,14 @@ class RealtimeAgent:
         self.settings = settings
         self.members = tuple(members)
         self.tts = tts
-        self.tools = tools
+        self.tools = tools or AgentTools(settings)
         zone = ZoneInfo(settings.time_zone) if settings.time_zone else None
         self.wall_clock = wall_clock or (lambda: datetime.now(zone).astimezone(zone))
 
     async def warm(self) -> None:
         """Have the first provider open a connection (see `Agent`)."""
-        engines = [next((m for m in self.members if m.health.usable), self.members[0]).provider, self.tts]
+        first = next((member for member in self.members if member.health.usable), self.members[0])
+        engines = (first.provider, self.tts)
         with suppress(TimeoutError):
             async with asyncio.timeout(WARM_S):
                 await asyncio.gather(*(engine.warm() for engine in engines if engine is not None))
@@ -154,8 +171,9 @@ class _Conversation:
     """One call's; made and run once, in the call's task."""
 
     def __init__(self, agent: RealtimeAgent, session: CallSession) -> None:
-        settings = agent.settings
+        settings = agent.settings.spoken_in(agent.settings.first_language)
         self._settings = settings
+        self._hears_in = agent.settings.language
         self._limits = settings.limits
         self._waits = settings.realtime_limits
         self._session = session
@@ -220,6 +238,8 @@ class _Conversation:
         """The playout's generation of the tone that stands for the last words."""
         self._finish_at: float | None = None
         """They were played out: when to hang up."""
+        self._hands_over = False
+        """After them the caller is put through to a person."""
         self._done: AgentDone | None = None
 
     async def run(self) -> AgentDone:
@@ -260,7 +280,7 @@ class _Conversation:
             tools=self._toolbox.tools,
             sample_rate=self._leg.sample_rate,
             voice=member.voice,
-            language=language,
+            language=self._hears_in,
             call_id=self._session.call_id,
             history=self._history.messages,
             interrupts=not self._ours and settings.barge_in.enabled,
@@ -427,6 +447,11 @@ class _Conversation:
                 self._line_lost(event.error)
             case _VoiceFailed():
                 self._voice_failed(event)
+            case _HandedOver():
+                self._done = self._toolbox.done
+                if self._done is None and self._last_words is not None:
+                    self._tone = None
+                    self._close(self._settings.phrases.apology, self._last_words)
 
     def _from_line(self, now: float, event: RealtimeEvent) -> None:
         match event:
@@ -623,7 +648,7 @@ class _Conversation:
 
     def _utterance_finished(self, now: float, event: UtteranceFinished) -> None:
         if event.generation == self._tone:
-            self._finish_at = now
+            self._last_words_over(now)
             return
         turn = self._floor.finished(event.generation, event.at)
         if turn is None:
@@ -637,11 +662,23 @@ class _Conversation:
     def _finish(self, done: AgentDone, at: float) -> None:
         """All was said: hang up once the far side has played it."""
         self._last_words = done
-        self._last_words_by = self._finish_at = (
-            at + (self._limits.goodbye_tail_ms + self._leg.playout.far_buffer_ms) / 1000
-        )
         self._line.hear(False)
         self._floor.forget_behind()
+        self._last_words_over(at + (self._limits.goodbye_tail_ms + self._leg.playout.far_buffer_ms) / 1000)
+
+    def _last_words_over(self, at: float) -> None:
+        """They were played out by `at`: hang up then, or put the caller through."""
+        if self._hands_over:
+            self._hands_over = False
+            self._last_words_by = at + self._limits.transfer_ms / 1000 + self._limits.closing_s
+            self._start(self._hand_over())
+        else:
+            self._finish_at = at
+
+    async def _hand_over(self) -> None:
+        """Put the caller through to a person, since we can't go on; where that fails, say so and hang up."""
+        await self._toolbox.hand_over()
+        self._inbox.post(_HandedOver())
 
     def _remember(self, turn: RealtimeTurn, heard_ms: float | None) -> None:
         said = turn.speech.said()
@@ -849,7 +886,10 @@ class _Conversation:
         self._reopening = False
         self._record.provider_failed("realtime", error)
         if self._last_words is None:
-            self._close(self._settings.phrases.apology, AgentDone(Cause.ENGINE_FAILED, f"realtime: {error}"))
+            phrases = self._settings.phrases
+            self._hands_over = self._toolbox.can_hand_over
+            apology = phrases.apology_handover if self._hands_over else phrases.apology
+            self._close(apology, AgentDone(Cause.ENGINE_FAILED, f"realtime: {error}"))
 
     # -- tools ------------------------------------------------------------------------------------------------
 
