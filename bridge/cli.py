@@ -1,4 +1,4 @@
-"""The `offhook` command: serve, call, trunks, bans, trace, check, doctor, version."""
+"""The `offhook` command: serve, call, voices, trunks, bans, trace, check, doctor, version."""
 
 import argparse
 import asyncio
@@ -11,6 +11,7 @@ import structlog
 
 from bridge import __version__
 from bridge.configfile import ConfigError, Loaded, load
+from bridge.voices import add_parser as add_voices
 
 EPILOG = """\
 The configuration is --config FILE, else offhook.yaml in the working directory, else a built-in default that answers
@@ -65,6 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _doctor(args, loaded)
         case "call":
             return _call(args, loaded)
+        case "voices":
+            return _voices(args, loaded)
         case "trunks" | "bans" | "trace":
             return _view(args, loaded)
         case _:
@@ -103,6 +106,18 @@ def _call(args: argparse.Namespace, loaded: Loaded) -> int:
     except PhoneError as error:
         print(f"offhook: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _voices(args: argparse.Namespace, loaded: Loaded) -> int:
+    from bridge.voices import run
+
+    def complain(line: str) -> None:
+        print(line, file=sys.stderr)
+
+    try:
+        return asyncio.run(run(args, loaded.config, print, complain))
     except KeyboardInterrupt:
         return 130
 
@@ -240,6 +255,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=DOCTOR_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_voices(commands, config)
     commands.add_parser("version", help="print the version")
     return parser
 

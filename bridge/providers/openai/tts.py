@@ -34,6 +34,9 @@ CHUNK_MS = 100
 
 CONNECTIONS = 200
 
+OWN_VOICE = "voice_"
+"""How the ids of an account's own voices begin; the others are names."""
+
 PROBE_TEXT = "OK."
 
 
@@ -118,8 +121,13 @@ class OpenAiTts:
             asked["instructions"] = settings.instructions
         if settings.speed is not None:
             asked["speed"] = settings.speed
+        chosen = voice or settings.voice
         asking = self._client.audio.speech.with_streaming_response.create(
-            input=text, model=self._model, voice=voice or settings.voice, response_format="pcm", **asked
+            input=text,
+            model=self._model,
+            voice={"id": chosen} if chosen.startswith(OWN_VOICE) else chosen,
+            response_format="pcm",
+            **asked,
         )
         try:
             async with asking as answer:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import standin_voice
-from standin import Exchange, Socket, Standin
+from standin import Exchange, Reply, Socket, Standin
 
 KEY = "dg-stand-in-key-5f1c"
 REQUEST_ID = "52cc0efe-fa77-4aa7-b79c-0dda09de2f14"
@@ -110,11 +110,23 @@ class DeepgramVoices(Standin):
         super().__init__()
         self.key = key
         self.speak = DeepgramSpeak(self, **speak)
+        self.route("GET", "/v1/models", self._models)
+
+    async def _models(self, exchange: Exchange, reply: Reply) -> None:
+        thalia = {
+            "name": "thalia",
+            "canonical_name": "aura-2-thalia-en",
+            "architecture": "aura-2",
+            "languages": ["en", "en-US"],
+            "version": "2026-01-01.0",
+            "uuid": REQUEST_ID,
+        }
+        await reply.json({"stt": [], "tts": [thalia]})
 
     def refusal(self, exchange: Exchange) -> tuple[int, Mapping[str, Any]] | None:
         given = exchange.headers.get("authorization")
         if given != f"Token {self.key}":
             return 401, {"err_code": "INVALID_AUTH", "err_msg": f"Invalid credentials {given}."}
-        if not exchange.asked("model").startswith("aura"):
+        if exchange.is_socket and not exchange.asked("model").startswith("aura"):
             return 400, {"err_code": "Bad Request", "err_msg": "No such model."}
         return None
