@@ -5,6 +5,7 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from typing import Any, Protocol
@@ -13,18 +14,27 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 
 from bridge.providers.base import ProviderError, ProviderTimeoutError, ProviderUnavailableError
 from bridge.providers.scrub import scrubbed
-from bridge.providers.sockets import CLOSE_S, LARGEST_MESSAGE, PING_S, UNREAD_MESSAGES, refusal
+from bridge.providers.sockets import CLOSE_S, LARGEST_MESSAGE, PING_S, UNREAD_MESSAGES, refusal, tls
 
-OPTIONS: Mapping[str, Any] = {
-    "open_timeout": None,
-    "close_timeout": CLOSE_S,
-    "ping_interval": PING_S,
-    "ping_timeout": PING_S,
-    "max_size": LARGEST_MESSAGE,
-    "max_queue": UNREAD_MESSAGES,
-    "compression": None,
-}
-"""`websocket_connection_options` of the SDKs' `connect`; the deadline is that of `open_sdk_socket`."""
+_LOGGER = logging.getLogger("bridge.providers.sdk_sockets")
+"""The library's own would write each header of a handshake, keys too, to a log that is open for debugging."""
+_LOGGER.setLevel(logging.WARNING)
+
+
+def connection_options(url: str) -> Any:
+    """`websocket_connection_options` of the SDKs' `connect` to `url`; the deadline is that of `open_sdk_socket`."""
+    options: Mapping[str, Any] = {
+        "open_timeout": None,
+        "close_timeout": CLOSE_S,
+        "ping_interval": PING_S,
+        "ping_timeout": PING_S,
+        "max_size": LARGEST_MESSAGE,
+        "max_queue": UNREAD_MESSAGES,
+        "compression": None,
+        "logger": _LOGGER,
+        **tls(url),
+    }
+    return options
 
 
 class SdkConnection(Protocol):

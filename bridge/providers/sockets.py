@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import ssl
 from collections.abc import AsyncIterator, Mapping
+from functools import lru_cache
 from types import TracebackType
 from typing import Any
 
@@ -123,6 +125,7 @@ async def open_socket(
             max_size=LARGEST_MESSAGE,
             max_queue=UNREAD_MESSAGES,
             logger=_LOGGER,
+            **tls(url),
             **options,
         )
     except TimeoutError:
@@ -135,6 +138,17 @@ async def open_socket(
         said = scrubbed(error, *secrets) or type(error).__name__
         raise ProviderUnavailableError(provider, f"can't be reached: {said}") from None
     return ProviderSocket(provider, connection, secrets)
+
+
+def tls(url: str) -> dict[str, Any]:
+    """The `ssl` of a connection to `url`; nothing for ws://."""
+    return {"ssl": _tls_context()} if url.startswith("wss:") else {}
+
+
+@lru_cache(maxsize=1)
+def _tls_context() -> ssl.SSLContext:
+    # One for all: to load the system's certificates takes 20 ms, in which no call would be heard.
+    return ssl.create_default_context()
 
 
 def refusal(provider: str, status: int, said: str) -> ProviderError:

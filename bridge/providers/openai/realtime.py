@@ -16,7 +16,7 @@ from bridge.providers.openai.settings import BASE_URL, OpenAiSettings
 from bridge.providers.realtime import RealtimeEvent, RealtimeSession, RealtimeSetup, SessionEnding
 from bridge.providers.realtime_link import PING_S, Pump, Spares
 from bridge.providers.registry import KINDS
-from bridge.providers.sdk_sockets import OPTIONS, SdkSocket, open_sdk_socket
+from bridge.providers.sdk_sockets import SdkSocket, connection_options, open_sdk_socket
 
 LEFT_S = 60.0
 """How long before its end a session asks for another one in its place."""
@@ -80,7 +80,7 @@ class OpenAiRealtime:
 
     async def _connect(self) -> SdkSocket:
         # Frequent keep-alives find a dead line within seconds: a caller is waiting.
-        options: dict[str, Any] = {**OPTIONS, "ping_interval": PING_S, "ping_timeout": PING_S}
+        options: dict[str, Any] = {**connection_options(self._url), "ping_interval": PING_S, "ping_timeout": PING_S}
         manager = self._client.realtime.connect(
             model=self._model, websocket_connection_options=cast(WebSocketConnectionOptions, options)
         )

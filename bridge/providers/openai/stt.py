@@ -8,13 +8,12 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
 import openai
 from openai import AsyncOpenAI, DefaultAsyncHttpx2Client
-from openai.types.websocket_connection_options import WebSocketConnectionOptions
 
 from bridge.audio.codec import PCMU
 from bridge.audio.resample import Resampler
@@ -40,7 +39,7 @@ from bridge.providers.openai.stt_session import (
 from bridge.providers.registry import KINDS
 from bridge.providers.replies import again_in_s
 from bridge.providers.scrub import scrubbed
-from bridge.providers.sdk_sockets import OPTIONS, SdkSocket, open_sdk_socket
+from bridge.providers.sdk_sockets import SdkSocket, connection_options, open_sdk_socket
 from bridge.providers.stt_stream import StreamingSttStream
 
 FILE_MODEL = "gpt-transcribe"
@@ -67,6 +66,7 @@ class OpenAiStt:
         self._settings = settings.stt
         self._connect_s = settings.connect_s
         self._base_url = settings.base_url or BASE_URL
+        self._socket_url = settings.socket_url("ws" + BASE_URL.removeprefix("http"))
         kind = settings.kind or name
         self._key, self._key_from = _key(name, settings, environ)
         self._realtime = self._settings.mode == "realtime" or (not self._settings.mode and kind == "openai")
@@ -77,7 +77,7 @@ class OpenAiStt:
         self._client = AsyncOpenAI(
             api_key=self._key or "none",
             base_url=self._base_url,
-            websocket_base_url=settings.socket_url("ws" + BASE_URL.removeprefix("http")),
+            websocket_base_url=self._socket_url,
             max_retries=0,
             timeout=timeout,
             http_client=DefaultAsyncHttpx2Client(limits=limits, timeout=timeout),
@@ -143,7 +143,7 @@ class OpenAiStt:
         setup = session_update(self._settings, self._model, language, sample_rate)
         manager = self._client.realtime.connect(
             extra_query={"intent": "transcription"},
-            websocket_connection_options=cast(WebSocketConnectionOptions, OPTIONS),
+            websocket_connection_options=connection_options(self._socket_url),
         )
         secrets = (self._key,)
         due = asyncio.get_running_loop().time() + self._connect_s

@@ -4,18 +4,16 @@ import json
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
-from typing import Any, cast
-
-from telnyx.types.websocket_connection_options import WebSocketConnectionOptions
+from typing import Any
 
 from bridge.audio.codec import PCMU
 from bridge.audio.resample import Resampler
 from bridge.providers.base import ProviderError, SttEvent, SttStream
-from bridge.providers.sdk_sockets import OPTIONS, SdkSocket, open_sdk_socket
+from bridge.providers.sdk_sockets import SdkSocket, connection_options, open_sdk_socket
 from bridge.providers.stt_stream import StreamingSttStream
 from bridge.providers.stt_turn import Item
 from bridge.providers.telnyx.link import client_and_key, query
-from bridge.providers.telnyx.settings import TelnyxSettings, stt_model
+from bridge.providers.telnyx.settings import BASE_URL, TelnyxSettings, stt_model
 from bridge.providers.telnyx.transcript import TelnyxDialect
 
 KEEP_ALIVE_S = 4.0
@@ -42,6 +40,7 @@ class TelnyxStt:
         self._model = stt_model(settings.stt)
         self._connect_s = settings.connect_s
         self._client, self._key = client_and_key(name, settings, environ)
+        self._url = settings.socket_url("ws" + BASE_URL.removeprefix("http"))
         self._finalises = self._settings.engine == "Deepgram"
 
     @property
@@ -91,7 +90,7 @@ class TelnyxStt:
             **settings.parameters,
         }
         manager = self._client.speech_to_text.transcribe(
-            extra_query=query(asked), websocket_connection_options=cast(WebSocketConnectionOptions, OPTIONS)
+            extra_query=query(asked), websocket_connection_options=connection_options(self._url)
         )
         return await open_sdk_socket(self._name, manager, connect_s=self._connect_s, secrets=(self._key,))
 

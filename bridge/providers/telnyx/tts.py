@@ -5,14 +5,12 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
-
-from telnyx.types.websocket_connection_options import WebSocketConnectionOptions
+from typing import Any
 
 from bridge.providers.base import SpeechChunk
-from bridge.providers.sdk_sockets import OPTIONS, open_sdk_socket
+from bridge.providers.sdk_sockets import connection_options, open_sdk_socket
 from bridge.providers.telnyx.link import client_and_key, query
-from bridge.providers.telnyx.settings import TelnyxSettings
+from bridge.providers.telnyx.settings import BASE_URL, TelnyxSettings
 from bridge.providers.telnyx.voice import SpokenText, TelnyxSocket
 from bridge.providers.tts_audio import TELEPHONE_RATE, WireFormat
 from bridge.providers.tts_pool import Lease, PoolLimits, SocketPool
@@ -49,6 +47,7 @@ class TelnyxTts:
         self._settings = settings.tts
         self._connect_s = settings.connect_s
         self._client, self._key = client_and_key(name, settings, environ)
+        self._url = settings.socket_url("ws" + BASE_URL.removeprefix("http"))
         self._deadlines = Deadlines(self._settings.first_audio_s, self._settings.between_audio_s)
         limits = PoolLimits(1, self._settings.sockets, self._settings.idle_socket_s, self._settings.first_audio_s / 2)
         self._pool: SocketPool[_Kind, TelnyxSocket] = SocketPool(name, self._connect, limits)
@@ -106,7 +105,7 @@ class TelnyxTts:
             "disable_cache": None if self._settings.cached else True,
         }
         manager = self._client.text_to_speech.stream(
-            extra_query=query(asked), websocket_connection_options=cast(WebSocketConnectionOptions, OPTIONS)
+            extra_query=query(asked), websocket_connection_options=connection_options(self._url)
         )
         opened = await open_sdk_socket(self._name, manager, connect_s=self._connect_s, secrets=(self._key,))
         socket = TelnyxSocket(opened, self._name, kind.voice, self._key)
