@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 sys.path.append(str(Path(__file__).parents[1] / "unit" / "agents"))
 
 import numpy as np
+from agents_engines import CodeTts
 from agents_fake_time import in_fake_time
-from agents_loopback import RATE, FrameVoiceDetector, LoopbackLeg
+from agents_loopback import RATE, FrameVoiceDetector, LoopbackLeg, WordCode
 
 from bridge.agents.base import AgentDone, CallSession
 from bridge.agents.realtime import RealtimeAgent
@@ -25,6 +26,8 @@ from bridge.providers.breaker import BreakerSettings
 from bridge.providers.chain import Member
 from bridge.providers.health import Health
 from bridge.providers.realtime import Realtime
+
+__all__ = ["CodeTts", "RealtimeCall", "WordCode", "calling", "voice"]
 
 E = TypeVar("E", bound=AgentEvent)
 

@@ -5,10 +5,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from openai_realtime_server import KEY, RealtimeServer
-from realtime_call import RealtimeCall, calling
+from realtime_call import CodeTts, RealtimeCall, WordCode, calling
 from realtime_standin import WORD_MS, Turn
 
+from bridge.agents.realtime_settings import RealtimeSettings
 from bridge.events import BargeIn, Cause, Note, ProviderFailed, ToolCalled, TurnEnded
+from bridge.providers.base import ProviderUnavailableError
 from bridge.providers.openai.realtime import OpenAiRealtime
 from bridge.providers.openai.settings import OpenAiSettings
 
@@ -395,3 +397,61 @@ async def test_caller_who_hangs_up_in_mid_word_leaves_nothing() -> None:
         done = await call.ended()
         assert done.cause is Cause.CALLER_HUNG_UP
         assert call.of(TurnEnded)[2].interrupted
+
+
+# -- with a voice of its own ----------------------------------------------------------------------------------
+
+
+def a_voice(call_settings: dict[str, Any] | None = None) -> CodeTts:
+    voice = CodeTts(WordCode())
+    voice.prepared |= set(RealtimeSettings(greeting="Good evening.", **(call_settings or {})).rote_phrases())
+    return voice
+
+
+@calling
+async def test_prepared_voice_greets_before_the_model_is_there_which_knows_of_it() -> None:
+    voice = a_voice()
+    async with a_call([Turn("hi", "Hello.")], tts=voice) as (call, [server]):
+        server.misbehave(stall="middle", times=1)
+        await call.agent_speaks()
+        assert call.now <= 0.06
+        server.behave()
+        await call.agent_silent()
+        await call.speak()
+        await call.agent_silent()
+        await call.turn(3)
+        assert call.said("agent") == ["Good evening.", "Hello."] and voice.asked == ["Good evening."]
+        assert server.talk.items[0]["content"] == [{"type": "output_text", "text": "Good evening."}]
+        assert voice.open == 0
+
+
+@calling
+async def test_prepared_voice_apologises_where_no_model_is_left_and_hands_over() -> None:
+    brief = {"handover": {"target": "sip:office@127.0.0.1"}}
+    async with a_call([], tts=a_voice({"brief": brief}), brief=brief) as (call, [server]):
+        server.misbehave(status=401)
+        done = await call.ended()
+        assert done.cause is Cause.TRANSFERRED and call.leg.transfers == ["sip:office@127.0.0.1"]
+        assert call.said("agent")[-1] == call.settings.phrases.apology_handover
+        assert call.of(Note) == []
+
+
+@calling
+async def test_prepared_voice_says_what_is_fixed() -> None:
+    async with a_call([], tts=a_voice()) as (call, [server]):
+        done = await call.ended()
+        phrases = call.settings.phrases
+        assert done.cause is Cause.SILENCE
+        assert call.said("agent") == ["Good evening.", *[phrases.still_there] * 2, phrases.silence_goodbye]
+        assert server.talk.creates == []
+
+
+@calling
+async def test_model_speaks_for_a_voice_that_fails() -> None:
+    voice = a_voice()
+    voice.failing = lambda text: ProviderUnavailableError("code-tts", "no voice")
+    async with a_call([], tts=voice) as (call, _):
+        await call.agent_silent()
+        await call.turn(1)
+        assert call.said("agent") == ["Good evening."]
+        assert [(failed.role, failed.provider) for failed in call.of(ProviderFailed)] == [("tts", "code-tts")]
