@@ -78,7 +78,7 @@ async def test_wideband_legs_get_their_rate(make_voice: Make, rate: int) -> None
 async def test_models_of_one_rate_are_resampled(server: TelnyxSpeech, make_voice: Make) -> None:
     heard = await listen(make_voice(), TEXT, voice="Telnyx.KokoroTTS.af_heart")
     assert server.exchanges[0].asked("sample_rate") == "24000"
-    assert len(heard.pcm) == standin_voice.spoken_ms(TEXT) * 16
+    assert len(heard.pcm) == pytest.approx(standin_voice.spoken_ms(TEXT) * 16, abs=10 * 16)
     assert standin_voice.heard_pitch(heard.pcm, 8000) == pytest.approx(standin_voice.pitch(TEXT), abs=2)
 
 
