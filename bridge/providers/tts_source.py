@@ -8,12 +8,15 @@ from enum import Enum
 from typing import Protocol
 
 from bridge.audio.frames import duration_ms
-from bridge.providers.base import ProviderError, ProviderTimeoutError, SpeechChunk, WordTiming
-from bridge.providers.tts_audio import WireDecoder, WireFormat
+from bridge.providers.base import ProviderError, ProviderTimeoutError, SpeechChunk, Tts, WordTiming
+from bridge.providers.tts_audio import TELEPHONE_RATE, WireDecoder, WireFormat
 from bridge.providers.tts_words import WordAligner
 
 SAME_CLOCK_MS = 30.0
 """Alignment may begin this much before the audio it came with, and still count from the start of the text."""
+
+
+PROBE_TEXT = "OK."
 
 
 class SocketLostError(Exception):
@@ -90,6 +93,17 @@ async def speak(
         finally:
             if source is not None:
                 await source.leave(how)
+
+
+async def tried(tts: Tts) -> float:
+    """Have a voice say two letters on a telephone, as in a call: that the key is taken, and the voice, the model and
+    the credit are there. Returns how long its first audio took (ms). Raises ProviderError."""
+    now = asyncio.get_running_loop().time
+    begun, heard = now(), 0.0
+    spoken = tts.synthesize(PROBE_TEXT, voice="", sample_rate=TELEPHONE_RATE, language="")
+    async for _ in spoken:
+        heard = heard or now()
+    return (heard - begun) * 1000
 
 
 async def _next(source: Source, due: float | None, deadlines: Deadlines) -> SpeechChunk | None:

@@ -22,9 +22,9 @@ from bridge.providers.cartesia.socket import CLOSE_S, CartesiaSocket, Context, S
 from bridge.providers.registry import KINDS
 from bridge.providers.scrub import scrubbed
 from bridge.providers.sockets import LARGEST_MESSAGE, PING_S, UNREAD_MESSAGES
-from bridge.providers.tts_audio import TELEPHONE_RATE, WireFormat, wire_format
+from bridge.providers.tts_audio import WireFormat, wire_format
 from bridge.providers.tts_pool import Lease, PoolLimits, SocketPool
-from bridge.providers.tts_source import Deadlines, Leave, Source, Utterance, speak
+from bridge.providers.tts_source import Deadlines, Leave, Source, Utterance, speak, tried
 
 __all__ = ["CartesiaSettings", "CartesiaTts"]
 
@@ -32,8 +32,6 @@ LINEAR_RATES = (16000, 22050, 24000, 44100, 48000)
 
 CONTEXT_S = 0.5
 """A turn goes on in its context so long after the last audio; the server forgets contexts after 1 s."""
-
-PROBE_TEXT = "OK."
 
 _ANY = "any"
 """All voices, rates and languages go over the same sockets."""
@@ -92,12 +90,9 @@ class CartesiaTts:
         """Nothing to load."""
 
     async def probe(self) -> str:
-        """Speak two letters, as in a call. Raises ProviderError."""
-        spoken = self.synthesize(PROBE_TEXT, voice="", sample_rate=TELEPHONE_RATE, language="")
-        async with aclosing(spoken) as chunks:
-            async for _ in chunks:
-                pass
-        return f"{self._model}, voice {self._settings.voice}, at {self._base_url}"
+        """Speak, as in a call. Raises ProviderError."""
+        took_ms = await tried(self)
+        return f"{self._model}, voice {self._settings.voice}, at {self._base_url}: first audio after {took_ms:.0f} ms"
 
     async def warm(self) -> None:
         """Open a connection, if none has room."""

@@ -14,7 +14,7 @@ from bridge.providers.registry import KINDS
 from bridge.providers.sockets import open_socket
 from bridge.providers.tts_audio import TELEPHONE_RATE, WireFormat, wire_format
 from bridge.providers.tts_pool import Lease, PoolLimits, SocketPool
-from bridge.providers.tts_source import Deadlines, Leave, Source, Utterance, speak
+from bridge.providers.tts_source import Deadlines, Leave, Source, Utterance, speak, tried
 
 __all__ = ["DeepgramSettings", "DeepgramTts"]
 
@@ -22,8 +22,6 @@ LINEAR_RATES = (16000, 24000, 32000, 48000)
 
 TEXTS_PER_SOCKET = 1
 """Nothing on the wire says which text some audio is of."""
-
-PROBE_TEXT = "OK."
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +64,9 @@ class DeepgramTts:
         """Nothing to load."""
 
     async def probe(self) -> str:
-        """Speak two letters, as in a call. Raises ProviderError."""
-        spoken = self.synthesize(PROBE_TEXT, voice="", sample_rate=TELEPHONE_RATE, language="")
-        async with aclosing(spoken) as chunks:
-            async for _ in chunks:
-                pass
-        return f"{self._settings.voice} at {self._url}"
+        """Speak, as in a call. Raises ProviderError."""
+        took_ms = await tried(self)
+        return f"{self._settings.voice} at {self._url}: first audio after {took_ms:.0f} ms"
 
     async def warm(self) -> None:
         """Open a connection, if none is free: for the voices used last, else for the configured one."""

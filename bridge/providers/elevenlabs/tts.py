@@ -20,7 +20,7 @@ from bridge.providers.registry import KINDS
 from bridge.providers.sockets import open_socket
 from bridge.providers.tts_audio import TELEPHONE_RATE, WireFormat, wire_format
 from bridge.providers.tts_pool import Lease, PoolLimits, SocketPool
-from bridge.providers.tts_source import Deadlines, Leave, Source, Utterance, speak
+from bridge.providers.tts_source import Deadlines, Leave, Source, Utterance, speak, tried
 
 __all__ = ["ElevenLabsSettings", "ElevenLabsTts"]
 
@@ -29,8 +29,6 @@ LINEAR_RATES = (16000, 24000)
 
 INACTIVITY_S = 180
 """What we ask the vendor to wait for input: its most."""
-
-PROBE_TEXT = "OK."
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +71,7 @@ class ElevenLabsTts:
         self._draining: set[asyncio.Task[None]] = set()
         self._before = SpokenBefore()
         self._http: httpx.AsyncClient | None = None
+        self._client: AsyncElevenLabs | None = None
 
     @property
     def name(self) -> str:
@@ -82,12 +81,9 @@ class ElevenLabsTts:
         """Nothing to load."""
 
     async def probe(self) -> str:
-        """Speak two letters, as in a call. Raises ProviderError."""
-        spoken = self.synthesize(PROBE_TEXT, voice="", sample_rate=TELEPHONE_RATE, language="")
-        async with aclosing(spoken) as chunks:
-            async for _ in chunks:
-                pass
-        return f"{self._model}, voice {self._settings.voice}, at {self._base_url}"
+        """Speak, as in a call. Raises ProviderError."""
+        took_ms = await tried(self)
+        return f"{self._model}, voice {self._settings.voice}, at {self._base_url}: first audio after {took_ms:.0f} ms"
 
     async def warm(self) -> None:
         """Open a connection, if none has room: for the voices used last, else for the configured one."""
@@ -188,7 +184,10 @@ class ElevenLabsTts:
         return self._http
 
     async def _request(self, text: str, kind: _Kind, sample_rate: int, before: str, fresh: bool) -> Source:
-        client = AsyncElevenLabs(api_key=self._key, base_url=self._base_url, httpx_client=self._http_client())
+        if self._client is None:
+            self._client = AsyncElevenLabs(
+                api_key=self._key, base_url=self._base_url, httpx_client=self._http_client()
+            )
         asked: dict[str, Any] = {}
         if kind.language:
             asked["language_code"] = kind.language
@@ -199,7 +198,7 @@ class ElevenLabsTts:
         # The third generation refuses to be told.
         if before and "_v3" not in self._model:
             asked["previous_text"] = before
-        answer = client.text_to_speech.stream_with_timestamps(
+        answer = self._client.text_to_speech.stream_with_timestamps(
             kind.voice,
             text=text,
             model_id=self._model,

@@ -21,8 +21,8 @@ from bridge.providers.models_table import default_model
 from bridge.providers.openai.access import api_key
 from bridge.providers.openai.settings import BASE_URL, OpenAiSettings
 from bridge.providers.scrub import scrubbed
-from bridge.providers.tts_audio import TELEPHONE_RATE, WireFormat
-from bridge.providers.tts_source import Deadlines, Leave, SocketLostError, Source, Utterance, parts, speak
+from bridge.providers.tts_audio import WireFormat
+from bridge.providers.tts_source import Deadlines, Leave, SocketLostError, Source, Utterance, parts, speak, tried
 
 __all__ = ["OpenAiSettings", "OpenAiTts"]
 
@@ -36,8 +36,6 @@ CONNECTIONS = 200
 
 OWN_VOICE = "voice_"
 """How the ids of an account's own voices begin; the others are names."""
-
-PROBE_TEXT = "OK."
 
 
 class OpenAiTts:
@@ -79,12 +77,9 @@ class OpenAiTts:
         """Nothing to load."""
 
     async def probe(self) -> str:
-        """Speak two letters, as in a call. Raises ProviderError."""
-        spoken = self.synthesize(PROBE_TEXT, voice="", sample_rate=TELEPHONE_RATE, language="")
-        async with aclosing(spoken) as chunks:
-            async for _ in chunks:
-                pass
-        return f"{self._model}, voice {self._settings.voice}, at {self._base_url}"
+        """Speak, as in a call. Raises ProviderError."""
+        took_ms = await tried(self)
+        return f"{self._model}, voice {self._settings.voice}, at {self._base_url}: first audio after {took_ms:.0f} ms"
 
     async def warm(self) -> None:
         """Open a connection. Not every server knows this path; that it answers at all is enough."""
