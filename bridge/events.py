@@ -240,19 +240,57 @@ Speaker = Literal["caller", "agent"]
 class TurnDelays:
     """Where the time of one agent turn went, in ms; None where the step did not happen.
 
-    `reply_ms` is what the caller felt: the end of their speech to our first speech on the wire."""
+    `reply_ms` is what the caller felt: the end of their speech to our first speech on the wire. The parts explain it:
+    endpoint, stt, llm, tools, clause, tts and playout follow each other without overlap, and what they leave over
+    (`rest_ms`) is the bridge's own. Each part is what the caller waited for that step, not how long the step took:
+    of work done before the turn was decided on (an eager start), or beside another step, or after the first speech,
+    nothing counts. So an `llm_ms` of 0 with an `ahead_ms` of 300 is a model that was asked early enough."""
 
     endpoint_ms: float | None = None
     """End of the caller's speech to the decision that the turn is over."""
     stt_ms: float | None = None
     """Decision to final text (0 when the text was there before)."""
     llm_ms: float | None = None
-    """Request to first text."""
+    """Request to first text, or to the tools it asks for; all requests together."""
     tts_ms: float | None = None
     """First clause given to the voice until its first audio."""
     reply_ms: float | None = None
     llm: str = ""
     """Which language model wrote the reply, as `provider/model`; empty: none did."""
+    tools_ms: float | None = None
+    """Tools that were carried out before the first speech."""
+    clause_ms: float | None = None
+    """First text to the first clause that was long enough for the voice."""
+    playout_ms: float | None = None
+    """First audio from the voice until the first packet with it."""
+    ahead_ms: float | None = None
+    """How long before the decision the reply was begun, if it was: an eager start. No part of `reply_ms`."""
+    stt: str = ""
+    """Which provider understood the caller; empty: it was not needed."""
+    tts: str = ""
+    """Which provider spoke."""
+
+    def parts(self) -> dict[str, float]:
+        """The parts of `reply_ms` that are known, by name, in their order."""
+        found = {
+            "endpoint": self.endpoint_ms,
+            "stt": self.stt_ms,
+            "llm": self.llm_ms,
+            "tools": self.tools_ms,
+            "clause": self.clause_ms,
+            "tts": self.tts_ms,
+            "playout": self.playout_ms,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+    def provider(self, part: str) -> str:
+        """Who did a part, by its name in `parts`; empty for the bridge itself, or nobody known."""
+        return {"stt": self.stt, "llm": self.llm.partition("/")[0], "tts": self.tts}.get(part, "")
+
+    @property
+    def rest_ms(self) -> float | None:
+        """What of `reply_ms` is no step's; None where the reply answers nobody."""
+        return None if self.reply_ms is None else self.reply_ms - sum(self.parts().values())
 
 
 @dataclass(frozen=True, slots=True)

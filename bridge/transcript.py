@@ -96,13 +96,7 @@ def describe(name: str, event: dict[str, Any]) -> str:
             return ""
 
 
-def _delays(delays: dict[str, float | None]) -> str:
-    names = (
-        ("reply", "reply_ms"),
-        ("endpoint", "endpoint_ms"),
-        ("stt", "stt_ms"),
-        ("llm", "llm_ms"),
-        ("tts", "tts_ms"),
-    )
-    parts = [f"{label} {value:.0f}" for label, key in names if (value := delays.get(key)) is not None]
+def _delays(delays: dict[str, Any]) -> str:
+    names = ("reply", "endpoint", "stt", "llm", "tools", "clause", "tts", "playout")
+    parts = [f"{name} {value:.0f}" for name in names if (value := delays.get(f"{name}_ms")) is not None]
     return f"  ({', '.join(parts)} ms)" if parts else ""

@@ -10,6 +10,7 @@ from bridge.agents.errors import EngineError, StreamEndedError, closing, next_wi
 from bridge.agents.record import TurnSlot
 from bridge.agents.settings import ConversationSettings
 from bridge.agents.speech import Speech
+from bridge.agents.steps import Steps
 from bridge.agents.tools import Toolbox, ToolResult
 from bridge.agents.tools_cover import Cover
 from bridge.events import Cause, TurnDelays
@@ -42,6 +43,8 @@ class Timing:
     voice_ended_at: float | None = None
     endpoint_ms: float | None = None
     stt_ms: float | None = None
+    stt: str = ""
+    """The provider that understood the caller."""
 
 
 @dataclass(slots=True)
@@ -71,7 +74,7 @@ class AgentTurn:
     started_at: float | None = None
     """When its first audio went out (s)."""
     slot: TurnSlot | None = None
-    llm_ms: float | None = None
+    steps: Steps = field(default_factory=Steps)
     llm: str = ""
     """The model that wrote it, as `provider/model`."""
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
@@ -104,7 +107,21 @@ class AgentTurn:
         reply_ms = None
         if timing.voice_ended_at is not None and self.started_at is not None:
             reply_ms = (self.started_at - timing.voice_ended_at) * 1000
-        return TurnDelays(timing.endpoint_ms, timing.stt_ms, self.llm_ms, self.speech.tts_ms, reply_ms, self.llm)
+        waits = self.steps.waits(self.speech.asked_at, self.speech.first_at, self.started_at)
+        return TurnDelays(
+            timing.endpoint_ms,
+            timing.stt_ms,
+            waits.llm_ms,
+            waits.tts_ms,
+            reply_ms,
+            self.llm,
+            tools_ms=waits.tools_ms,
+            clause_ms=waits.clause_ms,
+            playout_ms=waits.playout_ms,
+            ahead_ms=waits.ahead_ms,
+            stt=timing.stt,
+            tts=self.speech.by,
+        )
 
 
 class Thinker:
@@ -179,6 +196,7 @@ class Thinker:
             try:
                 return await self._stream(turn, request)
             except ProviderError as error:
+                turn.steps.answered(self._clock())
                 self._failed(error)
                 begun = turn.speech.fed_clauses != spoken
                 if attempt == ATTEMPTS or not self._worth_asking_again(error, begun):
@@ -208,6 +226,7 @@ class Thinker:
     async def _stream(self, turn: AgentTurn, request: LlmRequest) -> tuple[ToolCall, ...]:
         limits, name = self._limits, self._llm.name
         asked = self._clock()
+        turn.steps.asked(asked)
         waiting = True
         async with closing(self._llm.reply(request)) as events:
             while True:
@@ -221,11 +240,11 @@ class Thinker:
                     # The next model has the same time for its first text.
                     self._switched(event)
                     continue
-                if waiting and turn.llm_ms is None:
-                    turn.llm_ms = (self._clock() - asked) * 1000
+                turn.steps.answered(self._clock())
                 waiting = False
                 match event:
                     case TextDelta():
+                        turn.steps.text(self._clock())
                         turn.speech.feed(event.text)
                     case ReplyDone():
                         turn.speech.flush()
@@ -243,9 +262,11 @@ class Thinker:
                 await self._announce_transfer(turn, manner.announce)
             cover = Cover(turn, self._settings, manner)
             turn.interruptible = manner.interruptible
+            turn.steps.tool_began(self._clock())
             try:
                 result = await self._toolbox.call(call, asked=turn.speech.drained)
             finally:
+                turn.steps.tool_ended(self._clock())
                 cover.cancel()
                 turn.interruptible = True
             part.results[call.id] = result.content

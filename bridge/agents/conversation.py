@@ -487,7 +487,7 @@ class Conversation:
         self._ear.commit(speaking=self._turns.open)
         self._record.caller_ended(turn.text, turn.started_at, turn.ended_at, turn.why)
         self._cut_off = None
-        timing = Timing() if turn.held else Timing(turn.ended_at, turn.endpoint_ms, turn.stt_ms)
+        timing = Timing() if turn.held else Timing(turn.ended_at, turn.endpoint_ms, turn.stt_ms, self._stt.name)
         if self._toolbox.spoken(turn.text):
             return
         if turn.text:

@@ -223,5 +223,6 @@ class Floor:
     def _take(self, turn: AgentTurn, timing: Timing | None) -> None:
         self.turn = turn
         turn.timing = timing or Timing()
+        turn.steps.decided_at = self._clock()
         turn.confirmed.set()
         turn.speech.release()

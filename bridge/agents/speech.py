@@ -118,6 +118,10 @@ class Speech:
         """Clauses of streamed text given to the voice: they can't be taken back."""
         self.tts_ms: float | None = None
         """First clause given to the voice until its first audio; None before that."""
+        self.first_at: float | None = None
+        """When its first audio came (s)."""
+        self.by = ""
+        """The provider that it came from."""
 
     # -- text in --------------------------------------------------------------------------------------------
 
@@ -229,6 +233,11 @@ class Speech:
             await asyncio.sleep(max(POLL_S, self._playout.queued_ms / 1000))
 
     @property
+    def asked_at(self) -> float | None:
+        """When the first clause was given to the voice (s)."""
+        return self._asked_at
+
+    @property
     def waiting(self) -> bool:
         """Something given is not (wholly) synthesised yet."""
         return self._busy or self._next < len(self._clauses)
@@ -331,7 +340,8 @@ class Speech:
         if not chunk.pcm:
             return
         if self.tts_ms is None and self._asked_at is not None:
-            self.tts_ms = (self._clock() - self._asked_at) * 1000
+            self.first_at, self.by = self._clock(), self._tts.name
+            self.tts_ms = (self.first_at - self._asked_at) * 1000
         length_ms = duration_ms(len(chunk.pcm), self._playout.sample_rate)
         clause.audio_ms += length_ms
         self._written_ms += length_ms

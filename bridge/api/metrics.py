@@ -93,8 +93,9 @@ class Metrics:
         )
         self.stages = Histogram(
             "offhook_reply_stage_seconds",
-            "Where the reply delay went: endpoint, stt, llm, tts.",
-            ["agent", "stage"],
+            "Where the reply delay went, of what was waited for: endpoint, stt, llm, tools, clause, tts, playout. "
+            "The provider is that of stt, llm and tts, where one took part.",
+            ["agent", "stage", "provider"],
             buckets=(0.01, 0.025, 0.05, *_DELAY_S),
             registry=registry,
         )
@@ -209,14 +210,8 @@ class Metrics:
         delays = turn.delays
         if delays.reply_ms is not None:
             self.reply.labels(agent).observe(delays.reply_ms / 1000)
-        for stage, value in (
-            ("endpoint", delays.endpoint_ms),
-            ("stt", delays.stt_ms),
-            ("llm", delays.llm_ms),
-            ("tts", delays.tts_ms),
-        ):
-            if value is not None:
-                self.stages.labels(agent, stage).observe(value / 1000)
+        for stage, value in delays.parts().items():
+            self.stages.labels(agent, stage, delays.provider(stage)).observe(value / 1000)
 
     def _count_media(self, quality: Mapping[str, float]) -> None:
         """`quality` has the fields of `MediaQuality`; a leg that knows fewer leaves them out."""

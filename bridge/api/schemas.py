@@ -1,5 +1,6 @@
 """What the API takes and gives, as JSON."""
 
+import dataclasses
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -54,13 +55,24 @@ class CallOut(BaseModel):
 
 
 class DelaysOut(BaseModel):
-    """Where the time of an agent's turn went, in ms; null where the step did not happen."""
+    """Where the time of an agent's turn went, in ms; null where the step did not happen. The parts are what the
+    caller waited for, one after another: endpoint, stt, llm, tools, clause, tts, playout. They add up to `reply_ms`
+    but for what the bridge itself took."""
 
-    endpoint_ms: float | None
-    stt_ms: float | None
-    llm_ms: float | None
-    tts_ms: float | None
+    endpoint_ms: float | None = Field(description="End of the caller's speech to the decision that the turn is over.")
+    stt_ms: float | None = Field(description="Decision to the final text; 0 when it was there before.")
+    llm_ms: float | None = Field(description="Requests to the language model until its first text, or tools.")
+    tts_ms: float | None = Field(description="First clause given to the voice until its first audio.")
     reply_ms: float | None = Field(description="End of the caller's speech to the agent's first speech on the wire.")
+    llm: str = Field(description="Who wrote the reply, as `provider/model`; empty: no language model.")
+    tools_ms: float | None = Field(description="Tools that were carried out before the first speech.")
+    clause_ms: float | None = Field(description="First text to the first clause long enough for the voice.")
+    playout_ms: float | None = Field(description="First audio from the voice until the first packet with it.")
+    ahead_ms: float | None = Field(
+        description="How long before the decision the reply was begun (an eager start). No part of `reply_ms`."
+    )
+    stt: str = Field(description="The provider that understood the caller.")
+    tts: str = Field(description="The provider that spoke.")
 
 
 class TurnOut(BaseModel):
@@ -245,12 +257,6 @@ def _turn_data(turn: TurnRecord) -> dict[str, Any]:
         "heard_text": turn.heard_text,
         "heard_ms": turn.heard_ms,
         "interrupted": turn.interrupted,
-        "delays": {
-            "endpoint_ms": turn.endpoint_ms,
-            "stt_ms": turn.stt_ms,
-            "llm_ms": turn.llm_ms,
-            "tts_ms": turn.tts_ms,
-            "reply_ms": turn.reply_ms,
-        },
+        "delays": dataclasses.asdict(turn.delays),
         "why": turn.why,
     }

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from bridge.events import CallEvent
+from bridge.events import CallEvent, TurnDelays
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +59,7 @@ class TurnRecord:
     heard_text: str
     heard_ms: float
     interrupted: bool
-    endpoint_ms: float | None
-    stt_ms: float | None
-    llm_ms: float | None
-    tts_ms: float | None
-    reply_ms: float | None
+    delays: TurnDelays
     why: str = ""
     """The caller's: what made it over."""
 

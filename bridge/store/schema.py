@@ -112,6 +112,13 @@ turns = Table(
     Column("llm_ms", Double),
     Column("tts_ms", Double),
     Column("reply_ms", Double),
+    Column("tools_ms", Double),
+    Column("clause_ms", Double),
+    Column("playout_ms", Double),
+    Column("ahead_ms", Double),
+    Column("stt", Text, nullable=False, server_default=""),
+    Column("llm", Text, nullable=False, server_default=""),
+    Column("tts", Text, nullable=False, server_default=""),
     Column("why", Text, nullable=False, server_default=""),
 )
 

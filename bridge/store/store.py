@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from bridge.events import CallAnswered, CallEnded, CallStarted, Cause, TurnEnded
+from bridge.events import CallAnswered, CallEnded, CallStarted, Cause, TurnDelays, TurnEnded
 from bridge.store import database
 from bridge.store.encode import clean_json, clean_number, clean_text, event_data, event_name
 from bridge.store.errors import CursorError, StoreError
@@ -341,6 +341,13 @@ def _turn_row(item: Recorded, event: TurnEnded) -> dict[str, Any]:
         "llm_ms": clean_number(event.delays.llm_ms),
         "tts_ms": clean_number(event.delays.tts_ms),
         "reply_ms": clean_number(event.delays.reply_ms),
+        "tools_ms": clean_number(event.delays.tools_ms),
+        "clause_ms": clean_number(event.delays.clause_ms),
+        "playout_ms": clean_number(event.delays.playout_ms),
+        "ahead_ms": clean_number(event.delays.ahead_ms),
+        "stt": clean_text(event.delays.stt),
+        "llm": clean_text(event.delays.llm),
+        "tts": clean_text(event.delays.tts),
         "why": clean_text(event.why),
     }
 
@@ -404,11 +411,20 @@ def _turn(row: Row[Any]) -> TurnRecord:
         heard_text=row.heard_text,
         heard_ms=row.heard_ms,
         interrupted=row.interrupted,
-        endpoint_ms=row.endpoint_ms,
-        stt_ms=row.stt_ms,
-        llm_ms=row.llm_ms,
-        tts_ms=row.tts_ms,
-        reply_ms=row.reply_ms,
+        delays=TurnDelays(
+            row.endpoint_ms,
+            row.stt_ms,
+            row.llm_ms,
+            row.tts_ms,
+            row.reply_ms,
+            row.llm,
+            tools_ms=row.tools_ms,
+            clause_ms=row.clause_ms,
+            playout_ms=row.playout_ms,
+            ahead_ms=row.ahead_ms,
+            stt=row.stt,
+            tts=row.tts,
+        ),
         why=row.why,
     )
 

@@ -121,7 +121,18 @@ class MadeUpBridge:
 
     @staticmethod
     def turn(index: int, text: str = "Good evening") -> TurnEnded:
-        delays = TurnDelays(300.0, 0.0, 12.5, 140.0, 560.0)
+        delays = TurnDelays(
+            300.0,
+            0.0,
+            12.5,
+            140.0,
+            560.0,
+            "openai/gpt-4.1-mini",
+            clause_ms=80.0,
+            playout_ms=15.0,
+            stt="deepgram",
+            tts="cartesia",
+        )
         return TurnEnded(index, "agent", text, 100.0, 1900.0, "Good", 800.0, True, delays)
 
     def end(self, call_id: str, cause: Cause = Cause.CALLER_HUNG_UP, recording: str | None = None) -> None:

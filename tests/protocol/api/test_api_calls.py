@@ -44,6 +44,13 @@ async def test_a_call_is_shown_with_its_turns_events_and_full_numbers(api, clien
         "llm_ms": 12.5,
         "tts_ms": 140.0,
         "reply_ms": 560.0,
+        "llm": "openai/gpt-4.1-mini",
+        "tools_ms": None,
+        "clause_ms": 80.0,
+        "playout_ms": 15.0,
+        "ahead_ms": None,
+        "stt": "deepgram",
+        "tts": "cartesia",
     }
     assert [event["name"] for event in call["events"]] == ["call_started", "call_answered", "call_ended"]
 

@@ -51,7 +51,8 @@ async def test_record_has_both_sides_in_order_with_delays() -> None:
         )
         assert reply.delays.endpoint_ms is not None and 500 <= reply.delays.endpoint_ms <= 530
         assert reply.delays.stt_ms == 0
-        assert reply.delays.llm_ms is not None and abs(reply.delays.llm_ms - 100) < 5
+        llm_ms, ahead_ms = reply.delays.llm_ms, reply.delays.ahead_ms
+        assert llm_ms is not None and ahead_ms is not None and abs(ahead_ms + llm_ms - 100) < 5
         assert reply.delays.tts_ms is not None and abs(reply.delays.tts_ms - 200) < 5
 
 

@@ -89,7 +89,7 @@ async def test_a_whole_call_is_on_record_as_it_happened(store, events, wall_cloc
     assert [event.seq for event in history.events] == [0, 1, 2, 4]
     (turn,) = history.turns
     assert (turn.seq, turn.index, turn.speaker, turn.heard_text, turn.heard_ms) == (3, 0, "agent", "Good", 800.0)
-    assert (turn.interrupted, turn.reply_ms, turn.stt_ms, turn.why) == (True, 640.0, None, "why not")
+    assert (turn.interrupted, turn.delays.reply_ms, turn.delays.stt_ms, turn.why) == (True, 640.0, None, "why not")
     assert turn.at.timestamp() == wall_clock()
     assert await log.flush_and_close() == 0
 
