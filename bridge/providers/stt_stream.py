@@ -125,12 +125,15 @@ class StreamingSttStream:
         self._stop()
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
         try:
-            async with asyncio.timeout(CLOSE_S):
-                await self._wire.aclose()
-        except (TimeoutError, ProviderError):
-            pass  # It is broken or hangs, and has been cut off.
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        finally:
+            # Whoever closes may have a deadline too: the connection must not outlive it.
+            try:
+                async with asyncio.timeout(CLOSE_S):
+                    await self._wire.aclose()
+            except (TimeoutError, ProviderError):
+                pass  # It is broken or hangs, and has been cut off.
 
     # -- out ----------------------------------------------------------------------------------------------------
 
@@ -223,6 +226,9 @@ class StreamingSttStream:
     def _expire(self) -> None:
         if self._turn.expire(self._loop.time()):
             self._stop()
+        elif (deadline := self._turn.deadline) is not None:
+            # A timer may come a hair early.
+            self._at("settle", deadline, self._expire)
 
     # -- the end ------------------------------------------------------------------------------------------------
 

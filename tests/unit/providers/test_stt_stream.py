@@ -145,3 +145,14 @@ async def test_a_connection_that_refuses_a_command_ends_the_stream() -> None:
     await ear.turns()
     assert ear.events == [SttFailed("vendor: would not take it", fatal=True)]
     await ear.stream.aclose()
+
+
+async def test_closing_that_is_cancelled_closes_the_connection_all_the_same() -> None:
+    ear = Ear()
+    await ear.turns()
+    closing = asyncio.create_task(ear.stream.aclose())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert ear.wire.closed
