@@ -3,7 +3,6 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 from bridge.providers.base import ProviderError, ProviderTimeoutError, Tool
@@ -121,24 +120,39 @@ class Pump(Generic[T, M]):
 class Spares(Generic[T]):
     """Connections opened while phones ring, each for whichever call answers first."""
 
-    def __init__(self, connect: Callable[[], Awaitable[T]], close: Callable[[T], Coroutine[Any, Any, None]]) -> None:
+    def __init__(
+        self, connect: Callable[[], Coroutine[Any, Any, T]], close: Callable[[T], Coroutine[Any, Any, None]]
+    ) -> None:
         self._connect = connect
         self._close = close
         self._spares: deque[tuple[T, asyncio.TimerHandle]] = deque()
+        self._opening: deque[asyncio.Task[T]] = deque()
         self._closing: set[asyncio.Task[None]] = set()
         self._closed = False
 
     async def warm(self) -> None:
         """Open one more. Never raises."""
-        if len(self._spares) >= MAX_SPARES or self._closed:
+        if len(self._spares) + len(self._opening) >= MAX_SPARES or self._closed:
             return
-        with suppress(ProviderError):
-            made = await self._connect()
+        task = asyncio.get_running_loop().create_task(self._connect())
+        self._opening.append(task)
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            # The call that was to come is over, unless another one has taken what is being opened.
+            if task in self._opening:
+                task.cancel()
+            raise
+        finally:
+            ours = task in self._opening
+            if ours:
+                self._opening.remove(task)
+        if ours and not task.cancelled() and task.exception() is None:
             if self._closed:
-                await self._close(made)
-            else:
-                timer = asyncio.get_running_loop().call_later(SPARE_S, self._expire)
-                self._spares.append((made, timer))
+                await self._close(task.result())
+                return
+            timer = asyncio.get_running_loop().call_later(SPARE_S, self._expire)
+            self._spares.append((task.result(), timer))
 
     async def take(self) -> tuple[T, bool]:
         """A connection, and whether it was a spare, which may be dead by now. Raises ProviderError."""
@@ -146,6 +160,8 @@ class Spares(Generic[T]):
             made, timer = self._spares.pop()
             timer.cancel()
             return made, True
+        if self._opening:
+            return await self._opening.popleft(), False
         return await self._connect(), False
 
     def _expire(self) -> None:
@@ -156,6 +172,8 @@ class Spares(Generic[T]):
 
     async def aclose(self) -> None:
         self._closed = True
+        for task in self._opening:
+            task.cancel()
         for made, timer in self._spares:
             timer.cancel()
             await self._close(made)

@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import wave
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +21,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from hearing import share_of_words, transcribe
 from raw_caller import RawCaller
 
-from bridge.providers.base import Heard, SttEvent
 from bridge.providers.local.engines import LocalEngines
 from bridge.providers.local.settings import EngineSettings
 
@@ -54,7 +54,9 @@ def free_port(kind: socket.SocketKind) -> int:
 
 
 @asynccontextmanager
-async def running_bridge(data: Path) -> AsyncIterator[RunningBridge]:
+async def running_bridge(
+    data: Path, config: Path | None = None, environ: Mapping[str, str] | None = None
+) -> AsyncIterator[RunningBridge]:
     sip_port, http_port = free_port(socket.SOCK_DGRAM), free_port(socket.SOCK_STREAM)
     environment = os.environ | {
         "OFFHOOK_DATA_DIR": str(data),
@@ -63,9 +65,11 @@ async def running_bridge(data: Path) -> AsyncIterator[RunningBridge]:
         "OFFHOOK_HTTP_PORT": str(http_port),
         "OFFHOOK_RTP_PORT_MIN": "42000",
         "OFFHOOK_RTP_PORT_MAX": "42200",
+        **(environ or {}),
     }
+    arguments = [] if config is None else ["--config", str(config)]
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bridge.cli", "serve", env=environment, stderr=asyncio.subprocess.PIPE
+        sys.executable, "-m", "bridge.cli", "serve", *arguments, env=environment, stderr=asyncio.subprocess.PIPE
     )
     assert process.stderr is not None
     lines: list[str] = []
@@ -91,27 +95,6 @@ async def running_bridge(data: Path) -> AsyncIterator[RunningBridge]:
         if process.returncode is None:
             process.kill()
             await process.wait()
-
-
-async def transcribe(engines: LocalEngines, pcm: bytes) -> str:
-    """What the embedded recogniser hears in int16 mono at 8 kHz, in lower case without punctuation."""
-    heard: asyncio.Queue[SttEvent] = asyncio.Queue()
-    stream = await engines.stt.open(sample_rate=8000, language="en", emit=heard.put_nowait)
-    stream.speech_started()
-    for i in range(0, len(pcm), 320):
-        stream.push(pcm[i : i + 320].ljust(320, b"\0"))
-    stream.speech_paused()
-    async with asyncio.timeout(20):
-        event = await heard.get()
-    await stream.aclose()
-    assert isinstance(event, Heard)
-    return re.sub(r"[^a-z0-9' ]", "", event.text.lower())
-
-
-def share_of_words(heard: str, expected: str) -> float:
-    """How much of `expected` is in `heard`: the small recogniser stumbles over names."""
-    words = expected.split()
-    return sum(word in heard.split() for word in words) / len(words)
 
 
 async def until_recorded(http: httpx.AsyncClient, leg_id: str, done: Callable[[dict], bool]) -> dict:

@@ -369,6 +369,26 @@ async def test_warmed_connection_is_used_and_a_dead_one_replaced(
     assert server.connections_made == 3
 
 
+async def test_call_that_is_answered_at_once_takes_the_connection_that_is_being_opened(
+    server: RealtimeServer, provider: OpenAiRealtime, call: Open
+) -> None:
+    warming = asyncio.create_task(provider.warm())
+    await asyncio.sleep(0)
+    await call()
+    await warming
+    assert server.connections_made == 1
+
+
+async def test_call_that_ends_while_it_rings_leaves_no_connection(
+    server: RealtimeServer, provider: OpenAiRealtime
+) -> None:
+    warming = asyncio.create_task(provider.warm())
+    await asyncio.sleep(0)
+    warming.cancel()
+    await asyncio.gather(warming, return_exceptions=True)
+    await server.all_closed()
+
+
 async def test_probe_tells_the_model_and_leaves_nothing(server: RealtimeServer, provider: OpenAiRealtime) -> None:
     assert "gpt-realtime" in await provider.probe()
     await server.all_closed()
