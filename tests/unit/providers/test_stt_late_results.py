@@ -7,10 +7,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from deepgram.listen.v1.types import ListenV1Results
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.providers.base import Heard, SttEvent, SttFailed
+from bridge.providers.deepgram.nova import FINALIZE, NovaDialect
 from bridge.providers.elevenlabs.scribe import COMMIT as SCRIBE_COMMIT
 from bridge.providers.elevenlabs.scribe import ScribeDialect
 from bridge.providers.openai.stt_session import BEGIN, CLEAR, COMMIT, TranscriptionDialect
@@ -18,6 +20,9 @@ from bridge.providers.stt_turn import Dialect, SttTurn
 
 WORD_S = 0.4
 PAUSE_S = 0.2
+
+SILENT, ENDPOINT = "silent ", "endpoint"
+"""Of the audio: so many seconds of silence; something that makes a recogniser end an utterance itself."""
 
 Message = dict[str, Any]
 
@@ -33,7 +38,7 @@ class OpenAiModel:
     def take(self, sent: str, say: Callable[[Message], None]) -> None:
         kind = "conversation.item.input_audio_transcription."
         item = {"item_id": f"item{self._item}"}
-        if sent == BEGIN:
+        if sent in (BEGIN, ENDPOINT) or sent.startswith(SILENT):
             return
         if sent == CLEAR:
             self._words.clear()
@@ -64,6 +69,8 @@ class ScribeModel:
         self._words: list[str] = []
 
     def take(self, sent: str, say: Callable[[Message], None]) -> None:
+        if sent == ENDPOINT or sent.startswith(SILENT):
+            return
         if sent == SCRIBE_COMMIT:
             say({"message_type": "committed_transcript", "text": " ".join(self._words)})
             self._words = []
@@ -73,17 +80,61 @@ class ScribeModel:
             say({"message_type": "partial_transcript", "text": " ".join(self._words)})
 
 
+class NovaModel:
+    """Deepgram's Nova: results with times, final ones when it is asked for them, or finds a pause itself."""
+
+    def __init__(self, *, streams: bool) -> None:
+        self._streams = streams
+        self._words: list[tuple[str, float]] = []
+        """Since the last final result, with their starts."""
+        self._from_s = self._at_s = 0.0
+
+    def take(self, sent: str, say: Callable[[Any], None]) -> None:
+        if sent == FINALIZE:
+            if self._at_s > self._from_s:
+                self._result(say, final=True, from_finalize=True)
+        elif sent == ENDPOINT:
+            self._result(say, final=True, speech_final=True)
+        elif sent.startswith(SILENT):
+            self._at_s += float(sent.removeprefix(SILENT))
+        else:
+            self._words.append((sent, self._at_s))
+            self._at_s += WORD_S
+            if self._streams:
+                self._result(say)
+
+    def _result(self, say: Callable[[Any], None], *, final: bool = False, **more: bool) -> None:
+        words = [
+            {"word": word, "start": start_s, "end": start_s + WORD_S, "confidence": 1.0}
+            for word, start_s in self._words
+        ]
+        best = {"transcript": " ".join(word for word, _ in self._words), "confidence": 1.0, "words": words}
+        content = {
+            "type": "Results",
+            "channel_index": [0, 1],
+            "start": self._from_s,
+            "duration": self._at_s - self._from_s,
+            "is_final": final,
+            "channel": {"alternatives": [best]},
+            "metadata": {"request_id": "r", "model_uuid": "u", "model_info": {"name": "", "version": "", "arch": ""}},
+        }
+        say(ListenV1Results.model_validate(content | more))
+        if final:
+            self._words = []
+            self._from_s = self._at_s
+
+
 class World:
     """A caller, an ear, and a recogniser far away."""
 
-    def __init__(self, dialect: Dialect, model: OpenAiModel | ScribeModel) -> None:
+    def __init__(self, dialect: Dialect, model: OpenAiModel | ScribeModel | NovaModel) -> None:
         self.events: list[SttEvent] = []
         self.turn = SttTurn(self._heard, settle_s=1e9)
         self.dialect = dialect
         self.model = model
         self.going: deque[str] = deque()
-        self.coming: deque[Message] = deque()
-        self.at_s = 1.0
+        self.coming: deque[Any] = deque()
+        self.at_s = 0.0
         self.number = 0
         self.words: list[str] = []
         """Of the present turn, up to the last pause."""
@@ -104,9 +155,17 @@ class World:
             else:
                 self.turn.apply(act, 0.0)
 
+    def silence(self) -> None:
+        self.at_s += PAUSE_S
+        self.going.append(f"{SILENT}{PAUSE_S}")
+
+    def endpoint(self) -> None:
+        """The recogniser may find a pause of its own."""
+        self.going.append(ENDPOINT)
+
     def start(self) -> None:
         if not self.turn.speaking:
-            self.at_s += PAUSE_S
+            self.silence()
             self.turn.speech_started()
             self._do(self.dialect.started(self.at_s))
 
@@ -119,7 +178,7 @@ class World:
 
     def pause(self) -> None:
         if self.turn.speaking:
-            self.at_s += PAUSE_S
+            self.silence()
             pause = self.turn.speech_paused(0.0)
             self.words += self.spoken
             self.spoken = []
@@ -127,6 +186,8 @@ class World:
 
     def commit(self) -> None:
         speaking = self.turn.speaking
+        if speaking:
+            self.silence()
         self.words, self.spoken = [], []
         self.turn.commit()
         self._do(self.dialect.committed(self.at_s, speaking))
@@ -146,9 +207,8 @@ class World:
             self.deliver()
 
 
-MOVES = st.lists(
-    st.sampled_from(["start", "word", "word", "pause", "commit", "work", "work", "deliver", "deliver"]), max_size=60
-)
+MOVE_NAMES = ["start", "word", "word", "pause", "commit", "endpoint", "work", "work", "deliver", "deliver"]
+MOVES = st.lists(st.sampled_from(MOVE_NAMES), max_size=60)
 
 
 def play(world: World, moves: list[str]) -> None:
@@ -173,3 +233,9 @@ def test_openai_sessions_keep_turns_apart_and_lose_nothing(moves: list[str], str
 def test_scribe_keeps_turns_apart_and_loses_nothing(moves: list[str], streams: bool) -> None:
     dialect = ScribeDialect("elevenlabs", key_from="K", key="sk_key", detects=False, tells_language=False)
     play(World(dialect, ScribeModel(streams=streams)), moves)
+
+
+@settings(max_examples=300, deadline=None)
+@given(MOVES, st.booleans())
+def test_nova_keeps_turns_apart_and_loses_nothing(moves: list[str], streams: bool) -> None:
+    play(World(NovaDialect(), NovaModel(streams=streams)), moves)
