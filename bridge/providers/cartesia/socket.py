@@ -189,7 +189,9 @@ class CartesiaSocket:
                 self._complete(spoken)
             case "done" if context is not None:
                 del self._contexts[context.id]
-                if spoken is not None:
+                if spoken is not None and spoken.continues and not spoken.utterance.audio_ms:
+                    spoken.delivery.fail(SocketLostError("the context expired"))
+                elif spoken is not None:
                     self._complete(spoken)
             case "error":
                 self._refused(message, spoken)

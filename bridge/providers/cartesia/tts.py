@@ -109,9 +109,14 @@ class CartesiaTts:
         wire = wire_format(sample_rate, LINEAR_RATES)
         how = self._how(voice or self._settings.voice, wire, language)
 
+        first: _SocketText | None = None
+
         async def begin(again: bool) -> Source:
-            utterance = Utterance(text, wire, sample_rate)
-            return await self._say(text, utterance, how, turn, fresh=again)
+            nonlocal first
+            # It may be that the context alone has expired.
+            fresh = again and (first is None or not first.socket.alive)
+            first = await self._say(text, Utterance(text, wire, sample_rate), how, turn, again=again, fresh=fresh)
+            return first
 
         async with aclosing(speak(self._name, text, self._deadlines, begin)) as chunks:
             async for chunk in chunks:
@@ -137,9 +142,9 @@ class CartesiaTts:
         return how
 
     async def _say(
-        self, text: str, utterance: Utterance, how: Mapping[str, Any], turn: str, *, fresh: bool
-    ) -> Source:
-        lease, context = (None, None) if fresh else self._going_on(turn, how)
+        self, text: str, utterance: Utterance, how: Mapping[str, Any], turn: str, *, again: bool, fresh: bool
+    ) -> "_SocketText":
+        lease, context = (None, None) if again else self._going_on(turn, how)
         if lease is None:
             lease = await self._pool.take(_ANY, fresh=fresh)
         try:
@@ -200,6 +205,10 @@ class _SocketText:
     def __init__(self, lease: Lease[str, CartesiaSocket], spoken: SpokenText) -> None:
         self._lease = lease
         self._spoken = spoken
+
+    @property
+    def socket(self) -> CartesiaSocket:
+        return self._lease.socket
 
     async def next(self) -> SpeechChunk | None:
         return await self._spoken.delivery.fetch()

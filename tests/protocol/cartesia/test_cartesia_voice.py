@@ -72,6 +72,10 @@ async def test_a_context_that_expires_as_a_text_is_sent_costs_another_try(server
     await listen(voice, CLAUSES[0], turn="t1")
     server.contexts[0].over = True
     assert (await listen(voice, CLAUSES[1], turn="t1")).pcm == standin_voice.telephone(CLAUSES[1])
+    server.contexts[1].cancelled = True
+    assert (await listen(voice, CLAUSES[2], turn="t1")).pcm == standin_voice.telephone(CLAUSES[2])
+    assert len(server.contexts) == 3
+    assert server.connections_made == 1
 
 
 async def test_who_stops_listening_cancels_the_context(server: Cartesia, make_voice: Make) -> None:
