@@ -309,7 +309,7 @@ class Conversation:
                     self._voice_started(now, event.at)
             case SpeechStopped():
                 self._voice_on = False
-                self._level_db = self._voice.level_db if self._voice is not None else -inf
+                self._level_db = self._voice.sound.level_db if self._voice is not None else -inf
                 self._toolbox.voice(False)
                 if self._listening:
                     self._apply_bargein(self._bargein.voice_stopped(now, event.at))
@@ -373,7 +373,7 @@ class Conversation:
     def _sense(self) -> None:
         """Tell the barge-in detector how things are while it has something to decide on."""
         if self._bargein.deciding and self._voice is not None:
-            self._bargein.sounding(self._voice.last_voice, self._voice.level_db)
+            self._bargein.sounding(self._voice.sound)
             turn = self._floor.turn
             if turn is not None:
                 self._bargein.allow(self._interruptible(turn))

@@ -138,6 +138,15 @@ class BargeInSettings(Strict):
     """The agent is never left paused longer than this without a decision."""
     partial_after_ms: Ms = 250
     """Speech over the agent that lasts this long is sent to the recogniser while it goes on."""
+    background_below_db: Annotated[float, Field(ge=0)] = 9.0
+    """A voice so much softer than the caller's own (a television, somebody in the room) does not stop the agent by
+    its length, only by words. Until the caller has spoken, a usual telephone voice is taken for theirs."""
+    certain_speech: Annotated[float, Field(ge=0, le=1)] = 0.8
+    """A sound whose mean probability of being speech is lower (music, a television) does not stop the agent by its
+    length either."""
+    protected_phrases: Words = ()
+    """What the caller has to hear (a legal notice), word for word as the agent says it: until such a phrase of the
+    agent's present turn has been played nobody interrupts it. Keys are taken and answered after it."""
     click_ms: Ms = 80
     """Voice activity shorter than this is a click and needs no text to be rejected."""
     answer_window_ms: Ms = 1000

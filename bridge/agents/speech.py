@@ -2,12 +2,14 @@
 played time back to words."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from math import inf
 
 from bridge.agents.clauses import ClauseSplitter
 from bridge.agents.errors import EngineError, closing, next_within
+from bridge.agents.words import Phrase, words
 from bridge.audio.frames import duration_ms
 from bridge.audio.playout import Playout
 from bridge.providers.base import (
@@ -384,6 +386,25 @@ class Speech:
         """The words whose playing overlaps this time of the utterance."""
         spans = [span for clause in self._clauses[: self._next] for span in clause.spans()]
         return " ".join(text for text, start, end in spans if end > from_ms and start < to_ms)
+
+    def still_to_play(self, phrases: Sequence[Phrase]) -> bool:
+        """Whether one of these rows of words stands in it that has not been played to its end."""
+        if not phrases:
+            return False
+        said: list[str] = []
+        ends: list[float] = []
+        for number, clause in enumerate(self._clauses):
+            for text, _, end in clause.spans():
+                for word in words(text):
+                    said.append(word)
+                    ends.append(end if number < self._next else inf)
+        heard_ms = self.heard_ms
+        return any(
+            ends[at + len(phrase) - 1] > heard_ms
+            for phrase in phrases
+            for at in range(len(said) - len(phrase) + 1)
+            if tuple(said[at : at + len(phrase)]) == phrase
+        )
 
     def divide(self, heard_ms: float) -> tuple[str, str]:
         """The clauses that were wholly heard, and the rest from the one on in which `heard_ms` lies."""

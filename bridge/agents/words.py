@@ -33,11 +33,16 @@ def words(text: str) -> list[str]:
     return [word.replace("’", "'") for word in _WORD.findall(text.lower())]
 
 
+def phrase_words(texts: Iterable[str]) -> tuple[Phrase, ...]:
+    """Each text as its words; those without any are left out."""
+    return tuple(phrase for phrase in (tuple(words(text)) for text in texts) if phrase)
+
+
 class Phrases:
     """A list of words and phrases to look for."""
 
     def __init__(self, texts: Iterable[str]) -> None:
-        self._phrases = {tuple(words(text)) for text in texts} - {()}
+        self._phrases = set(phrase_words(texts))
         self._longest = max(map(len, self._phrases), default=0)
 
     def __contains__(self, said: Sequence[str]) -> bool:

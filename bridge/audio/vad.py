@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from math import inf, log10
 from pathlib import Path
 
 import structlog
@@ -29,7 +30,7 @@ from bridge.audio.vad_silero import (
     context_bytes,
     window_bytes,
 )
-from bridge.audio.voice import VoiceEvent
+from bridge.audio.voice import VoiceEvent, VoiceSound
 
 log = structlog.get_logger(__name__)
 
@@ -52,6 +53,11 @@ what it costs in one of twenty. With fewer there is CPU enough to tell each voic
 
 GATHER_S = 0.01
 """How long the first of them waits: three steps of the clock."""
+
+LEVEL_FRAMES = 100
+"""Newest frames of a voice that its level is taken from (2 s)."""
+
+FULL_SCALE = 32768
 
 MAX_OUTSTANDING = 12
 """Windows of one stream that wait for the model (384 ms). On a box too busy for more, newer ones are not scored."""
@@ -257,6 +263,16 @@ class StreamDetector:
         self._unheard_doubt = False
         """One came that was not well above the noise."""
         self._noise_run = 0
+        self._levels: deque[float] = deque(maxlen=LEVEL_FRAMES)
+        """Of the newest frames with voice in them."""
+
+    @property
+    def sound(self) -> VoiceSound:
+        """See `VoiceDetector`; the level is of the last two seconds of voice at most."""
+        loud = sorted(self._levels)[len(self._levels) // 2 :]
+        power = sum(level * level for level in loud) / len(loud) if loud else 0.0
+        level_db = 10 * log10(power / FULL_SCALE**2) if power else -inf
+        return VoiceSound(self._decision.last_voice, level_db, self._decision.certainty)
 
     def push(self, pcm: bytes, now: float) -> None:
         """One received 20 ms frame (int16 mono) and its clock time; a `FrameSink`. A frame of another size is not
@@ -278,6 +294,10 @@ class StreamDetector:
         event = decision.frame(now, voiced)
         if event is not None:
             self._tell(event)
+        if voiced:
+            self._levels.append(level)
+        elif not speaking:
+            self._levels.clear()
         if self._slot is not None:
             if voiced:
                 self._unheard_voice = True

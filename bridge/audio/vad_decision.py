@@ -62,6 +62,9 @@ class SpeechDecision:
         """End of the last voiced frame that counts."""
         self._supported_until = 0.0
         """End of the last probable window."""
+        self._windows = 0
+        """Those since speech started, and the sum of their probabilities."""
+        self._probable = 0.0
         self._told = 0.0
         """The time of the last event: times never go back."""
         self.speaking = False
@@ -86,6 +89,8 @@ class SpeechDecision:
         """Silero's `probability` for the audio between `start` and `end` (s, clock time), known at `now`."""
         settings = self._settings
         if self.speaking:
+            self._windows += 1
+            self._probable += probability
             if probability >= settings.stay_probability:
                 self._against = 0
                 self._supported_until = max(self._supported_until, end)
@@ -105,6 +110,16 @@ class SpeechDecision:
             return None
         return self._start(end, now)
 
+    @property
+    def last_voice(self) -> float:
+        """End of the last voiced frame that counts as speech (s); 0 before any."""
+        return self._last_voice
+
+    @property
+    def certainty(self) -> float:
+        """Mean of Silero's probabilities since speech started; 1 where it has said nothing."""
+        return self._probable / self._windows if self._windows else 1.0
+
     def restart(self) -> None:
         """Silero starts anew on this stream: windows before and after are not consecutive."""
         self._evidence = 0.0
@@ -120,6 +135,7 @@ class SpeechDecision:
         if not self._accept():
             return None
         self.speaking = True
+        self._windows, self._probable = 0, 0.0
         self._against = 0
         self._supported_until = end
         self._last_voice = max(self._last_voiced(now), end)

@@ -123,7 +123,7 @@ class EchoGuard:
         """Whether the end of `heard` (frames, oldest first) is what we sent, at some delay.
 
         Costs about 0.2 ms at 8 kHz; asked once per suspected start of speech while we speak. A yes is remembered as
-        the line's echo."""
+        the line's echo, at most 6 dB more at a time: one in a hundred is a caller, who must not be masked for it."""
         if not self.loudest or now - self._sent_at > self._span_s:
             return False
         received = b"".join(heard)[-self._compare_bytes :]
@@ -132,7 +132,8 @@ class EchoGuard:
             return False
         if correlation(received, reference) < self._settings.same:
             return False
-        self._ratio = min(1.0, max(self._ratio, self._block_max))
+        seen = max(self._block_max, self._last_max)
+        self._ratio = min(1.0, max(self._ratio, min(seen, 2 * self._ratio)))
         self._block, self._block_max, self._dirty = 0, 0.0, False
         return True
 

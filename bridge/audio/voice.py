@@ -20,6 +20,19 @@ class SpeechStopped:
 VoiceEvent = SpeechStarted | SpeechStopped
 
 
+@dataclass(frozen=True, slots=True)
+class VoiceSound:
+    """What a voice sounds like, since it set in."""
+
+    last_at: float
+    """End of the last frame with voice in it (s, clock time), without the hangover of `SpeechStopped`; 0 before
+    any."""
+    level_db: float
+    """Of the loud half of its frames, dBFS; -inf before any."""
+    certainty: float = 1.0
+    """How sure it is that this is speech, on average (0 to 1); 1 where no model says."""
+
+
 class VoiceDetector(Protocol):
     """One stream's voice activity: feed it with `Leg.listen(detector.push)`."""
 
@@ -30,6 +43,11 @@ class VoiceDetector(Protocol):
     def reference(self, pcm: bytes, now: float) -> None:
         """One frame as we sent it (int16 mono), so that its echo is not taken for the caller: a `FrameSink` for
         `Playout.listen(detector.reference)`. Optional: without it every voice is the caller's."""
+        ...
+
+    @property
+    def sound(self) -> VoiceSound:
+        """The voice that is there, or was last."""
         ...
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from bridge.audio.frames import FRAME_S, FrameSink, Unsubscribe, frame_bytes
 from bridge.audio.playout import Playout
-from bridge.audio.voice import SpeechStarted, SpeechStopped, VoiceEvent
+from bridge.audio.voice import SpeechStarted, SpeechStopped, VoiceEvent, VoiceSound
 from bridge.events import Cause, DtmfReceived, Held, LegEnded, LegEvent, Resumed, TransferResult
 from bridge.legs.base import Capability, LegError, LegInfo, LegState, LegStateError, MediaQuality
 
@@ -53,6 +53,8 @@ class FrameVoiceDetector:
         self._active = False
         self._since = self._last = 0.0
         self.references = 0
+        self.voice_db = -23.0
+        self.certainty = 1.0
 
     def push(self, pcm: bytes, now: float) -> None:
         if WordCode.code(pcm):
@@ -69,6 +71,10 @@ class FrameVoiceDetector:
             if self._active and self._silent >= self.HANGOVER_FRAMES:
                 self._active = False
                 self._tell(SpeechStopped(self._last))
+
+    @property
+    def sound(self) -> VoiceSound:
+        return VoiceSound(self._last, self.voice_db, self.certainty)
 
     def reference(self, pcm: bytes, now: float) -> None:
         self.references += 1

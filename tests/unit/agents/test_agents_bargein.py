@@ -84,7 +84,7 @@ def test_cough_lets_the_agent_go_on() -> None:
     detector = begun()
     detector.tick(10.25)
     assert detector.voice_stopped(10.5, 10.3) == []
-    assert detector.tick(10.6) == [Rejected(10.1, pytest.approx(500), "no words in time")]
+    assert detector.tick(10.6) == [Rejected(10.1, pytest.approx(500), "no words in time, the voice had stopped")]
     assert detector.heard(10.9, "", settled=True) == [ForgetWords("no words")]
 
 
