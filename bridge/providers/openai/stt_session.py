@@ -17,9 +17,10 @@ from bridge.providers.scrub import scrubbed
 from bridge.providers.sdk_sockets import SdkSocket
 from bridge.providers.stt_turn import Act, Item, Said, Settled, Sign
 
-CHUNK_MS = 40
+CHUNK_MS = 80
+"""Audio sent at a time; a pause sends at once what there is."""
 
-LEAD_CHUNKS = 8
+LEAD_CHUNKS = 5
 """At least 300 ms before voice was noticed belong to it (`SttStream.speech_started`)."""
 
 SETUP_ID = "setup"

@@ -76,8 +76,8 @@ async def test_text_comes_while_the_caller_speaks_and_is_settled_at_his_pause(
     assert (settled.text, settled.settled, settled.pause) == ("I need a table for four.", True, 1)
     assert talk.partials[:2] == ["I", "I need"]
     assert sent(server) == ["session.update", "append", "commit"]
-    # The second of silence is not sent, but for 300 ms in which voice had begun.
-    assert audio_ms(server) == 300 - 100 + 900 + 200
+    # The second of silence is not sent, but for 380 ms in which voice had begun.
+    assert audio_ms(server) == 380 - 100 + 900 + 200
 
 
 async def test_the_session_is_set_up_as_configured(server: TranscriptionServer, make_stt: MakeStt) -> None:
