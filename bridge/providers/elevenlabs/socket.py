@@ -84,6 +84,8 @@ class MultiContextSocket:
     def forget(self, spoken: SpokenText) -> None:
         """Drop whatever still comes of it: the server has been told all there is to tell, and can't be stopped."""
         self._texts.pop(spoken.context_id, None)
+        if spoken.delivery.over:
+            self._ended.pop(spoken.context_id, None)
         spoken.delivery.finish()
 
     async def ended(self, spoken: SpokenText) -> None:
