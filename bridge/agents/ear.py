@@ -107,14 +107,15 @@ class Ear:
         if self._closed:
             await stream.aclose()
             return
-        for pcm in self._kept:
-            stream.push(pcm)
         self._stream_pauses = self._pauses
         if self._speaking:
+            # First: of what is pushed before it, a stream may take no more than the lead for speech.
             stream.speech_started()
-            if self._paused:
-                self._stream_pauses -= 1
-                stream.speech_paused()
+        for pcm in self._kept:
+            stream.push(pcm)
+        if self._speaking and self._paused:
+            self._stream_pauses -= 1
+            stream.speech_paused()
         self._stream = stream
 
     def _told(self, number: int, event: SttEvent) -> None:

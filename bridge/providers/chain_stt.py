@@ -340,14 +340,15 @@ class ChainSttStream:
 
     def _catch_up(self, tap: _Tap, stream: SttStream) -> None:
         """Tell a new stream what was said in the present turn."""
-        for pcm in self._kept:
-            stream.push(pcm)
         tap.pauses_before = self._pauses
         if self._speaking:
+            # First: of what is pushed before it, a stream may take no more than the lead for speech.
             stream.speech_started()
-            if self._paused:
-                tap.pauses_before -= 1
-                self._ask(stream)
+        for pcm in self._kept:
+            stream.push(pcm)
+        if self._speaking and self._paused:
+            tap.pauses_before -= 1
+            self._ask(stream)
 
     def _let_go(self, tap: _Tap) -> None:
         if tap.stream is not None:
