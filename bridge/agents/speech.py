@@ -2,6 +2,7 @@
 played time back to words."""
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -98,6 +99,8 @@ class Speech:
         switched: Callable[[Switched], None] = lambda _: None,
     ) -> None:
         self._switched = switched
+        self._id = uuid.uuid4().hex
+        """Of the utterance, for a voice that keeps its melody from text to text."""
         self._playout = playout
         self._tts = tts
         self._options = options
@@ -318,7 +321,7 @@ class Speech:
 
     async def _synthesize(self, clause: _Clause) -> None:
         options = self._options
-        async with closing(self._ask(clause.text)) as chunks:
+        async with closing(self._ask(clause.text, self._id)) as chunks:
             while not self._stale and not clause.skipped:
                 try:
                     chunk = await next_within(chunks, options.chunk_s, self._tts.name, "audio")
@@ -329,11 +332,9 @@ class Speech:
                 else:
                     self._take(clause, chunk)
 
-    def _ask(self, text: str) -> AsyncIterator[TtsEvent]:
-        options = self._options
-        return self._tts.synthesize(
-            text, voice=options.voice, sample_rate=self._playout.sample_rate, language=options.language
-        )
+    def _ask(self, text: str, turn: str = "") -> AsyncIterator[TtsEvent]:
+        options, rate = self._options, self._playout.sample_rate
+        return self._tts.synthesize(text, voice=options.voice, sample_rate=rate, language=options.language, turn=turn)
 
     def _take(self, clause: _Clause, chunk: SpeechChunk) -> None:
         if clause.skipped:
