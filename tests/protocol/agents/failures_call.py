@@ -1,0 +1,146 @@
+"""A whole call of an agent made from a configuration, over providers whose servers are stand-ins, in real time."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from agents_loopback import FrameVoiceDetector, LoopbackLeg
+from failures_vendors import KEY, SPARE_KEY, SPARES, Vendor
+from standin import Standin
+from standin_ear import tone
+
+from bridge.agents.base import AgentDone, CallSession
+from bridge.api.metrics import Metrics
+from bridge.config import Config
+from bridge.events import AgentEvent, ProviderFailed, TurnEnded
+from bridge.providers.base import Role
+from bridge.talkers import Talkers
+
+KEY_ENV = "FAILING_API_KEY"
+SPARE_ENV = "SPARE_API_KEY"
+SPARE = "spare"
+UTTERANCE_MS = 700
+LOUD = 100
+
+ROLES: tuple[Role, ...] = ("stt", "llm", "tts")
+
+
+def configuration(
+    vendor: Vendor | None, server: Standin | None, spares: Mapping[Role, Standin], data_dir: Path, **agent: Any
+) -> Config:
+    """An agent whose chain in the vendor's role begins with it; who else works is the spare."""
+    providers = {f"{SPARE}-{role}": SPARES[role].entry(spares[role], SPARE_ENV) for role in ROLES}
+    chains = {role: [f"{SPARE}-{role}"] for role in ROLES}
+    if vendor is not None and server is not None:
+        providers[vendor.kind] = vendor.entry(server, KEY_ENV)
+        chains[vendor.role].insert(0, vendor.kind)
+    return Config(
+        data_dir=data_dir,
+        providers=providers,
+        fallback={"breaker": {"cool_down_s": 1.0, "fatal_cool_down_s": 1.0}},
+        agents={"a": {"kind": "conversation", "greeting": "Hello there.", **chains, **agent}},
+    )
+
+
+@dataclass
+class FailingCall:
+    """One call; `talkers` has the agent `a`."""
+
+    talkers: Talkers
+    leg: LoopbackLeg = field(default_factory=LoopbackLeg)
+    events: list[AgentEvent] = field(default_factory=list)
+    answered_at: float = field(default_factory=time.monotonic)
+    task: "asyncio.Task[AgentDone]" = field(init=False)
+
+    @asynccontextmanager
+    async def up(self) -> AsyncIterator["FailingCall"]:
+        loop = asyncio.get_running_loop()
+        self.answered_at = loop.time()
+        session = CallSession(
+            "call-1",
+            self.leg,
+            self.events.append,
+            lambda rate, handler: FrameVoiceDetector(handler),
+            loop.time,
+            self.answered_at,
+        )
+        clock = asyncio.create_task(self.leg.run_clock())
+        self.task = asyncio.create_task(self.talkers["a"].agent.run(session))
+        try:
+            yield self
+        finally:
+            for task in (self.task, clock):
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+
+    @property
+    def now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    async def until(self, condition: Any, within_s: float, what: str) -> None:
+        end = self.now + within_s
+        while not condition():
+            assert self.now < end, f"{what}: not within {within_s} s"
+            await asyncio.sleep(0.01)
+
+    async def says(self) -> float:
+        """The caller's next utterance; returns when it ended."""
+        self.leg.hear(tone(UTTERANCE_MS))
+        await self.until(lambda: not self.leg.incoming, 5, "the caller's audio")
+        return self.now
+
+    async def turn(self, number: int, within_s: float) -> str:
+        """Wait until the agent's turn of this number (from 0, the greeting) is over; what was heard of it."""
+        await self.until(lambda: len(self.said) > number or self.task.done(), within_s, f"turn {number}")
+        return self.said[number] if len(self.said) > number else ""
+
+    async def answer_or_end(self, since: float, within_s: float) -> None:
+        """Wait until the agent has spoken after `since` and finished, or the call is over."""
+        await self.until(lambda: self.task.done() or self.sound_since(since), within_s, "a word of the agent")
+        await self.quiet()
+
+    async def quiet(self) -> None:
+        """Wait until the agent has nothing left to say."""
+        await self.until(lambda: not self.leg.playout.speaking, 10, "the end of the agent's turn")
+
+    @property
+    def said(self) -> list[str]:
+        return [
+            event.heard_text for event in self.events if isinstance(event, TurnEnded) and event.speaker == "agent"
+        ]
+
+    @property
+    def failures(self) -> list[ProviderFailed]:
+        return [event for event in self.events if isinstance(event, ProviderFailed)]
+
+    def sound_since(self, since: float) -> float | None:
+        """How long after `since` the caller heard something."""
+        return next((at - since for at, frame in self.leg.sent if at > since and _loud(frame)), None)
+
+    def longest_silence(self, since: float, until: float) -> float:
+        """...of the agent, in that time (s)."""
+        longest, last = 0.0, since
+        for at, frame in self.leg.sent:
+            if since < at <= until and _loud(frame):
+                longest, last = max(longest, at - last), at
+        return max(longest, until - last)
+
+
+def _loud(frame: bytes) -> bool:
+    return bool(np.abs(np.frombuffer(frame, np.int16)).max() > LOUD)
+
+
+def no_key(text: str) -> None:
+    assert KEY not in text and SPARE_KEY not in text, "a key was told"
+
+
+def metrics_of(talkers: Talkers) -> str:
+    metrics = Metrics()
+    metrics.register(talkers.readings)
+    return metrics.render().decode()
