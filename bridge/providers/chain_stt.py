@@ -31,6 +31,9 @@ LEAST_S = 0.5
 LEAD_MS = 300
 """Audio before a voice's onset that belongs to it (`SttStream.speech_started`)."""
 
+SHORT_MS = 700
+"""Voice of which a recogniser may make nothing, and say nothing: it is given the time that it gives itself."""
+
 KEEP_MS = 30_000
 """Audio of the present turn kept for the next provider."""
 
@@ -122,6 +125,10 @@ class ChainSttStream:
         """Voice was told since the last commit."""
         self._paused = False
         """...and the last thing told was a pause."""
+        self._voice_frames = 0
+        """Pushed in this turn from a voice's onset to its pause."""
+        self._understood = False
+        """There is text in this turn."""
         self._pauses = 0
         self._asked_at: float | None = None
         """When the text of the present pause was asked for; None: none is owed."""
@@ -138,6 +145,7 @@ class ChainSttStream:
 
     def push(self, pcm: bytes) -> None:
         self._kept.append(pcm)
+        self._voice_frames += self._speaking and not self._paused
         if (stream := self._stream) is not None:
             stream.push(pcm)
 
@@ -167,6 +175,7 @@ class ChainSttStream:
         tap, asked_at = self._tap, self._asked_at
         speaking = self._speaking and not self._paused
         self._speaking = speaking
+        dubious, self._understood, self._voice_frames = self._dubious, False, 0
         self._paused = False
         self._owe_nothing()
         # A voice that goes on belongs to the next turn, with its lead.
@@ -175,7 +184,7 @@ class ChainSttStream:
         if tap is None or tap.stream is None:
             return
         overdue_s = 0.0 if asked_at is None else self._line.now() - asked_at
-        if overdue_s >= self._line.settings.stt_settle_s:
+        if overdue_s >= self._line.settings.stt_settle_s and not dubious:
             # Nobody waits any more. A stream that answered nothing is dead, whether it knows or not.
             self._lost(tap, ProviderTimeoutError(tap.member.name, f"no settled text within {overdue_s:.1f} s"))
         else:
@@ -212,6 +221,7 @@ class ChainSttStream:
         match event:
             case Heard():
                 pause = event.pause + tap.pauses_before if event.pause else 0
+                self._understood = self._understood or bool(event.text)
                 if event.settled and pause == self._pauses:
                     self._settled(tap)
                 self._emit(replace(event, pause=pause))
@@ -248,11 +258,16 @@ class ChainSttStream:
             self._timer.cancel()
             self._timer = None
 
+    @property
+    def _dubious(self) -> bool:
+        """Perhaps there was nothing to recognise: a cough, a click."""
+        return not self._understood and self._voice_frames * FRAME_MS < SHORT_MS
+
     def _overdue(self) -> None:
         self._timer = None
         tap = self._tap
         # With nobody else to ask, the conversation decides how long it waits.
-        if tap is not None and self._somebody_else(tap):
+        if tap is not None and self._somebody_else(tap) and not self._dubious:
             settle_s = self._line.settings.stt_settle_s
             self._lost(tap, ProviderTimeoutError(tap.member.name, f"no settled text within {settle_s:.1f} s"))
 

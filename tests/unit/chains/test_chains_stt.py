@@ -127,11 +127,11 @@ def test_the_numbers_of_pauses_go_on_over_streams() -> None:
         a, b = SttPeer("a"), SttPeer("b")
         async with Line(a, b) as line:
             for _ in range(2):
-                line.say(30)
+                line.say(40)
                 line.stream.speech_paused()
                 await asyncio.sleep(0.5)
             line.stream.commit()
-            line.say(30)
+            line.say(40)
             a.streams[0].fail()
             await asyncio.sleep(0.5)
             line.stream.speech_paused()
@@ -145,10 +145,10 @@ def test_what_a_left_recogniser_says_later_is_not_heard() -> None:
     async def main() -> None:
         a, b = SttPeer("a", latency_s=SETTINGS.stt_settle_s + 0.2), SttPeer("b", latency_s=2.0)
         async with Line(a, b) as line:
-            line.say(30)
+            line.say(40)
             line.stream.speech_paused()
             await asyncio.sleep(5)
-            assert [text for text, _ in line.heard()] == ["b heard 30"]
+            assert [text for text, _ in line.heard()] == ["b heard 40"]
 
     in_fake_time(main)
 
@@ -175,7 +175,7 @@ def test_a_recogniser_that_failed_before_is_used_again_when_the_other_one_fails_
         async with Line(a, b) as line:
             a.streams[0].fail()
             await asyncio.sleep(0.5)
-            line.say(30)
+            line.say(40)
             line.stream.speech_paused()
             await asyncio.sleep(0.5)
             b.streams[0].fail()
@@ -189,10 +189,10 @@ def test_a_single_recogniser_that_is_slow_is_left_to_the_conversation_s_patience
     async def main() -> None:
         a = SttPeer("a", latency_s=2.0)
         async with Line(a) as line:
-            line.say(30)
+            line.say(40)
             line.stream.speech_paused()
             await asyncio.sleep(2.5)
-            assert line.heard() == [("a heard 30", 1)]
+            assert line.heard() == [("a heard 40", 1)]
             assert line.members[0].health.failures == 0
 
     in_fake_time(main)
@@ -203,12 +203,31 @@ def test_a_single_recogniser_that_never_answered_is_told_as_dead_when_the_turn_i
         a = SttPeer("a")
         a.answers = False
         async with Line(a) as line:
-            line.say(30)
+            line.say(40)
             line.stream.speech_paused()
             await asyncio.sleep(2.5)
             line.stream.commit()
             assert [event.fatal for event in line.events if isinstance(event, SttFailed)] == [True]
             assert line.members[0].health.failures == 1
+
+    in_fake_time(main)
+
+
+def test_a_short_sound_that_nothing_is_made_of_is_no_failure() -> None:
+    async def main() -> None:
+        a, b = SttPeer("a"), SttPeer("b")
+        a.answers = False
+        async with Line(a, b) as line:
+            line.say(20)
+            line.stream.speech_paused()
+            await asyncio.sleep(SETTINGS.stt_settle_s + 1)
+            line.stream.commit()
+            assert line.switches() == [] and line.members[0].health.failures == 0
+            line.say(20)
+            a.streams[0].emit(Heard("yes", False, 0))
+            line.stream.speech_paused()
+            await asyncio.sleep(SETTINGS.stt_settle_s + 1)
+            assert line.switches() == [("a", "b")], "there is text, so it has to be settled"
 
     in_fake_time(main)
 
@@ -262,6 +281,8 @@ def test_a_stream_counts_as_working_only_once_it_has_settled_a_text() -> None:
         for _ in range(3):
             stream = await chain.for_call().open(sample_rate=8000, language="en", emit=lambda event: None)
             stream.speech_started()
+            for _ in range(40):
+                stream.push(bytes(320))
             stream.speech_paused()
             await asyncio.sleep(SETTINGS.stt_settle_s + 0.5)
             await stream.aclose()
