@@ -14,7 +14,7 @@ from bridge.providers.telnyx.settings import BASE_URL, TelnyxSettings
 from bridge.providers.telnyx.voice import SpokenText, TelnyxSocket
 from bridge.providers.tts_audio import TELEPHONE_RATE, WireFormat
 from bridge.providers.tts_pool import Lease, PoolLimits, SocketPool
-from bridge.providers.tts_source import Deadlines, Leave, Source, Utterance, speak
+from bridge.providers.tts_source import Deadlines, Leave, Source, Utterance, speak, tried
 
 FIXED_RATE = 24_000
 """Hz: the only one that some models have."""
@@ -23,8 +23,6 @@ FIXED_RATE_MODELS = ("kokorotts", "qwen3tts", "ultra")
 
 RATES = (8000, 16_000, 24_000, 48_000)
 """Hz; of those that Natural and NaturalHD have, the ones of calls."""
-
-PROBE_TEXT = "OK."
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +58,9 @@ class TelnyxTts:
         """Nothing to load."""
 
     async def probe(self) -> str:
-        """Speak two letters, as in a call. Raises ProviderError."""
-        spoken = self.synthesize(PROBE_TEXT, voice="", sample_rate=TELEPHONE_RATE, language="")
-        async with aclosing(spoken) as chunks:
-            async for _ in chunks:
-                pass
-        return f"voice {self._settings.voice}"
+        """Speak, as in a call. Raises ProviderError."""
+        took_ms = await tried(self)
+        return f"voice {self._settings.voice}: first audio after {took_ms:.0f} ms"
 
     async def warm(self) -> None:
         """Open a connection, if none is free: for the voices used last, else for the configured one."""
