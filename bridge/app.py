@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -22,7 +23,7 @@ from bridge.audio.recording import Recordings, StereoRecorder
 from bridge.audio.vad import VoiceActivity
 from bridge.call import CallServices
 from bridge.capture import Capture
-from bridge.config import Config
+from bridge.config import Config, TracingSettings
 from bridge.dialling import Dialler
 from bridge.events import CallEvent
 from bridge.legs.codecs import CODECS
@@ -49,6 +50,7 @@ from bridge.trunks.keeper import TrunkKeeper
 from bridge.trunks.outbound import profile_of
 from bridge.trunks.status import TrunkStatus, moved
 from bridge.trunks.trunks import TrunkError, Trunks, prepare
+from bridge.turn_log import log_turn
 
 __all__ = ["Bridge", "StartError"]
 
@@ -176,7 +178,10 @@ class Bridge:
         stack.push_async_callback(self.call_log.flush_and_close)
         self.call_log.subscribe(self.live.publish)
         self.call_log.subscribe(lambda item: self.metrics.observe(item.call_id, item.event))
+        self.call_log.subscribe(log_turn)
         self._register_metrics()
+        if config.tracing.otlp_endpoint:
+            self._start_tracing(config.tracing, logs)
 
         recordings_dir = data_dir / "recordings"
         self.recordings = Recordings(recordings_dir)
@@ -228,6 +233,21 @@ class Bridge:
         watching = loop.create_task(self.admission.watch(), name="admission")
         stack.push_async_callback(_cancelled, watching)
         stack.push_async_callback(self._end_all_calls)
+
+    def _start_tracing(self, settings: TracingSettings, logs: Logs | None) -> None:
+        # Imported where it is wanted alone: it is much code.
+        from bridge.span_export import SpanExport, TracingError
+
+        try:
+            export = SpanExport(settings, os.environ)
+        except TracingError as error:
+            raise StartError(str(error)) from error
+        self._stack.push_async_callback(export.aclose)
+        if logs is not None:
+            for secret in export.secrets:
+                logs.hide(secret)
+        self.call_log.subscribe(export.spans.observe)
+        self.metrics.register(export.readings)
 
     # -- calls that come in ---------------------------------------------------------------------------------
 

@@ -166,6 +166,20 @@ class LogSettings(Section):
     mask_numbers: bool = True
 
 
+class TracingSettings(Section):
+    """OpenTelemetry: each call as a trace, each turn as a span (docs/tracing.md)."""
+
+    otlp_endpoint: Annotated[str, Field(pattern=r"^(https?://[^\s/]+.*)?$")] = ""
+    """The collector's OTLP/HTTP address, e.g. `http://localhost:4318`; empty: no tracing."""
+    service_name: Annotated[str, Field(min_length=1)] = "offhook"
+    headers_env: str = ""
+    """Environment variable with headers for the collector (a key): `name=value,name=value`."""
+    sample: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """The share of calls that is traced. A call that comes with a `traceparent` follows that one's flag."""
+    content: bool = False
+    """Whether spans show what was said, tools' arguments and results, and numbers in full."""
+
+
 def _chain(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
@@ -291,6 +305,7 @@ class Config(BaseSettings):
     limits: LimitSettings = LimitSettings()
     store: StoreSettings = StoreSettings()
     log: LogSettings = LogSettings()
+    tracing: TracingSettings = TracingSettings()
     engines: EngineSettings = EngineSettings()
     providers: dict[str, SerializeAsAny[ProviderSettings]] = Field(default_factory=dict)
     """Vendors and servers by name. A kind that is not named here can be used by its own name, as it is."""

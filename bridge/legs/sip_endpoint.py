@@ -49,7 +49,15 @@ BYE_LOOK_S = 0.02
 _USER_SAFE = "!*'()&=+$,;?/"
 """What may stand in the user part of a URI besides letters, digits and `-_.~` (RFC 3261 25.1)."""
 
-KEPT_HEADERS = ("p-asserted-identity", "diversion", "history-info", "privacy", "referred-by")
+KEPT_HEADERS = (
+    "p-asserted-identity",
+    "diversion",
+    "history-info",
+    "privacy",
+    "referred-by",
+    "traceparent",
+    "tracestate",
+)
 
 
 @dataclass(frozen=True, slots=True)
