@@ -52,12 +52,13 @@ class Phrases:
 class PhraseTts:
     """A `Tts` that has some texts ready. Everything else goes to `tts`, which its owner starts and closes."""
 
-    def __init__(self, tts: Tts, directory: Path, *, sounds_by: str) -> None:
+    def __init__(self, tts: Tts, directory: Path, *, sounds_by: str, first_retry_s: float = FIRST_RETRY_S) -> None:
         """`directory` keeps the phrases; `sounds_by` changes with whatever the sound depends on besides the voice:
         the model, its settings."""
         self._tts = tts
         self._files = PhraseFiles(directory)
         self._sounds_by = sounds_by
+        self._first_retry_s = first_retry_s
         self._ready: dict[str, SpeechChunk] = {}
         self._keeping: dict[Phrases, asyncio.Task[None]] = {}
 
@@ -141,7 +142,7 @@ class PhraseTts:
         return task
 
     async def _keep_preparing(self, phrases: Phrases, on_trouble: Callable[[ProviderError], None]) -> None:
-        pause_s, told = FIRST_RETRY_S, False
+        pause_s, told = self._first_retry_s, False
         while True:
             try:
                 await self.prepare(phrases)
