@@ -53,7 +53,7 @@ class Wire:
     """Each packet is late by a random time up to this; some overtake others."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Stream:
     """One call's media as the generator sees it."""
 
@@ -68,6 +68,18 @@ class Stream:
     shift: int = 0
     """Where in the payloads this call begins, so that callers don't talk in chorus."""
     cipher: Cipher | None = None
+
+
+class Watch(Protocol):
+    """Sees every packet."""
+
+    def sent(self, stream: Stream, place: int) -> None:
+        """`place`: which of the payloads it was."""
+        ...
+
+    def came(self, stream: Stream, payload: bytes, at: float) -> None:
+        """`at`: of its arrival, by the wall clock (s)."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +101,9 @@ class LoadResult:
 class RtpLoad:
     """Any number of calls. `run` paces them; gaps are those between kernel arrival times of a call's packets."""
 
-    def __init__(self, host: str = "127.0.0.1", wire: Wire = Wire()) -> None:
+    def __init__(self, host: str = "127.0.0.1", wire: Wire = Wire(), watch: Watch | None = None) -> None:
         self._host = host
+        self._watch = watch
         self._wire = wire
         self._random = random.Random(7)
         self._late: dict[int, list[tuple[Stream, bytes]]] = {}
@@ -183,7 +196,10 @@ class RtpLoad:
             head = _header.pack(
                 0x80, wire.payload_type, sequence & 0xFFFF, (sequence * wire.step) & 0xFFFFFFFF, 0x1000
             )
-            packet = head + payloads[(sequence + stream.shift) % len(payloads)]
+            place = (sequence + stream.shift) % len(payloads)
+            packet = head + payloads[place]
+            if self._watch is not None:
+                self._watch.sent(stream, place)
             if stream.cipher is not None:
                 packet = stream.cipher.protect(packet)
             if wire.jitter_ms and (late := self._random.randrange(wire.jitter_ms * SLOTS // 20)):
@@ -208,6 +224,8 @@ class RtpLoad:
                     gap = int((at - stream.last_at) * 1000 / GAP_BIN_MS)
                     self._bins[min(gap, GAP_BINS - 1)] += 1
                 stream.received += 1
+                if self._watch is not None:
+                    self._watch.came(stream, data[12:], at)
             stream.last_sequence = sequence
             stream.last_at = at
 

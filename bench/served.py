@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,32 @@ class Served:
             if (match := re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text()))
         )
 
+    def pss_mb(self) -> float:
+        """Proportional set size of the bridge and its workers: a page that several share counts once."""
+        return sum(
+            int(match[1]) / 1024
+            for pid in self._tree()
+            if (match := re.search(r"Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text()))
+        )
+
+    def open_files(self) -> int:
+        return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
+
+    def threads(self) -> int:
+        return len(list(Path(f"/proc/{self.pid}/task").iterdir()))
+
+    def calls(self, count: int) -> list[dict[str, Any]]:
+        """The newest, from the API."""
+        found: list[dict[str, Any]] = []
+        cursor = ""
+        while len(found) < count:
+            page = self.json(f"/api/calls?limit={min(200, count - len(found))}{cursor}")
+            found += page["calls"]
+            if not page.get("next_cursor"):
+                break
+            cursor = f"&cursor={page['next_cursor']}"
+        return found
+
     def _tree(self) -> list[int]:
         children: dict[int, list[int]] = {}
         for entry in Path("/proc").iterdir():
@@ -82,23 +108,28 @@ class Served:
 
 
 @contextlib.contextmanager
-def serve(config: str, folder: Path) -> Iterator[Served]:
-    """Run a bridge with this YAML in `folder` until the context is left. Ports are chosen here. Raises RuntimeError
-    with the end of its log where it does not come up."""
+def serve(
+    config: str, folder: Path, *, variables: Mapping[str, str] | None = None, profile: Path | None = None
+) -> Iterator[Served]:
+    """Run a bridge with this YAML in `folder` until the context is left. Ports are chosen here. `variables`: further
+    ones of its environment. `profile`: where a profile of it is written (`bench.sampled`). Raises RuntimeError with
+    the end of its log where it does not come up."""
     sip_port, http_port = _free_port(socket.SOCK_DGRAM), _free_port(socket.SOCK_STREAM)
     (folder / "bench.yaml").write_text(config)
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("OFFHOOK_")}
-    variables |= {
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("OFFHOOK_")}
+    environment |= {
         "OFFHOOK_SIP_LISTEN": "127.0.0.1",
         "OFFHOOK_SIP_PORT": str(sip_port),
         "OFFHOOK_HTTP_PORT": str(http_port),
         "OFFHOOK_DATA_DIR": str(folder / "data"),
         "PYTHONPATH": str(Path(__file__).parent.parent),
+        **(variables or {}),
     }
-    command = [sys.executable, "-W", "ignore", "-m", "bridge.cli", "serve", "-c", "bench.yaml"]
+    module = ["bridge.cli"] if profile is None else ["bench.sampled", str(profile.absolute())]
+    command = [sys.executable, "-W", "ignore", "-m", *module, "serve", "-c", "bench.yaml"]
     log = folder / "bridge.log"
     with log.open("wb") as output:
-        bridge = subprocess.Popen(command, cwd=folder, env=variables, stdout=output, stderr=output)
+        bridge = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output)
         try:
             _wait_until_ready(bridge, log)
             yield Served(bridge.pid, sip_port, http_port, folder / "data")
