@@ -25,6 +25,10 @@ class Inbox(Generic[E]):
         self._events.append(event)
         self._wake.set()
 
+    def wake(self) -> None:
+        """Something changed that `tick` looks at."""
+        self._wake.set()
+
     async def serve(
         self,
         handle: Callable[[E], None],

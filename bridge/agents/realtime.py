@@ -15,24 +15,25 @@ from zoneinfo import ZoneInfo
 import structlog
 
 from bridge.agents.agent_turn import Timing
-from bridge.agents.bargein import BargeInDetector, BargeInOutput, Confirmed, ForgetWords, Pause, Rejected, WantPartial
+from bridge.agents.bargein import Confirmed
 from bridge.agents.base import AgentDone, CallSession
-from bridge.agents.errors import EngineError
 from bridge.agents.inbox import Inbox
+from bridge.agents.realtime_bargein import THEIR_EAR, BargeIns
 from bridge.agents.realtime_caller import CallerTurns, History
 from bridge.agents.realtime_floor import RealtimeFloor, stalls_at
 from bridge.agents.realtime_line import Line
 from bridge.agents.realtime_settings import RealtimeSettings
+from bridge.agents.realtime_tools import ToolDone, ToolRuns
 from bridge.agents.realtime_turn import RealtimeTurn, Reply
+from bridge.agents.realtime_words import RoteWords, VoiceFailed, Words
 from bridge.agents.record import Record
-from bridge.agents.speech import Speech, VoiceOptions
-from bridge.agents.tools import Listening, Toolbox, ToolResult
+from bridge.agents.tools import Listening, Toolbox
 from bridge.agents.tools_agent import AgentTools
 from bridge.audio.frames import Unsubscribe
 from bridge.audio.playout import PlayoutEvent, UtteranceFinished, UtteranceStarted
 from bridge.audio.voice import SpeechStarted, SpeechStopped, VoiceEvent
 from bridge.events import Cause, DtmfReceived, Held, LegEnded, LegEvent, Resumed, TransferResult
-from bridge.providers.base import Message, ProviderError, ProviderTimeoutError, ToolCall, Tts
+from bridge.providers.base import Message, ProviderError, ProviderTimeoutError, Tts
 from bridge.providers.brief import render_prompt
 from bridge.providers.chain import Member
 from bridge.providers.chain_llm import GO_ON
@@ -56,9 +57,6 @@ log = structlog.get_logger(__name__)
 
 MAX_LENGTH_GRACE_S = 5.0
 """What the agent is saying when the call has become too long may end, if it does so by then."""
-
-ECHO_WINDOW_MS = 2500.0
-"""How far back an echo's words may lie in what the agent spoke."""
 
 WARM_S = 5.0
 """A connection that is not open by then is left to the call."""
@@ -89,32 +87,8 @@ class _LineLost:
 
 
 @dataclass(frozen=True, slots=True)
-class _ToolDone:
-    call: ToolCall
-    number: int
-    result: ToolResult
-
-
-@dataclass(frozen=True, slots=True)
-class _VoiceFailed:
-    """The voice of our own failed at this turn."""
-
-    turn: RealtimeTurn
-    error: EngineError
-
-
-@dataclass(frozen=True, slots=True)
 class _HandedOver:
     """We tried to put the caller through."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Words:
-    """What the model was asked to say."""
-
-    text: str
-    interruptible: bool
-    ends: AgentDone | None
 
 
 _Event = (
@@ -125,8 +99,8 @@ _Event = (
     | _FromLine
     | _LineUp
     | _LineLost
-    | _ToolDone
-    | _VoiceFailed
+    | ToolDone
+    | VoiceFailed
     | _HandedOver
 )
 
@@ -180,13 +154,10 @@ class _Conversation:
         self._leg = session.leg
         self._clock = session.clock
         self._began_at = agent.wall_clock()
-        self._tts = agent.tts
         self._inbox: Inbox[_Event] = Inbox(session.clock)
         self._group = asyncio.TaskGroup()
         self._tasks: set[asyncio.Task[None]] = set()
         self._unsubscribes: list[Unsubscribe] = []
-        self._bargein = BargeInDetector(settings.barge_in)
-        self._ours = settings.barge_in_by == "ours"
         self._record = Record(session)
         self._history = History(self._limits.memory_messages)
         self._callers = CallerTurns(self._record, self._history, text_s=self._waits.text_ms / 1000)
@@ -196,6 +167,34 @@ class _Conversation:
         )
         self._line = Line(
             agent.members, self._setup, self._waits, emit=self._told, switched=self._record.provider_switched
+        )
+        self._bargein = BargeIns(
+            settings,
+            self._floor,
+            self._line,
+            self._record,
+            call_id=session.call_id,
+            may_stop=lambda: not self._toolbox.transferring,
+            unwanted=self._answer_unwanted,
+            stopped=self._agent_stopped,
+        )
+        self._rote = RoteWords(
+            settings,
+            session,
+            self._floor,
+            self._line,
+            self._record,
+            tts=agent.tts,
+            start=self._start,
+            failed=self._inbox.post,
+        )
+        self._tools = ToolRuns(
+            self._toolbox,
+            filler_ms=self._limits.tool_filler_ms,
+            start=self._start,
+            announce=self._announce,
+            drained=self._drained,
+            done=self._inbox.post,
         )
         self._held = False
         self._voice_since: float | None = None
@@ -210,16 +209,8 @@ class _Conversation:
         """The reply to come answers a noise."""
         self._spoke = False
         """The agent was heard since the caller's last turn."""
-        self._paused_at = 0.0
-        """When the caller last spoke over the agent."""
-        self._words: dict[str, _Words] = {}
-        """What the model was asked to say and has not begun to, by mark."""
-        self._marks = 0
         self._going_on = False
         """A reply broke off with its session: the next one takes it up."""
-        self._running: dict[str, asyncio.Task[None]] = {}
-        """Tools at work, by call."""
-        self._filler_at: float | None = None
         self._keys = ""
         self._keys_from = self._keys_at = 0.0
         self._renew_by: float | None = None
@@ -262,7 +253,7 @@ class _Conversation:
         return done
 
     def _wire(self) -> None:
-        detector = self._session.open_voice(self._leg.sample_rate, self._inbox.post)
+        detector = self._bargein.voice = self._session.open_voice(self._leg.sample_rate, self._inbox.post)
         self._unsubscribes = [
             detector.close,
             self._leg.listen(detector.push),
@@ -283,17 +274,18 @@ class _Conversation:
             language=self._hears_in,
             call_id=self._session.call_id,
             history=self._history.messages,
-            interrupts=not self._ours and settings.barge_in.enabled,
+            interrupts=self._bargein.interrupts,
         )
 
     def _told(self, event: RealtimeEvent) -> None:
         self._inbox.post(_FromLine(self._line.number, event))
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+    def _start(self, work: Coroutine[Any, Any, None]) -> Callable[[], object]:
+        """Do it in the call's task group; what is returned cancels it."""
         task = self._group.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return task
+        return task.cancel
 
     async def _reach(self, opening: Callable[[], Awaitable[None]]) -> None:
         """Bring the line up, by `opening`."""
@@ -312,7 +304,7 @@ class _Conversation:
             due.append(self._last_words_by if self._finish_at is None else self._finish_at)
         else:
             due.append(self._max_at if self._clock() < self._max_at else self._max_at + MAX_LENGTH_GRACE_S)
-            due += [self._bargein.deadline(), self._silence_at(), self._unanswered_at, self._filler_at]
+            due += [self._bargein.deadline(), self._silence_at(), self._unanswered_at, self._tools.filler_at]
             due += [self._stalled_at(), self._keys_until(), self._warning_at(), self._renewal_at()]
         return min(at for at in due if at is not None)
 
@@ -325,7 +317,7 @@ class _Conversation:
             elif awaiting_until is not None and now >= awaiting_until:
                 self._lose_words("the model did not speak the last words")
             return
-        self._apply_bargein(self._bargein.tick(now))
+        self._bargein.tick(now)
         stalled_at, keys_until, renewal_at = self._stalled_at(), self._keys_until(), self._renewal_at()
         if awaiting_until is not None and now >= awaiting_until:
             self._break(ProviderTimeoutError(self._line.name, f"no reply within {self._waits.first_ms} ms"))
@@ -339,15 +331,15 @@ class _Conversation:
             self._tell_keys(now)
         if renewal_at is not None and now >= renewal_at:
             self._renew_by = None
-            self._reopening = True
+            self._leave_session()
             self._line.keep(True)
             self._start(self._reach(self._line.renew))
-        if self._filler_at is not None and now >= self._filler_at:
-            self._filler_at = None
-            if self._running and self._idle:
-                self._say(self._settings.phrases.filler)
+        if self._tools.filler_at is not None and now >= self._tools.filler_at:
+            self._tools.filler_at = None
+            if self._tools and self._idle:
+                self._say(Words(self._settings.phrases.filler))
         self._look_at_the_clock(now)
-        if self._floor.free and not self._words:
+        if self._floor.free and not self._rote.asked:
             self._quiet.set()
         else:
             self._quiet.clear()
@@ -359,7 +351,7 @@ class _Conversation:
             self._close(self._settings.phrases.max_length_goodbye, AgentDone(Cause.MAX_LENGTH))
         elif warning_at is not None and now >= warning_at:
             self._warn_at = None
-            self._say(self._settings.phrases.max_length_warning)
+            self._say(Words(self._settings.phrases.max_length_warning))
         elif silence_at is not None and now >= silence_at:
             self._break_silence()
 
@@ -370,7 +362,7 @@ class _Conversation:
     @property
     def _idle(self) -> bool:
         """Nobody speaks, or is about to."""
-        quiet = self._floor.free and self._awaiting is None and not self._words
+        quiet = self._floor.free and self._awaiting is None and not self._rote.asked
         return quiet and self._voice_since is None and not self._callers.open
 
     def _awaiting_until(self) -> float | None:
@@ -385,18 +377,18 @@ class _Conversation:
         return stalls_at(turn, self._clock(), self._waits.between_ms / 1000)
 
     def _silence_at(self) -> float | None:
-        waits = self._running or self._reopening or self._keys or self._unanswered_at is not None
+        waits = self._tools or self._reopening or self._keys or self._unanswered_at is not None
         if waits or not self._idle or not self._listening:
             return None
         return self._silent_since + self._limits.silence_ms / 1000
 
     def _warning_at(self) -> float | None:
-        return self._warn_at if self._idle and self._listening and not self._running else None
+        return self._warn_at if self._idle and self._listening and not self._tools else None
 
     def _renewal_at(self) -> float | None:
         if self._renew_by is None or self._reopening:
             return None
-        return self._clock() if self._idle and not self._running else self._renew_by - RENEW_AHEAD_S
+        return self._clock() if self._idle and not self._tools else self._renew_by - RENEW_AHEAD_S
 
     def _keys_until(self) -> float | None:
         return self._keys_at + self._settings.turns.dtmf_pause_ms / 1000 if self._keys else None
@@ -404,7 +396,7 @@ class _Conversation:
     def _expect(self, now: float, timing: Timing | None = None) -> None:
         """The model is to begin a reply."""
         self._awaiting, self._timing = now, timing or Timing()
-        self._unanswered_at, self._unwanted = None, False
+        self._unanswered_at = None
 
     # -- events -----------------------------------------------------------------------------------------------
 
@@ -439,14 +431,14 @@ class _Conversation:
                 self._toolbox.transfer_result(event)
             case LegEnded():
                 self._done = AgentDone(event.cause, event.detail)
-            case _ToolDone():
+            case ToolDone():
                 self._tool_done(now, event)
             case _LineUp():
                 self._line_up(now)
             case _LineLost():
                 self._line_lost(event.error)
-            case _VoiceFailed():
-                self._voice_failed(event)
+            case VoiceFailed():
+                self._voice_failed(event.turn)
             case _HandedOver():
                 self._done = self._toolbox.done
                 if self._done is None and self._last_words is not None:
@@ -477,11 +469,10 @@ class _Conversation:
                 self._caller_said(now, event)
             case ToolAsked():
                 if self._last_words is None:
-                    self._run_tool(now, event.call)
+                    self._awaiting = None
+                    self._tools.run(now, event.call, self._line.number)
             case ToolCancelled():
-                task = self._running.pop(event.call_id, None)
-                if task is not None:
-                    task.cancel()
+                self._tools.cancel(event.call_id)
             case SessionEnding():
                 self._renew_by = now + event.left_s
             case RealtimeFailed():
@@ -496,28 +487,13 @@ class _Conversation:
         self._unanswered_at = None
         self._line.keep(True)
         self._toolbox.voice(True)
-        if self._ours:
-            self._speaks_over(now, at)
-
-    def _speaks_over(self, now: float, at: float) -> None:
-        turn = self._floor.turn
-        if turn is not None:
-            self._apply_bargein(
-                self._bargein.voice_started(
-                    now,
-                    at,
-                    interruptible=turn.interruptible and not self._toolbox.transferring,
-                    audible=turn.started_at is not None,
-                    remaining_ms=turn.speech.remaining_ms,
-                )
-            )
+        self._bargein.voice_started(now, at)
 
     def _voice_stopped(self, now: float, began: float, at: float) -> None:
         self._toolbox.voice(False)
-        if self._ours:
-            self._apply_bargein(self._bargein.voice_stopped(now, at))
+        self._bargein.voice_stopped(now, at)
         long = (at - began) * 1000 >= self._waits.unanswered_voice_ms
-        if long and self._floor.free and self._awaiting is None and not self._running:
+        if long and self._floor.free and self._awaiting is None and not self._tools:
             self._unanswered_at = now + self._waits.unanswered_ms / 1000
 
     def _caller_speaks(self, now: float, event: CallerSpeaks) -> None:
@@ -526,36 +502,28 @@ class _Conversation:
             self._awaiting = None
             self._callers.began(event.item, now if self._voice_since is None else began_at)
             self._line.keep(True)
-            turn = self._floor.turn
-            stops = turn is not None and turn.interruptible and self._settings.barge_in.enabled
-            if not self._ours and stops and not self._toolbox.transferring:
-                self._interrupt(Confirmed(now, 0.0, "the model heard the caller"))
+            self._bargein.their_ear(now)
             return
         ended_at = now if self._voice_since is not None else min(now, self._voice_ended_at)
         self._callers.ended(event.item, ended_at, now)
         self._reprompts = 0
         self._silent_since = now
         self._spoke = not self._floor.free
-        if not self._toolbox.listening:
+        self._unwanted = self._toolbox.listening
+        if not self._unwanted:
             self._expect(now, Timing(ended_at, (now - ended_at) * 1000))
 
     def _caller_said(self, now: float, event: CallerSaid) -> None:
         self._callers.said(event.item, event.text, now)
         self._toolbox.spoken(event.text)
-        turn, saying = self._floor.turn, ""
-        if turn is not None:
-            position = turn.speech.heard_ms
-            saying = turn.speech.between(position - ECHO_WINDOW_MS, position)
-        if self._ours and self._listening:
-            self._apply_bargein(self._bargein.heard(now, event.text, settled=True, saying=saying))
+        if self._listening:
+            self._bargein.said(now, event.text)
 
     def _key(self, now: float, digit: str) -> None:
         self._reprompts = 0
         if self._toolbox.key(digit):
             return
-        turn = self._floor.turn
-        if turn is not None and turn.interruptible:
-            self._apply_bargein(self._bargein.key(now))
+        self._bargein.key(now)
         if digit == "#":
             if self._keys:
                 self._tell_keys(now)
@@ -577,7 +545,7 @@ class _Conversation:
     def _hold(self, now: float) -> None:
         if not self._held:
             self._held = True
-            self._apply_bargein(self._bargein.abandon(now))
+            self._bargein.abandon(now)
             self._unanswered_at = None
             self._line.hear(False)
             self._floor.pause("hold")
@@ -596,15 +564,16 @@ class _Conversation:
     # -- replies ----------------------------------------------------------------------------------------------
 
     def _reply_started(self, now: float, event: ReplyStarted) -> None:
-        words = self._words.pop(event.mark, None) if event.mark else None
-        unwanted, self._unwanted = self._unwanted, False
-        if words is None and (unwanted or self._last_words is not None or self._toolbox.listening):
-            # Its own ear's answer to a noise, to what it is not to hear, or to digits that a tool takes.
+        words = self._rote.begun(event.mark)
+        unwanted = not event.mark and (self._unwanted or self._toolbox.listening)
+        if words is None and (unwanted or self._last_words is not None):
+            # Its own ear's answer to a noise, to digits that a tool takes, or to what it is not to hear any more.
+            self._unwanted = False
             self._line.interrupt(event.item, 0.0)
             return
         turn = RealtimeTurn(Reply(self._leg.playout), event.item, event.mark, timing=self._timing, last_at=now)
         turn.asked_at = now if self._awaiting is None else self._awaiting
-        turn.created_at = now
+        turn.created_at, turn.by = now, self._line.name
         if words is not None:
             turn.interruptible, turn.ends = words.interruptible, words.ends
         self._awaiting, self._timing, self._unanswered_at = None, Timing(), None
@@ -612,9 +581,13 @@ class _Conversation:
         if self._voice_since is None:
             self._line.keep(False)
         self._floor.add(turn)
-        if self._floor.turn is turn and self._voice_since is not None and self._listening and self._ours:
-            # The caller went on talking: the model's ear took a pause for the end.
-            self._speaks_over(now, self._voice_since)
+        if self._floor.turn is turn:
+            self._floor_taken(now)
+
+    def _floor_taken(self, now: float) -> None:
+        """The agent takes the floor, perhaps from a caller who goes on talking: its ear took a pause for the end."""
+        if self._voice_since is not None and self._listening:
+            self._bargein.voice_started(now, self._voice_since)
 
     def _reply_ended(self, now: float, event: ReplyEnded) -> None:
         if not event.item:
@@ -631,7 +604,7 @@ class _Conversation:
             if turn.speech.audio_ms == 0:
                 self._nothing_said(now, turn)
         elif turn is self._floor.turn:
-            self._interrupt(Confirmed(now, 0.0, "the model heard the caller"))
+            self._bargein.interrupt(now, Confirmed(now, 0.0, THEIR_EAR))
         else:
             self._floor.forget(event.item)
 
@@ -657,7 +630,9 @@ class _Conversation:
             self._finish(turn.ends, event.at)
             return
         self._silent_since = event.at
-        self._apply_bargein(self._bargein.agent_stopped(now))
+        self._bargein.agent_stopped(now)
+        if not self._floor.free:
+            self._floor_taken(now)
 
     def _finish(self, done: AgentDone, at: float) -> None:
         """All was said: hang up once the far side has played it."""
@@ -686,54 +661,12 @@ class _Conversation:
         place = self._history.place() if turn.place is None else turn.place
         place[:] = [Message("assistant", heard, interrupted=heard != said)] if heard else []
 
-    def _apply_bargein(self, outputs: list[BargeInOutput]) -> None:
-        for output in outputs:
-            log.debug("barge-in", call=self._session.call_id, decision=output)
-            turn = self._floor.turn
-            audible = turn is not None and turn.started_at is not None
-            match output:
-                case Pause():
-                    self._paused_at = self._clock()
-                    self._floor.pause("barge-in")
-                case WantPartial():
-                    pass
-                case Rejected():
-                    self._floor.unpause("barge-in")
-                    if audible:
-                        self._record.barge_in(output)
-                case Confirmed():
-                    self._interrupt(output)
-                case ForgetWords():
-                    self._forget_answers()
-
-    def _interrupt(self, decision: Confirmed) -> None:
+    def _agent_stopped(self, now: float) -> None:
         """The caller has the floor."""
-        now = self._clock()
-        turn = self._floor.turn
-        if turn is None:
-            return
-        if turn.started_at is not None:
-            self._record.barge_in(decision)
-        heard_ms = turn.speech.heard_ms
-        self._floor.cut(decision.paused_at)
-        if turn.model:
-            self._line.interrupt(turn.item, heard_ms)
-        for behind in self._floor.forget_behind():
-            if behind.created_at >= decision.paused_at:
-                # The answer to what the caller interrupted with.
-                self._floor.add(behind)
-            elif behind.model:
-                self._line.interrupt(behind.item, 0.0)
-        self._bargein.abandon(now)
         self._silent_since = now
 
-    def _forget_answers(self) -> None:
-        """What the caller said was noise or a backchannel: its answers are not to be heard."""
-        for behind in self._floor.forget_behind():
-            if behind.created_at >= self._paused_at and behind.model and not behind.mark:
-                self._line.interrupt(behind.item, 0.0)
-            else:
-                self._floor.add(behind)
+    def _answer_unwanted(self) -> None:
+        """What the caller said was noise: no answer to it is to be heard."""
         if self._awaiting is not None:
             self._awaiting, self._unwanted = None, True
 
@@ -741,54 +674,38 @@ class _Conversation:
 
     def _greet(self) -> None:
         settings = self._settings
-        turn = self._say(settings.greeting, interruptible=settings.greeting_interruptible)
+        turn = self._say(Words(settings.greeting, settings.greeting_interruptible))
         if turn is not None:
             # The session that is being opened meanwhile has to know of it.
             turn.place = self._history.place()
             turn.place.append(Message("assistant", settings.greeting))
 
-    def _say(self, text: str, *, interruptible: bool = True, ends: AgentDone | None = None) -> RealtimeTurn | None:
-        """Say fixed words: by the voice of our own (then its turn is returned), else by the model."""
-        if self._tts is not None:
-            return self._speak(self._tts, text, interruptible, ends)
-        self._marks += 1
-        mark = f"say-{self._marks}"
-        self._words[mark] = _Words(text, interruptible, ends)
-        if self._line.up:
-            self._line.say(text, mark)
-        self._expect(self._clock())
-        return None
-
-    def _speak(self, tts: Tts, text: str, interruptible: bool, ends: AgentDone | None) -> RealtimeTurn:
-        settings, limits = self._settings, self._limits
-        speech = Speech(
-            self._leg.playout,
-            tts,
-            VoiceOptions(settings.voice, settings.language, limits.tts_chunk_ms / 1000, limits.look_ahead_ms),
-            clock=self._clock,
-            failed=lambda error: self._record.provider_failed("tts", error),
-            switched=self._record.provider_switched,
-        )
-        turn = RealtimeTurn(speech, interruptible=interruptible, ends=ends, created_at=self._clock())
-        speech.say(text)
-        speech.finish()
-        turn.stop = self._start(self._synthesise(turn, speech)).cancel
-        self._floor.add(turn)
+    def _say(self, words: Words) -> RealtimeTurn | None:
+        turn = self._rote.say(words)
+        if turn is None:
+            self._expect(self._clock())
         return turn
 
-    async def _synthesise(self, turn: RealtimeTurn, speech: Speech) -> None:
-        try:
-            await speech.run()
-        except EngineError as error:
-            self._inbox.post(_VoiceFailed(turn, error))
+    def _announce(self, text: str) -> None:
+        """The caller hears what a tool will do, where the model itself said nothing."""
+        if self._floor.free and not self._spoke:
+            self._say(Words(text))
 
-    def _voice_failed(self, event: _VoiceFailed) -> None:
+    async def _drained(self) -> None:
+        """Return when all that was said so far was played."""
+        self._quiet.clear()
+        self._inbox.wake()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_S):
+                await self._quiet.wait()
+
+    def _voice_failed(self, turn: RealtimeTurn) -> None:
         """The model says it in its place, if it can."""
-        turn, self._tts = event.turn, None
+        self._rote.lose_voice()
         if turn is self._floor.turn:
             self._floor.cut(self._clock())
             if self._line.up or self._reopening:
-                self._say(turn.speech.said(), interruptible=turn.interruptible, ends=turn.ends)
+                self._say(Words(turn.speech.said(), turn.interruptible, turn.ends))
             elif turn.ends is not None:
                 self._lose_words("the voice failed")
             self._floor.go_on()
@@ -797,9 +714,9 @@ class _Conversation:
         phrases = self._settings.phrases
         if self._reprompts < self._limits.max_reprompts:
             self._reprompts += 1
-            self._say(phrases.still_there)
+            self._say(Words(phrases.still_there))
         else:
-            self._say(phrases.silence_goodbye, ends=AgentDone(Cause.SILENCE))
+            self._say(Words(phrases.silence_goodbye, ends=AgentDone(Cause.SILENCE)))
 
     def _close(self, text: str, done: AgentDone) -> None:
         """Speak the last words, whatever else is under way, and end."""
@@ -807,29 +724,19 @@ class _Conversation:
         self._last_words, self._last_words_by = done, now + self._limits.closing_s
         self._bargein.abandon(now)
         self._line.hear(False)
-        for task in self._running.values():
-            task.cancel()
-        self._running.clear()
-        turn = self._floor.turn
-        if turn is not None:
-            heard_ms = turn.speech.heard_ms
-            self._floor.cut(now)
-            if turn.model:
-                self._line.interrupt(turn.item, heard_ms)
-        for behind in self._floor.forget_behind():
-            if behind.model:
-                self._line.interrupt(behind.item, 0.0)
-        self._words.clear()
+        self._tools.cancel_all()
+        self._bargein.drop(now)
+        self._rote.forget()
         self._awaiting = None
-        if self._tts is not None or self._line.up:
-            self._say(text, interruptible=False, ends=done)
+        if self._rote.has_voice or self._line.up:
+            self._say(Words(text, interruptible=False, ends=done))
         else:
             self._lose_words("the last words could not be spoken")
 
     def _lose_words(self, why: str) -> None:
         """The last words can't be spoken: a tone stands for them."""
         self._awaiting = None
-        self._words.clear()
+        self._rote.forget()
         if self._tone is None:
             self._floor.cut(self._clock())
             self._tone = self._floor.sound_tone()
@@ -843,32 +750,38 @@ class _Conversation:
             return
         if self._last_words is not None:
             self._record.provider_failed("realtime", error)
-            if self._finish_at is None and (self._words or self._floor.free):
+            if self._finish_at is None and (self._rote.asked or self._floor.free):
                 self._lose_words("the model failed at the last words")
             return
+        self._leave_session()
+        self._start(self._reach(lambda: self._line.replace(error)))
+
+    def _leave_session(self) -> None:
+        """Another session is to go on where this one is."""
         now = self._clock()
-        turn = self._floor.turn
-        self._going_on = self._going_on or (turn is not None and turn.model and not _complete(turn))
-        for broken in (turn, *self._floor.forget_behind()):
-            if broken is not None and isinstance(broken.speech, Reply) and broken is turn:
-                broken.speech.finish()
-                if broken.speech.audio_ms == 0:
-                    self._nothing_said(now, broken)
-        if self._awaiting is not None and not self._callers.awaits_text and self._voice_since is None:
-            # What the caller said is known in words: the next one need not hear it.
+        for turn in self._floor.turns:
+            if isinstance(turn.speech, Reply) and not turn.speech.complete:
+                self._going_on = True
+                turn.speech.break_off()
+                # It may still be playing when the next session is told what was said.
+                turn.place = self._history.place()
+                self._remember(turn, None)
+                if turn.speech.audio_ms == 0:
+                    self._nothing_said(now, turn)
+        known = not self._callers.awaits_text and self._voice_since is None
+        if known or (self._awaiting is None and self._voice_since is None and not self._callers.open):
+            # What the caller said is known in words, or was answered: the next one need not hear it.
             self._line.keep(False)
         self._callers.forget_open()
         self._reopening = True
-        self._start(self._reach(lambda: self._line.replace(error)))
 
     def _line_up(self, now: float) -> None:
         self._reopening = False
         self._renew_by = None
         if self._last_words is not None:
             return
-        if self._words:
-            for mark, words in self._words.items():
-                self._line.say(words.text, mark)
+        if self._rote.asked:
+            self._rote.ask_again()
             self._expect(now)
         elif self._callers.without_text():
             # It was given the caller's audio anew, and answers when it has heard it.
@@ -893,37 +806,11 @@ class _Conversation:
 
     # -- tools ------------------------------------------------------------------------------------------------
 
-    def _run_tool(self, now: float, call: ToolCall) -> None:
-        self._awaiting = None
-        self._running[call.id] = self._start(self._carry_out(call, self._line.number))
-        if self._toolbox.manner(call).covered and self._filler_at is None:
-            self._filler_at = now + self._limits.tool_filler_ms / 1000
-
-    async def _carry_out(self, call: ToolCall, number: int) -> None:
-        manner = self._toolbox.manner(call)
-        if manner.announce is not None:
-            # The caller hears what happens before the line is taken away.
-            if self._floor.free and not self._spoke:
-                self._say(manner.announce)
-            await self._drained()
-        result = await self._toolbox.call(call, asked=self._drained)
-        self._inbox.post(_ToolDone(call, number, result))
-
-    async def _drained(self) -> None:
-        """Return when all that was said so far was played."""
-        self._quiet.clear()
-        self._inbox.post(Listening(self._toolbox.listening))
-        with suppress(TimeoutError):
-            async with asyncio.timeout(DRAIN_S):
-                await self._quiet.wait()
-
-    def _tool_done(self, now: float, event: _ToolDone) -> None:
+    def _tool_done(self, now: float, event: ToolDone) -> None:
         call, result = event.call, event.result
-        if self._running.pop(call.id, None) is None:
+        if not self._tools.finished(call):
             return
         self._silent_since = now
-        if not self._running:
-            self._filler_at = None
         self._history.add(Message("assistant", "", (call,)), Message("tool", result.content, tool_call_id=call.id))
         hang_up, self._toolbox.hang_up_asked = self._toolbox.hang_up_asked, False
         if self._toolbox.done is not None:
@@ -933,7 +820,7 @@ class _Conversation:
         self._line.tool_result(event.number, call, result.content, go_on=not ends)
         if ends:
             self._hang_up(now)
-        elif not self._running:
+        elif not self._tools:
             self._expect(now)
 
     def _hang_up(self, now: float) -> None:
@@ -945,7 +832,7 @@ class _Conversation:
         elif self._spoke:
             self._finish(done, now)
         else:
-            self._say(self._settings.brief.goodbye, ends=done)
+            self._say(Words(self._settings.brief.goodbye, ends=done))
 
     def _close_record(self) -> None:
         """The call is over: put on record what is under way."""
@@ -953,7 +840,3 @@ class _Conversation:
         self._floor.cut(now)
         self._floor.forget_behind()
         self._callers.close(now)
-
-
-def _complete(turn: RealtimeTurn) -> bool:
-    return not isinstance(turn.speech, Reply) or turn.speech.complete

@@ -35,10 +35,14 @@ class RealtimeFloor:
         """The turn that will be heard last, as things are."""
         return self._behind[-1] if self._behind else self.turn
 
+    @property
+    def turns(self) -> list[RealtimeTurn]:
+        """All that are to be heard, the present one first."""
+        return [*([] if self.turn is None else [self.turn]), *self._behind]
+
     def find(self, item: str) -> RealtimeTurn | None:
         """The turn of a reply that is still to be heard, or being heard."""
-        turns = (self.turn, *self._behind)
-        return next((turn for turn in turns if turn is not None and turn.item == item and turn.model), None)
+        return next((turn for turn in self.turns if turn.item == item and turn.model), None)
 
     def add(self, turn: RealtimeTurn) -> None:
         """It takes the floor, or waits behind those before it."""

@@ -1,12 +1,13 @@
 """One turn of an agent whose model speaks by itself: its audio on the way to the playout, and its words by time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from bridge.agents.agent_turn import Timing
 from bridge.agents.base import AgentDone
 from bridge.agents.record import TurnSlot
 from bridge.agents.speech import CHAR_MS, HEARD_SHARE, Speech
+from bridge.agents.words import Phrase, words
 from bridge.audio.frames import duration_ms
 from bridge.audio.playout import Playout
 from bridge.events import TurnDelays
@@ -41,6 +42,11 @@ class Reply:
         self._complete = True
         if self._generation is not None:
             self._playout.end(self._generation)
+
+    def break_off(self) -> None:
+        """Nothing more comes, though it is not complete: of its text only what the audio reaches was said."""
+        self._text = self.heard(self.audio_ms)
+        self.finish()
 
     def release(self) -> None:
         """Play."""
@@ -94,16 +100,29 @@ class Reply:
         """The words whose playing overlaps this time."""
         return " ".join(word for word, start, end in self._spans() if end > from_ms and start < to_ms)
 
+    def still_to_play(self, phrases: Sequence[Phrase]) -> bool:
+        """Whether one of these rows of words stands in it that has not been played to its end."""
+        if not phrases:
+            return False
+        said = [(word, end) for text, _, end in self._spans() for word in words(text)]
+        heard_ms = self.heard_ms
+        return any(
+            said[at + len(phrase) - 1][1] > heard_ms
+            for phrase in phrases
+            for at in range(len(said) - len(phrase) + 1)
+            if tuple(word for word, _ in said[at : at + len(phrase)]) == phrase
+        )
+
     def _spans(self) -> list[tuple[str, float, float]]:
-        words = self._text.split()
-        length = len(" ".join(words))
+        texts = self._text.split()
+        length = len(" ".join(texts))
         # Until all of it is there, the text is ahead of the audio by an unknown part.
         lasts_ms = self.audio_ms if self._complete else max(self.audio_ms, length * CHAR_MS)
         per_char = lasts_ms / max(1, length)
         spans, at = [], 0.0
-        for word in words:
-            end = at + len(word) * per_char
-            spans.append((word, at, end))
+        for text in texts:
+            end = at + len(text) * per_char
+            spans.append((text, at, end))
             at = end + per_char
         return spans
 
@@ -116,6 +135,8 @@ class RealtimeTurn:
     item: str = ""
     """The reply's id at the provider; empty for a voice of our own."""
     mark: str = ""
+    by: str = ""
+    """The provider whose model says it."""
     interruptible: bool = True
     ends: AgentDone | None = None
     """The call ends with this once the turn was played out."""
@@ -147,5 +168,17 @@ class RealtimeTurn:
             reply_ms = (self.started_at - self.timing.voice_ended_at) * 1000
         if self.asked_at is not None and self.first_at is not None:
             llm_ms = max(0.0, self.first_at - self.asked_at) * 1000
-        tts_ms = self.speech.tts_ms if isinstance(self.speech, Speech) else None
-        return TurnDelays(self.timing.endpoint_ms, self.timing.stt_ms, llm_ms, tts_ms, reply_ms)
+        playout_ms = None
+        first_at = self.speech.first_at if isinstance(self.speech, Speech) else self.first_at
+        if first_at is not None and self.started_at is not None:
+            playout_ms = max(0.0, self.started_at - first_at) * 1000
+        own = self.speech if isinstance(self.speech, Speech) else None
+        return TurnDelays(
+            endpoint_ms=self.timing.endpoint_ms,
+            llm_ms=llm_ms,
+            tts_ms=None if own is None else own.tts_ms,
+            reply_ms=reply_ms,
+            llm=self.by,
+            playout_ms=playout_ms,
+            tts="" if own is None else own.by,
+        )

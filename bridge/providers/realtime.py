@@ -28,6 +28,10 @@ class RealtimeSetup:
     """It stops its own reply when it hears the caller. False: `interrupt` alone does, as far as it can leave that."""
 
 
+ASKED = "asked"
+"""The mark of replies to a tool's result or to what was told."""
+
+
 # -- what it tells ------------------------------------------------------------------------------------------
 
 
@@ -56,7 +60,7 @@ class ReplyStarted:
 
     item: str
     mark: str = ""
-    """That of the `say` which it comes from."""
+    """That of the `say` which it comes from, or `ASKED`; empty: its own ear's answer to the caller."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from bridge.audio.codec import PCMU
 from bridge.providers.base import Message, ProviderError, ToolCall
 from bridge.providers.deepgram.settings import DeepgramRealtimeSettings
 from bridge.providers.realtime import (
+    ASKED,
     AgentAudio,
     AgentText,
     CallerSaid,
@@ -125,6 +126,8 @@ class VoiceAgentDialogue:
         """It said that the caller began to speak."""
         self._wanted: deque[tuple[str, str]] = deque()
         """Text and mark of what it was asked to say, and has not begun to."""
+        self._asked = False
+        """It is to answer what it was told, or go on with a tool's result."""
 
     # -- what we tell it --------------------------------------------------------------------------------------
 
@@ -140,6 +143,7 @@ class VoiceAgentDialogue:
         self._send({"type": "ForceEndTurn"})
 
     def tell(self, text: str) -> None:
+        self._asked = True
         self._send({"type": "InjectUserMessage", "content": text})
 
     def interrupt(self, item: str) -> None:
@@ -149,6 +153,7 @@ class VoiceAgentDialogue:
     def tool_result(self, call: ToolCall, content: str, go_on: bool) -> None:
         # A result makes it speak: where it is to keep quiet, it gets none.
         if go_on:
+            self._asked = True
             self._send({"type": "FunctionCallResponse", "id": call.id, "name": call.name, "content": content})
 
     # -- what it tells us -------------------------------------------------------------------------------------
@@ -202,6 +207,8 @@ class VoiceAgentDialogue:
         # Without a text nobody can tell whose words these are: then they are those that were asked for.
         if self._wanted and (not text or _squash(text) in self._wanted[0][0]):
             _, mark = self._wanted.popleft()
+        elif self._asked:
+            mark, self._asked = ASKED, False
         self._emit(ReplyStarted(self._reply, mark))
 
     def _text(self, text: str) -> None:

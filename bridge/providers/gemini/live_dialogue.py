@@ -17,6 +17,7 @@ from bridge.audio.resample import FrameResampler, Resampler
 from bridge.providers.base import Message, ToolCall
 from bridge.providers.gemini.settings import GeminiRealtimeSettings
 from bridge.providers.realtime import (
+    ASKED,
     AgentAudio,
     AgentText,
     CallerSaid,
@@ -134,7 +135,7 @@ class LiveDialogue:
         self._ask(verbatim(text), mark)
 
     def tell(self, text: str) -> None:
-        self._ask(text, "")
+        self._ask(text, ASKED)
 
     def respond(self) -> None:
         if self._hears:
@@ -156,7 +157,7 @@ class LiveDialogue:
         except ValueError:
             result = None
         response = result if isinstance(result, dict) else {"result": content}
-        self._asked.append("")
+        self._asked.append(ASKED)
         self._put({"toolResponse": {"functionResponses": [{"id": call.id, "name": call.name, "response": response}]}})
 
     def _ask(self, text: str, mark: str) -> None:

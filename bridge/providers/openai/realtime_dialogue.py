@@ -17,6 +17,7 @@ from bridge.audio.resample import FrameResampler, Resampler
 from bridge.providers.base import Message, ProviderBusyError, ProviderError, ProviderUnavailableError, ToolCall
 from bridge.providers.openai.settings import OpenAiRealtimeSettings
 from bridge.providers.realtime import (
+    ASKED,
     AgentAudio,
     AgentText,
     CallerSaid,
@@ -186,7 +187,7 @@ class Dialogue:
     def tell(self, text: str) -> None:
         item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
         self._send({"type": "conversation.item.create", "item": item})
-        self._create({})
+        self._create({"metadata": {"mark": ASKED}})
 
     def interrupt(self, item: str, heard_ms: float) -> None:
         known = self._items.get(item)
@@ -208,8 +209,7 @@ class Dialogue:
         self._go_on = self._go_on or go_on
         if not self._due and self._go_on:
             self._go_on = False
-            # Not empty: unlike a bare "go on", it is asked for again if the server's own ear was faster.
-            self._create({"tool_choice": "auto"})
+            self._create({"metadata": {"mark": ASKED}})
 
     def _create(self, response: dict[str, Any]) -> None:
         if not response and {} in self._creates:
@@ -345,7 +345,7 @@ class Dialogue:
         code = error.get("code") or ""
         ours = str(error.get("event_id") or "").startswith("create-")
         if code == "conversation_already_has_active_response":
-            # The server's ear was faster: ours comes after, if it says more than "go on".
+            # The server's ear was faster: ours comes after, unless it was a bare "go on".
             asked, self._asked = self._asked, None
             if asked:
                 self._creates.appendleft(asked)

@@ -332,4 +332,5 @@ async def test_next_one_goes_on_when_one_dies_in_mid_sentence() -> None:
         await call.until(lambda: call.said("agent")[-1:] == ["And so on."])
         [failed] = call.of(ProviderFailed)
         assert failed.went_on == "gemini-1"
-        assert [turn["parts"][0]["text"] for turn in second.talk.history] == ["Good evening.", "go on"]
+        greeting, asked, begun = (turn["parts"][0]["text"] for turn in second.talk.history)
+        assert (greeting, asked) == ("Good evening.", "go on") and LONG.startswith(begun)

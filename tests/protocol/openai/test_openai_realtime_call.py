@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
 from openai_realtime_server import KEY, RealtimeServer
 from realtime_call import CodeTts, RealtimeCall, WordCode, calling
 from realtime_standin import WORD_MS, Turn
@@ -223,6 +224,41 @@ async def test_keys_are_told_to_the_model_and_on_record() -> None:
 
 
 @calling
+async def test_digits_are_collected_while_the_models_own_answers_are_not_heard() -> None:
+    script = [
+        Turn("my number", "What is it?", tools=[("collect_digits", {"min_digits": 3, "max_digits": 3})]),
+        Turn("one two three", "Go on."),
+        Turn(says="I have it."),
+    ]
+    async with a_call(script) as (call, [server]):
+        await call.agent_silent()
+        await call.speak()
+        await call.agent_silent()
+        await call.wait(0.3)
+        await call.speak(300)
+        await call.until(lambda: call.said("agent")[-1:] == ["I have it."])
+        assert call.said("agent") == ["Good evening.", "What is it?", "I have it."]
+        [result] = server.talk.results.values()
+        assert "123" in result.replace(" ", "")
+
+
+@calling
+async def test_protected_phrase_is_heard_to_its_end() -> None:
+    notice = "this call is recorded for quality"
+    script = [Turn("hi", f"{notice} and now tell me what you want from us today please"), Turn("stop it", "Yes?")]
+    async with a_call(script, barge_in={"protected_phrases": [notice]}) as (call, [_]):
+        await call.agent_silent()
+        await call.speak()
+        await call.agent_speaks(300)
+        await call.speak(2500)
+        await call.agent_silent()
+        await call.turn(5)
+        cut = call.of(TurnEnded)[2]
+        assert cut.interrupted and cut.heard_text.startswith(notice)
+        assert not cut.heard_text.endswith("please")
+
+
+@calling
 async def test_silent_caller_is_asked_twice_and_then_let_go() -> None:
     async with a_call([]) as (call, [_]):
         done = await call.ended()
@@ -295,7 +331,11 @@ async def test_provider_that_dies_in_mid_sentence_is_replaced_by_the_next_which_
         [failed] = call.of(ProviderFailed)
         assert failed.went_on == "openai-1"
         texts = [item["content"][0]["text"] for item in second.talk.items]
-        assert texts[:2] == ["Good evening.", "go on"] and "broke off" in texts[-1]
+        assert texts[:3] == ["Good evening.", "go on", broken.text] and "broke off" in texts[-1]
+        assert broken.text == broken.heard_text and LONG.startswith(broken.text), (
+            "its text was far ahead of its audio"
+        )
+        assert len(broken.text.split()) == pytest.approx(broken.heard_ms / WORD_MS, abs=1.5)
 
 
 @calling
