@@ -6,6 +6,10 @@ Every case of `bench.barge_corpus` is played over the agent's speech in a call o
 activity, real detectors, a real conversation; the recogniser is a stand-in that knows the text. Delays run from the
 sound's true onset on our line to the agent's last 20 ms on it; a real leg adds its jitter buffer, 20 ms on a clean
 line.
+
+In the table: `wrong` did not stop the agent though they should have, or the other way round; of those that stopped it
+wrongly, `went on` are those after which the agent took up what it was saying by itself. `pauses` are those that the
+agent was let go on after, with their length in ms.
 """
 
 import argparse
@@ -36,6 +40,9 @@ AFTER_S = 3.0
 BUDGET_MS = (150, 250)
 """Of the barge-in delay: median and 95th percentile (DESIGN.md)."""
 
+
+USUAL = ("speech", "speech, 20 dB noise")
+"""Kinds that the budget is about."""
 
 ORDER = (True, None, False)
 """Of `Case.stops` in the table."""
@@ -121,10 +128,11 @@ def show(outcomes: Sequence[Outcome]) -> bool:
     """Print the table; whether the budget is kept."""
     print(
         f"{'over the agent':<24}{'n':>4}{'wrong':>7}{'went on':>9}{'stop p50':>10}{'p95':>6}{'max':>6}"
-        f"{'pauses':>8}{'of them ms p50':>15}{'max':>6}   why wrong"
+        f"{'pauses':>8}{'ms p50':>8}{'max':>6}   why wrong"
     )
     ordered = sorted(outcomes, key=lambda o: (ORDER.index(o.case.stops), o.case.kind))
     good: list[float] = []
+    usual: list[float] = []
     false = missed = 0
     for kind, group in groupby(ordered, key=lambda o: o.case.kind):
         rows = list(group)
@@ -135,20 +143,22 @@ def show(outcomes: Sequence[Outcome]) -> bool:
         reasons = {_reason(o) for o in wrong}
         if rows[0].case.stops:
             good += delays
+            usual += delays if kind in USUAL else []
             missed += len(wrong)
         else:
             false += len(wrong)
         print(
             f"{kind:<24}{len(rows):>4}{len(wrong):>7}{sum(o.recovered for o in wrong):>9}"
             f"{_number(delays, 0.5, stops):>10}{_number(delays, 0.95, stops):>6}{_number(delays, 1, stops):>6}"
-            f"{len(rejected):>8}{_number(rejected, 0.5):>15}{_number(rejected, 1):>6}"
+            f"{len(rejected):>8}{_number(rejected, 0.5):>8}{_number(rejected, 1):>6}"
             f"   {'; '.join(sorted(reasons))}"
         )
-    median, late = quantile(good, 0.5), quantile(good, 0.95)
+    median, late = quantile(usual, 0.5), quantile(usual, 0.95)
     kept = median <= BUDGET_MS[0] and late <= BUDGET_MS[1]
     print(
-        f"stops: median {median:.0f} ms, 95th percentile {late:.0f} ms (budget {BUDGET_MS[0]}, {BUDGET_MS[1]}: "
-        f"{'kept' if kept else 'NOT kept'}); missed {missed}, false {false}"
+        f"stops by speech of a usual level: median {median:.0f} ms, 95th percentile {late:.0f} ms "
+        f"(budget {BUDGET_MS[0]}, {BUDGET_MS[1]}: {'kept' if kept else 'NOT kept'}); all stops: median "
+        f"{quantile(good, 0.5):.0f} ms, 95th percentile {quantile(good, 0.95):.0f} ms; missed {missed}, false {false}"
     )
     return kept
 

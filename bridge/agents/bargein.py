@@ -36,7 +36,10 @@ USUAL_LEVEL_DB = -23.0
 LEVEL_SHARE = 0.5
 """Of a caller's newest turn in what counts as their usual level, once there were others."""
 
-LONG_S = 1.2
+LONG_LOOK_S = 0.1
+"""The same while the agent goes on."""
+
+LONG_S = 1.0
 """Speech that has gone on this long stops an agent that was let go on in a gap of it."""
 
 LOG_SIZE = 200
@@ -322,7 +325,7 @@ class BargeInDetector:
         if self._why_not_by_length(now) is None:
             self._confirm(now, reason, out, by_length=True)
         else:
-            self._look_at = now + LOOK_S
+            self._look_at = now + (LOOK_S if self._phase is _Phase.PAUSED else LONG_LOOK_S)
 
     def _may_confirm_by_length(self) -> bool:
         return self._voice and self._kind is not _Kind.BACKCHANNEL

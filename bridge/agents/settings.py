@@ -141,9 +141,9 @@ class BargeInSettings(Strict):
     background_below_db: Annotated[float, Field(ge=0)] = 9.0
     """A voice so much softer than the caller's own (a television, somebody in the room) does not stop the agent by
     its length, only by words. Until the caller has spoken, a usual telephone voice is taken for theirs."""
-    certain_speech: Annotated[float, Field(ge=0, le=1)] = 0.8
-    """A sound whose mean probability of being speech is lower (music, a television) does not stop the agent by its
-    length either."""
+    certain_speech: Annotated[float, Field(ge=0, le=1)] = 0.95
+    """A sound whose probability of being speech stays below this in its clearer moments too (music, a television)
+    does not stop the agent by its length either."""
     protected_phrases: Words = ()
     """What the caller has to hear (a legal notice), word for word as the agent says it: until such a phrase of the
     agent's present turn has been played nobody interrupts it. Keys are taken and answered after it."""

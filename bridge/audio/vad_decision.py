@@ -18,6 +18,9 @@ from bridge.audio.voice import SpeechStarted, SpeechStopped, VoiceEvent
 HISTORY_FRAMES = 32
 """How far back an onset is looked for, and how late a window's result may come (640 ms)."""
 
+CERTAINTY_WINDOWS = 32
+"""Newest scored windows that tell how surely a sound is speech."""
+
 EPSILON = 1e-6
 """Clock times of the 20 ms grid are sums of floats."""
 
@@ -62,9 +65,8 @@ class SpeechDecision:
         """End of the last voiced frame that counts."""
         self._supported_until = 0.0
         """End of the last probable window."""
-        self._windows = 0
-        """Those since speech started, and the sum of their probabilities."""
-        self._probable = 0.0
+        self._probabilities: deque[float] = deque(maxlen=CERTAINTY_WINDOWS)
+        """Of the newest windows since speech started."""
         self._told = 0.0
         """The time of the last event: times never go back."""
         self.speaking = False
@@ -89,8 +91,7 @@ class SpeechDecision:
         """Silero's `probability` for the audio between `start` and `end` (s, clock time), known at `now`."""
         settings = self._settings
         if self.speaking:
-            self._windows += 1
-            self._probable += probability
+            self._probabilities.append(probability)
             if probability >= settings.stay_probability:
                 self._against = 0
                 self._supported_until = max(self._supported_until, end)
@@ -117,8 +118,10 @@ class SpeechDecision:
 
     @property
     def certainty(self) -> float:
-        """Mean of Silero's probabilities since speech started; 1 where it has said nothing."""
-        return self._probable / self._windows if self._windows else 1.0
+        """Upper quartile of Silero's probabilities since speech started; 1 where it has said nothing. Consonants are
+        doubtful in any voice; in music and distant talk there is doubt about the clearest moments too."""
+        known = sorted(self._probabilities)
+        return known[len(known) * 3 // 4] if known else 1.0
 
     def restart(self) -> None:
         """Silero starts anew on this stream: windows before and after are not consecutive."""
@@ -135,7 +138,7 @@ class SpeechDecision:
         if not self._accept():
             return None
         self.speaking = True
-        self._windows, self._probable = 0, 0.0
+        self._probabilities.clear()
         self._against = 0
         self._supported_until = end
         self._last_voice = max(self._last_voiced(now), end)

@@ -30,7 +30,7 @@ class VoiceSound:
     level_db: float
     """Of the loud half of its frames, dBFS; -inf before any."""
     certainty: float = 1.0
-    """How sure it is that this is speech, on average (0 to 1); 1 where no model says."""
+    """How sure it is that this is speech, in its clearer moments (0 to 1); 1 where no model says."""
 
 
 class VoiceDetector(Protocol):

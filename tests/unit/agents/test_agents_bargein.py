@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from bridge.agents.bargein import (
     BargeInDetector,
+    BargeInEntry,
     BargeInOutput,
     Confirmed,
     ForgetWords,
@@ -15,6 +16,7 @@ from bridge.agents.bargein import (
     WantPartial,
 )
 from bridge.agents.settings import BargeInSettings
+from bridge.audio.voice import VoiceSound
 
 FAR = float("inf")
 
@@ -146,6 +148,124 @@ def test_protected_speech_is_not_paused_and_a_backchannel_over_it_is_no_turn() -
         assert detector.heard(13.2, "stop it please", settled=True) == []
 
 
+def sounding(at: float, *, level_db: float = -20.0, certainty: float = 0.98) -> VoiceSound:
+    return VoiceSound(at, level_db, certainty)
+
+
+def test_length_does_not_count_when_the_voice_is_already_over() -> None:
+    detector = begun()
+    detector.tick(10.25)
+    detector.sounding(sounding(10.5))
+    assert detector.tick(10.55) == [], "a mhm of 500 ms, whose end our voice activity tells 180 ms late"
+    assert detector.deadline() == pytest.approx(10.57)
+    assert detector.tick(10.57) == []
+    (rejected,) = detector.tick(10.6)
+    assert isinstance(rejected, Rejected) and rejected.reason == "no words in time, the voice is over or in a gap"
+    detector.voice_stopped(10.68, 10.5)
+    assert detector.heard(11, "mhm", settled=True) == [ForgetWords("backchannel: mhm")]
+
+
+def test_speech_that_had_a_gap_when_it_was_looked_at_is_looked_at_again() -> None:
+    detector = begun()
+    detector.tick(10.25)
+    detector.sounding(sounding(10.5))
+    detector.tick(10.55)
+    detector.sounding(sounding(10.57))
+    (confirmed,) = detector.tick(10.57)
+    assert isinstance(confirmed, Confirmed) and confirmed.reason == "speech went on"
+
+
+@pytest.mark.parametrize(
+    ("sound", "reason"),
+    [
+        (sounding(10.6, level_db=-35.0), "no words in time, the voice is 12 dB below the caller's"),
+        (sounding(10.6, certainty=0.6), "no words in time, it is hardly speech (0.60)"),
+    ],
+)
+def test_television_and_music_do_not_stop_the_agent_by_their_length(sound: VoiceSound, reason: str) -> None:
+    detector = begun()
+    detector.sounding(sound)
+    decisions = [o for at in (10.25, 10.55, 10.57, 10.59, 10.6) for o in detector.tick(at)]
+    assert [o.reason for o in decisions if isinstance(o, Rejected)] == [reason]
+    for tenths in range(107, 140):
+        assert not any(isinstance(o, Confirmed) for o in detector.tick(tenths / 10))
+    assert kinds(detector.heard(14, "are you listening to me", settled=False)) == [Pause, Confirmed]
+
+
+def test_the_callers_own_level_is_what_others_are_measured_by() -> None:
+    for own_db, stops in ((-20.0, False), (-32.0, True)):
+        detector = BargeInDetector(BargeInSettings())
+        detector.caller_spoke(own_db)
+        detector.voice_started(10.1, 10.0, interruptible=True, remaining_ms=FAR)
+        detector.sounding(sounding(10.6, level_db=-33.0))
+        decisions = [o for at in (10.25, 10.55, 10.6) for o in detector.tick(at)]
+        assert any(isinstance(o, Confirmed) for o in decisions) is stops
+
+
+def test_speech_that_was_let_go_on_in_a_gap_stops_the_agent_when_it_goes_on_for_long() -> None:
+    detector = begun()
+    detector.tick(10.25)
+    detector.sounding(sounding(10.4))
+    detector.tick(10.55)
+    assert kinds(detector.tick(10.6)) == [Rejected]
+    detector.sounding(sounding(11.0))
+    assert kinds(detector.tick(11.0)) == [WantPartial, Pause, Confirmed]
+
+
+@pytest.mark.parametrize(
+    ("text", "saying", "forgotten"),
+    [
+        ("okay good", "", "backchannel after all: okay good"),
+        ("noon every day", "we open at noon every day", "echo after all: noon every day"),
+        ("okay but when", "", None),
+        ("Tuesday", "", None),
+        ("", "", None),
+    ],
+)
+def test_length_that_proves_a_backchannel_or_an_echo_is_taken_back(
+    text: str, saying: str, forgotten: str | None
+) -> None:
+    detector = begun()
+    detector.tick(10.25)
+    assert kinds(detector.tick(10.55)) == [Confirmed]
+    detector.voice_stopped(10.8, 10.6)
+    out = detector.heard(11.1, text, settled=True, saying=saying)
+    assert out == ([ForgetWords(forgotten)] if forgotten else [])
+    assert detector.heard(11.2, "okay good", settled=True) == []
+
+
+def test_yes_that_answers_the_agents_last_words_is_not_taken_back() -> None:
+    detector = begun(remaining_ms=600)
+    detector.tick(10.25)
+    assert kinds(detector.tick(10.55)) == [Confirmed]
+    detector.voice_stopped(10.8, 10.6)
+    assert detector.heard(11.1, "yes okay", settled=True) == []
+
+
+def test_words_over_a_protected_phrase_stop_the_agent_only_once_it_is_over() -> None:
+    detector = BargeInDetector(BargeInSettings())
+    assert detector.voice_started(10.1, 10, interruptible=False, remaining_ms=FAR) == []
+    detector.allow(False)
+    assert kinds(detector.heard(10.6, "I have a question", settled=False)) == [WantPartial]
+    detector.allow(True)
+    assert kinds(detector.heard(10.9, "I have a question please", settled=False)) == [Pause, Confirmed]
+
+
+def test_every_decision_is_logged_and_told() -> None:
+    told: list[BargeInEntry] = []
+    detector = BargeInDetector(BargeInSettings(), told.append)
+    detector.voice_started(10.1, 10.0, interruptible=True, remaining_ms=FAR)
+    detector.voice_stopped(10.24, 10.2)
+    detector.heard(10.5, "mhm", settled=True)
+    assert told == list(detector.log)
+    assert [type(entry.what) for entry in told] == [Pause, Rejected, ForgetWords]
+    assert [entry.what.reason for entry in told if not isinstance(entry.what, WantPartial)] == [
+        "the voice set in",
+        "backchannel: mhm",
+        "backchannel: mhm",
+    ]
+
+
 def test_settings_that_decide_too_late_are_refused() -> None:
     with pytest.raises(ValidationError, match="must not exceed decide_ms"):
         BargeInSettings(confirm_speech_ms=600)
@@ -162,6 +282,9 @@ INPUTS = st.lists(
                 st.sampled_from(["", "mhm", "wait", "Tuesday", "I have a question", "noon every day"]),
                 st.booleans(),
             ),
+            st.tuples(st.just("sounding"), st.floats(0, 0.3), st.floats(-50, 0), st.floats(0, 1)),
+            st.tuples(st.just("allow"), st.booleans()),
+            st.tuples(st.just("caller_spoke"), st.floats(-60, 0)),
             st.tuples(st.sampled_from(["key", "agent_stopped", "abandon", "tick"])),
         ),
     ),
@@ -210,5 +333,11 @@ def test_every_pause_is_answered_in_time_whatever_happens(inputs: list, sensitiv
                 check(detector.voice_stopped(now, now - ago))
             case ("heard", text, settled):
                 check(detector.heard(now, text, settled=settled, saying="We open at noon every day"))
+            case ("sounding", ago, level_db, certainty):
+                detector.sounding(VoiceSound(now - ago, level_db, certainty))
+            case ("allow", interruptible):
+                detector.allow(interruptible)
+            case ("caller_spoke", level_db):
+                detector.caller_spoke(level_db)
             case (name,):
                 check(getattr(detector, name)(now))

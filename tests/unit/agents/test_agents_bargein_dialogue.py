@@ -288,3 +288,73 @@ async def test_goodbye_that_is_interrupted_does_not_hang_up() -> None:
         await call.wait(1)
         assert not call.task.done()
         assert call.heard().endswith("Of course.")
+
+
+NOTICE = "This call is recorded for training."
+GREETING = f"Welcome to the shop. {NOTICE} How can we help you on this fine day of the year?"
+
+
+@conversing
+async def test_protected_phrase_is_heard_to_its_end_and_what_was_said_over_it_stops_the_agent_after_it() -> None:
+    async with Call(greeting=GREETING, barge_in={"protected_phrases": [NOTICE]}) as call:
+        call.stt.latency_s = 0.1
+        await call.agent_speaks(words=2)
+        await call.say("hello I would like to buy a very big red bicycle for my sister please")
+        await call.until(lambda: len(call.said("caller")) == 1)
+        assert NOTICE in call.said("agent")[0], "nobody interrupts it, and nothing of it is left out"
+        assert call.of(TurnEnded)[0].interrupted, "but from then on the caller may"
+        await call.agent_silent()
+        assert call.heard().endswith("sister please.")
+
+
+@conversing
+async def test_keys_pressed_over_a_protected_phrase_are_answered_after_it() -> None:
+    async with Call(greeting=GREETING, barge_in={"protected_phrases": [NOTICE]}) as call:
+        await call.agent_speaks(words=5)
+        call.leg.press("7")
+        call.leg.press("#")
+        await call.until(lambda: call.heard().endswith("You said 7."))
+        assert call.said("agent")[0] == GREETING
+        assert not call.of(TurnEnded)[0].interrupted
+
+
+@conversing
+async def test_hang_up_during_a_protected_phrase_ends_the_call() -> None:
+    async with Call(greeting=GREETING, barge_in={"protected_phrases": [NOTICE]}) as call:
+        await call.agent_speaks(words=5)
+        assert await call.hang_up() < 0.1
+        call.assert_nothing_left()
+
+
+@conversing
+async def test_agent_may_be_interrupted_where_nothing_protected_is_left_to_play() -> None:
+    async with Call(greeting=GREETING, barge_in={"protected_phrases": [NOTICE]}) as call:
+        call.stt.latency_s = 0.1
+        await call.agent_speaks(words=13)
+        await call.say("I have a question")
+        assert call.of(TurnEnded)[0].interrupted and call.of(BargeIn)[0].reason == "speech went on"
+
+
+@conversing
+async def test_long_backchannel_that_stopped_the_agent_lets_it_take_up_the_cut_sentence() -> None:
+    async with Call(long_answer) as call:
+        await asked(call)
+        await call.say("uh huh okay")
+        barge_in = call.of(BargeIn)[0]
+        assert barge_in.confirmed and barge_in.reason == "speech went on"
+        await call.agent_silent()
+        assert call.heard().endswith(LONG)
+        assert len(call.llm.requests) == 1
+        assert call.said("caller") == ["when are you open"]
+
+
+@conversing
+async def test_television_pauses_the_agent_and_does_not_stop_it() -> None:
+    async with Call(long_answer) as call:
+        await asked(call)
+        call.detectors[0].voice_db = -36.0
+        await call.make_noise(700)
+        await call.agent_silent()
+        (paused,) = call.of(BargeIn)
+        assert not paused.confirmed and paused.reason == "no words in time, the voice is 13 dB below the caller's"
+        assert call.heard() == f"Hello there. {LONG}"
