@@ -24,6 +24,7 @@ def check(config: Config, today: date | None = None) -> list[str]:
         *_endings(config, today, past=True),
         *_check_trunks(config),
         *_check_tls(config),
+        *_check_tracing(config),
         *_check_data_dir(config),
     ]
 
@@ -130,6 +131,16 @@ def _check_tls(config: Config) -> Iterator[str]:
         TlsContexts(endpoint_settings(config).tls)
     except TlsError as error:
         yield f"tls: {error}"
+
+
+def _check_tracing(config: Config) -> Iterator[str]:
+    if config.tracing.otlp_endpoint:
+        from bridge.span_export import TracingError, headers_of
+
+        try:
+            headers_of(config.tracing.headers_env, os.environ)
+        except TracingError as error:
+            yield str(error)
 
 
 def _check_data_dir(config: Config) -> Iterator[str]:

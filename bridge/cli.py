@@ -1,4 +1,4 @@
-"""The `offhook` command: serve, call, voices, trunks, bans, trace, check, doctor, version."""
+"""The `offhook` command: serve, call, voices, trunks, bans, turns, trace, check, doctor, version."""
 
 import argparse
 import asyncio
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _call(args, loaded)
         case "voices":
             return _voices(args, loaded)
-        case "trunks" | "bans" | "trace":
+        case "trunks" | "bans" | "trace" | "turns":
             return _view(args, loaded)
         case _:
             return _serve(loaded)
@@ -124,11 +124,14 @@ def _voices(args: argparse.Namespace, loaded: Loaded) -> int:
 
 def _view(args: argparse.Namespace, loaded: Loaded) -> int:
     from bridge.view import Api, ViewError, lift_ban, save_packets, show_bans, show_trace, show_trunks
+    from bridge.view_turns import show_turns
 
     api = Api(args.api or f"http://127.0.0.1:{loaded.config.http.port}", loaded.config.data_dir)
     try:
         if args.command == "trunks":
             return show_trunks(api, print)
+        if args.command == "turns":
+            return show_turns(api, args.call, print)
         if args.command == "trace":
             if args.pcap is not None:
                 return save_packets(api, args.call, args.pcap, print)
@@ -235,6 +238,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     bans = commands.add_parser("bans", parents=[config, api], help="show who is banned, or lift a ban")
     bans.add_argument("--lift", metavar="ADDRESS", help="let this address (or IPv6 /64) call again")
+    turns = commands.add_parser(
+        "turns", parents=[config, api], help="show a call's turns, and where the time of each reply went"
+    )
+    turns.add_argument("call", metavar="CALL", help="the call's id, or a SIP Call-ID")
     trace = commands.add_parser(
         "trace",
         parents=[config, api],

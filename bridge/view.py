@@ -1,7 +1,7 @@
 """`offhook trunks`, `bans` and `trace`: what the running bridge says of them, for people."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,34 +39,34 @@ def show_trunks(api: Api, say: Say, now: datetime | None = None) -> int:
         ("TRUNK", "STATE", "REGISTERED", "ROUND TRIP", "CALLS", "TRIED", "REFUSED", "LAST ERROR")
     ]
     rows += [_trunk_row(trunk, at) for trunk in trunks]
-    for line in _table(rows):
+    for line in table(rows):
         say(line)
     return 0 if all(trunk["state"] in ("up", "unwatched", "unknown") for trunk in trunks) else 1
 
 
 def trunk_states(api: Api) -> list[dict[str, Any]]:
     """What `GET /api/trunks` says of each trunk. Raises ViewError."""
-    trunks: list[dict[str, Any]] = _ask(api, "GET", "/api/trunks").json()["trunks"]
+    trunks: list[dict[str, Any]] = ask(api, "GET", "/api/trunks").json()["trunks"]
     return trunks
 
 
 def show_bans(api: Api, say: Say, now: datetime | None = None) -> int:
     """A line a ban. Raises ViewError."""
-    bans = _ask(api, "GET", "/api/bans").json()["bans"]
+    bans = ask(api, "GET", "/api/bans").json()["bans"]
     if not bans:
         say("nobody is banned")
         return 0
     at = now or datetime.now(UTC)
     rows = [("SOURCE", "FOR ANOTHER", "DROPPED", "WHY")]
     rows += [(ban["source"], _span(ban["until"], at), str(ban["dropped"]), ban["why"]) for ban in bans]
-    for line in _table(rows):
+    for line in table(rows):
         say(line)
     return 0
 
 
 def lift_ban(api: Api, source: str, say: Say) -> int:
     """Returns the exit code: 1 where there was no such ban. Raises ViewError."""
-    answer = _ask(api, "DELETE", f"/api/bans/{quote(source, safe='')}", expected=(204, 400, 404))
+    answer = ask(api, "DELETE", f"/api/bans/{quote(source, safe='')}", expected=(204, 400, 404))
     if answer.status_code != 204:
         say(answer.json()["error"]["message"])
         return 1
@@ -80,9 +80,9 @@ def show_trace(api: Api, call: str, say: Say, *, whole: bool = False) -> int:
     form = "json" if whole else "ladder"
     answer = None
     if _CALL_ID.fullmatch(call):
-        answer = _ask(api, "GET", f"/api/calls/{call}/trace?as={form}", expected=(200, 404))
+        answer = ask(api, "GET", f"/api/calls/{call}/trace?as={form}", expected=(200, 404))
     if answer is None or answer.status_code == 404:
-        answer = _ask(api, "GET", f"/api/sip/trace?as={form}&call_id={quote(call, safe='')}")
+        answer = ask(api, "GET", f"/api/sip/trace?as={form}&call_id={quote(call, safe='')}")
     text = "\n".join(_message(message) for message in answer.json()["messages"]) if whole else answer.text
     if not text:
         say(f"no messages of {call!r} are kept: no such call, or too long ago (sip.trace_mb)")
@@ -142,9 +142,14 @@ def _unreachable(api: Api, error: httpx.HTTPError) -> ViewError:
     )
 
 
-def _ask(api: Api, method: str, path: str, expected: Sequence[int] = (200,)) -> httpx.Response:
+def ask(
+    api: Api, method: str, path: str, expected: Sequence[int] = (200,), *, query: Mapping[str, str] | None = None
+) -> httpx.Response:
+    """What the bridge answers. Raises ViewError: nobody does, or with another status than the `expected` ones."""
     try:
-        answer = httpx.request(method, api.url + path, headers=_headers(api), timeout=10, trust_env=False)
+        answer = httpx.request(
+            method, api.url + path, params=query, headers=_headers(api), timeout=10, trust_env=False
+        )
     except httpx.HTTPError as error:
         raise _unreachable(api, error) from error
     if answer.status_code not in expected:
@@ -189,6 +194,7 @@ def _span(at: str, now: datetime) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.0f} h"
 
 
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines with the cells of `rows` in columns."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -5,6 +5,7 @@ import audioop
 import socket
 import struct
 import wave
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,6 +41,7 @@ class Packet:
 
 @dataclass
 class RawCaller:
+    config = UserAgentConfig()
     packets: list[Packet] = field(default_factory=list)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     answered: asyncio.Event = field(default_factory=asyncio.Event)
@@ -49,7 +51,7 @@ class RawCaller:
 
     async def open(self) -> None:
         self.loop = asyncio.get_running_loop()
-        self.agent = UserAgent(UserAgentConfig())
+        self.agent = UserAgent(self.config)
         self.sip: Transports = await open_transports(
             self.agent, self._on_event, TransportSettings(hosts=("127.0.0.1",), port=0, tcp=False)
         )
@@ -58,8 +60,8 @@ class RawCaller:
         self.rtp.setblocking(False)
         self.loop.add_reader(self.rtp, self._receive)
 
-    async def dial(self, user: str, port: int) -> str:
-        """Returns the SIP Call-ID once the call is answered."""
+    async def dial(self, user: str, port: int, *, headers: Sequence[tuple[str, str]] = ()) -> str:
+        """Returns the SIP Call-ID once the call is answered. `headers` go with the INVITE."""
         self.local = LocalMedia("127.0.0.1", self.rtp.getsockname()[1], codecs=(PCMU,))
         self.offer = make_offer(self.local)
         self.key = self.agent.invite(
@@ -68,6 +70,7 @@ class RawCaller:
             self.sip.now(),
             from_="<sip:tester@127.0.0.1>",
             sdp=self.offer.serialise(),
+            headers=tuple(headers),
         )
         call_id = self.agent.call_id(self.key)
         self.sip.flush()
