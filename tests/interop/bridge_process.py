@@ -51,10 +51,11 @@ class BridgeProcess:
         sip: str = "",
         more: str = "",
         agents: Mapping[str, str] | None = None,
+        start_s: float = START_S,
     ) -> None:
         """`agents`: further ones, as YAML, each called by its name; `variables`: further values of the
         configuration, e.g. `OFFHOOK_RTP_MEDIA_TIMEOUT_S`, and passwords it names; `sip`: further settings of that
-        section, as `, name: value`; `more`: further sections."""
+        section, as `, name: value`; `more`: further sections; `start_s`: how long it may take to be ready."""
         self.folder = folder
         self.sip_port = free_port()
         self.http_port = free_port()
@@ -82,7 +83,7 @@ class BridgeProcess:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         try:
-            self._wait_for_line("ready for calls", START_S)
+            self._wait_for_line("ready for calls", start_s)
         except AssertionError:
             self.kill()
             raise
