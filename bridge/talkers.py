@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ class Talkers:
         self._pool = ProviderPool(data_dir, now=time.monotonic, observe=observe)
         self._talkers: dict[str, Talker] = {}
         self._config: Config | None = None
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._leaving: dict[asyncio.Task[None], Lease] = {}
         self.remote_calls = RemoteCalls()
 
     async def start(self, config: Config, progress: Progress) -> None:
@@ -90,11 +91,12 @@ class Talkers:
 
     async def aclose(self) -> None:
         """Close everything, whoever still uses it."""
-        for task in list(self._leaving):
+        leaving = dict(self._leaving)
+        for task in leaving:
             task.cancel()
-        await asyncio.gather(*self._leaving, return_exceptions=True)
-        for talker in self._talkers.values():
-            await talker.lease.stack.aclose()
+        await asyncio.gather(*leaving, return_exceptions=True)
+        for lease in (*leaving.values(), *(talker.lease for talker in self._talkers.values())):
+            await lease.stack.aclose()
         await self._pool.aclose()
 
     def get(self, name: str) -> Talker | None:
@@ -148,8 +150,8 @@ class Talkers:
 
     def _leave(self, lease: Lease) -> None:
         task = asyncio.create_task(lease.give_back(), name="replaced agent")
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
+        self._leaving[task] = lease
+        task.add_done_callback(lambda done: self._leaving.pop(done, None))
 
     def _same_providers(self, settings: AgentSettings, config: Config) -> bool:
         """Whether what an agent's chains name is what it was."""
@@ -250,6 +252,7 @@ class Talkers:
     async def _prepare_phrases(self, name: str, settings: Conversing, members: list[Member[Tts]]) -> None:
         """Have what the agent says by rote ready in each voice of its chain. One over the network goes on trying in
         the background; for the embedded one, ProviderError is raised."""
+        has_local = any(isinstance(member.provider, LocalTts) for member in members)
         waiting = []
         for spoken, member in itertools.product(settings.spoken(), members):
             scripted = isinstance(settings, ConversationAgentSettings) and LOCAL in settings.llm
@@ -260,26 +263,31 @@ class Talkers:
             wanted = [(texts, 8000)] + ([((spoken.greeting,), 16000)] if spoken.greeting else [])
             for phrases, rate in wanted:
                 if isinstance(member.provider, PhraseTts):
-                    trouble = _phrases_wait(name, member.name, any(isinstance(m.provider, LocalTts) for m in members))
                     lot = Phrases(tuple(phrases), voice, rate, language)
-                    waiting.append(member.provider.keep_preparing(lot, trouble))
+                    waiting.append(_tried(name, member.provider, lot, has_local).wait())
                 elif isinstance(member.provider, LocalTts):
                     await member.provider.prepare(phrases, voice=voice, sample_rate=rate, language=language)
-        if waiting:
-            await asyncio.wait(waiting, timeout=PHRASES_S)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PHRASES_S):
+                await asyncio.gather(*waiting)
 
 
-def _phrases_wait(agent: str, provider: str, has_local: bool) -> Callable[[ProviderError], None]:
+def _tried(agent: str, voice: PhraseTts, phrases: Phrases, has_local: bool) -> asyncio.Event:
+    """Have them prepared in the background. What comes back is set once they are there, or it did not work."""
+    tried = asyncio.Event()
+
     def trouble(error: ProviderError) -> None:
+        tried.set()
         log.warning(
             "fixed phrases can't be synthesised, it is tried again",
             agent=agent,
-            provider=provider,
+            provider=voice.name,
             error=str(error),
             meanwhile="the embedded voice speaks" if has_local else "callers wait for the voice at each of them",
         )
 
-    return trouble
+    voice.keep_preparing(phrases, trouble).add_done_callback(lambda _: tried.set())
+    return tried
 
 
 class _Leased:
