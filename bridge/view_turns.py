@@ -50,8 +50,8 @@ def _row(turn: dict[str, Any]) -> tuple[str, ...]:
     reply = delays["reply_ms"]
     rest = None if reply is None else reply - sum(part for part in parts if part is not None)
     cut = " [cut off]" if turn["interrupted"] else ""
-    why = f"  ({turn['why']})" if turn["why"] else ""
-    text = turn["heard_text"] if turn["interrupted"] else turn["text"]
+    why = f"  ({_printable(turn['why'])})" if turn["why"] else ""
+    text = _printable(turn["heard_text"] if turn["interrupted"] else turn["text"])
     shown = text if len(text) <= MAX_WORDS else f"{text[: MAX_WORDS - 1]}…"
     return (
         f"{turn['started_ms'] / 1000:.1f} s",
@@ -59,6 +59,11 @@ def _row(turn: dict[str, Any]) -> tuple[str, ...]:
         *(_number(value) for value in (reply, *parts, rest, delays["ahead_ms"])),
         f"{shown}{cut}{why}",
     )
+
+
+def _printable(text: str) -> str:
+    """What was said, in one line, unable to drive the terminal."""
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _number(value: float | None) -> str:
