@@ -13,12 +13,16 @@ T = TypeVar("T")
 M = TypeVar("M")
 
 MAX_WAITING = 500
-"""Messages not sent yet, 10 s of audio: a server that reads no faster is as good as gone."""
+"""Messages not sent yet, 20 s of audio: a server that reads no faster is as good as gone."""
 
 SPARE_S = 30.0
 """How long a connection that was opened ahead waits for its call: as long as a phone rings."""
 
 MAX_SPARES = 16
+
+PIECE_FRAMES = 2
+"""Frames of the caller sent at a time: each message costs a system call and a task's turn, and a millisecond of delay
+in the model's ear is a millisecond of the caller's."""
 
 PING_S = 5.0
 """A line that answers no keep-alive for so long is dead: a caller is waiting."""
@@ -180,6 +184,22 @@ class Spares(Generic[T]):
         self._spares.clear()
         if self._closing:
             await asyncio.wait(self._closing)
+
+
+class Pieces:
+    """Joins frames of encoded audio into messages' worth."""
+
+    def __init__(self) -> None:
+        self._frames: list[bytes] = []
+
+    def add(self, frame: bytes) -> bytes | None:
+        """One 20 ms frame; returns what is to be sent now."""
+        self._frames.append(frame)
+        if len(self._frames) < PIECE_FRAMES:
+            return None
+        piece = b"".join(self._frames)
+        self._frames.clear()
+        return piece
 
 
 def verbatim(text: str) -> str:

@@ -149,7 +149,9 @@ class _Session:
         pump.run(dialogue.receive)
 
     def push(self, pcm: bytes) -> None:
-        self._pump.put(self._dialogue.audio(pcm))
+        message = self._dialogue.audio(pcm)
+        if message is not None:
+            self._pump.put(message)
 
     def say(self, text: str, mark: str = "") -> None:
         self._dialogue.say(text, mark)

@@ -26,7 +26,7 @@ from bridge.providers.realtime import (
     ToolAsked,
     ToolCancelled,
 )
-from bridge.providers.realtime_link import function
+from bridge.providers.realtime_link import Pieces, function
 from bridge.providers.scrub import scrubbed
 
 
@@ -116,6 +116,7 @@ class VoiceAgentDialogue:
         narrow = sample_rate == PCMU.sample_rate
         self._encode = PCMU.encoder() if narrow else bytes
         self._decode = PCMU.decoder() if narrow else bytes
+        self._pieces = Pieces()
         self._id = uuid.uuid4().hex[:8]
         self._replies = 0
         self._reply = ""
@@ -131,9 +132,9 @@ class VoiceAgentDialogue:
 
     # -- what we tell it --------------------------------------------------------------------------------------
 
-    def audio(self, pcm: bytes) -> bytes:
-        """One 20 ms frame of the caller, as a message."""
-        return self._encode(pcm)
+    def audio(self, pcm: bytes) -> bytes | None:
+        """One 20 ms frame of the caller; returns the message that is due."""
+        return self._pieces.add(self._encode(pcm))
 
     def say(self, text: str, mark: str) -> None:
         self._wanted.append((_squash(text), mark))

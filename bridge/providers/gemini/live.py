@@ -135,7 +135,9 @@ class _Session:
         pump.run(self._take, closing=dialogue.closing)
 
     def push(self, pcm: bytes) -> None:
-        self._pump.put(self._dialogue.audio(pcm))
+        message = self._dialogue.audio(pcm)
+        if message is not None:
+            self._pump.put(message)
 
     def say(self, text: str, mark: str = "") -> None:
         self._dialogue.say(text, mark)

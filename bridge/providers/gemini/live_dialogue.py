@@ -30,7 +30,7 @@ from bridge.providers.realtime import (
     ToolAsked,
     ToolCancelled,
 )
-from bridge.providers.realtime_link import verbatim
+from bridge.providers.realtime_link import Pieces, verbatim
 
 IN_HZ = 16_000
 OUT_HZ = 24_000
@@ -107,6 +107,7 @@ class LiveDialogue:
         self._widen = None if sample_rate == IN_HZ else FrameResampler(sample_rate, IN_HZ)
         self._sample_rate = sample_rate
         self._narrow = Resampler(OUT_HZ, sample_rate)
+        self._pieces = Pieces()
         self._id = uuid.uuid4().hex[:8]
         self._replies = 0
         self._reply = ""
@@ -126,9 +127,12 @@ class LiveDialogue:
 
     # -- what we tell it --------------------------------------------------------------------------------------
 
-    def audio(self, pcm: bytes) -> str:
-        """One 20 ms frame of the caller, as a message: made by hand, as there are fifty a second."""
-        data = base64.b64encode(pcm if self._widen is None else self._widen.convert(pcm)).decode()
+    def audio(self, pcm: bytes) -> str | None:
+        """One 20 ms frame of the caller; returns the message that is due, made by hand as there are so many."""
+        piece = self._pieces.add(pcm if self._widen is None else self._widen.convert(pcm))
+        if piece is None:
+            return None
+        data = base64.b64encode(piece).decode()
         return f'{{"realtimeInput":{{"audio":{{"mimeType":"audio/pcm;rate={IN_HZ}","data":"{data}"}}}}}}'
 
     def say(self, text: str, mark: str) -> None:

@@ -29,7 +29,7 @@ from bridge.providers.realtime import (
     ReplyStarted,
     ToolAsked,
 )
-from bridge.providers.realtime_link import function, verbatim
+from bridge.providers.realtime_link import Pieces, function, verbatim
 from bridge.providers.scrub import scrubbed
 
 WIDE_HZ = 24_000
@@ -145,6 +145,7 @@ class Dialogue:
         self._secret = secret
         self._key_hint = key_hint
         narrow = sample_rate == PCMU.sample_rate
+        self._pieces = Pieces()
         self._encode = PCMU.encoder()
         self._decode = PCMU.decoder()
         self._widen = None if narrow else FrameResampler(sample_rate, WIDE_HZ)
@@ -167,9 +168,11 @@ class Dialogue:
 
     # -- what we tell it --------------------------------------------------------------------------------------
 
-    def audio(self, pcm: bytes) -> str:
-        """One 20 ms frame of the caller, as a message: made by hand, as there are fifty a second."""
-        payload = self._encode(pcm) if self._widen is None else self._widen.convert(pcm)
+    def audio(self, pcm: bytes) -> str | None:
+        """One 20 ms frame of the caller; returns the message that is due, made by hand as there are so many."""
+        payload = self._pieces.add(self._encode(pcm) if self._widen is None else self._widen.convert(pcm))
+        if payload is None:
+            return None
         return f'{{"type":"input_audio_buffer.append","audio":"{base64.b64encode(payload).decode()}"}}'
 
     def say(self, text: str, mark: str) -> None:

@@ -139,9 +139,10 @@ class _Conversation:
         else:
             audio = event["realtimeInput"]["audio"]
             assert audio["mimeType"] == "audio/pcm;rate=16000"
-            frame = base64.b64decode(audio["data"], validate=True)
-            assert len(frame) == 640, "20 ms"
-            await self._hear(frame)
+            pcm = base64.b64decode(audio["data"], validate=True)
+            assert pcm and not len(pcm) % 640, "whole frames of 20 ms"
+            for start in range(0, len(pcm), 640):
+                await self._hear(pcm[start : start + 640])
 
     async def _hear(self, frame: bytes) -> None:
         sign = self._ear.hear(frame)

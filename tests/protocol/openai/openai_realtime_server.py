@@ -187,12 +187,13 @@ class _Conversation:
 
     async def _hear(self, payload: bytes) -> None:
         audio = self._talk.session["audio"]["input"]
-        if audio["format"]["type"] == "audio/pcmu":
-            assert len(payload) == 160, "20 ms of mu-law"
-            pcm = audioop.ulaw2lin(payload, 2)
-        else:
-            assert len(payload) == 960, "20 ms at 24 kHz"
-            pcm = payload
+        narrow = audio["format"]["type"] == "audio/pcmu"
+        pcm, size = (audioop.ulaw2lin(payload, 2), 320) if narrow else (payload, 960)
+        assert pcm and not len(pcm) % size, "whole frames of 20 ms"
+        for at in range(0, len(pcm), size):
+            await self._hear_frame(audio, pcm[at : at + size])
+
+    async def _hear_frame(self, audio: dict[str, Any], pcm: bytes) -> None:
         detection = audio["turn_detection"]
         self._ear.silence_ms = detection.get("silence_duration_ms", 500)
         sign = self._ear.hear(pcm)

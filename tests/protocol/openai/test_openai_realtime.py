@@ -350,7 +350,7 @@ async def test_server_that_reads_nothing_costs_no_memory(server: RealtimeServer,
     for _ in range(12):
         caller.session.tell(big)
     await asyncio.sleep(0.05)
-    for _ in range(600):
+    for _ in range(1200):
         caller.session.push(SILENCE)
     await caller.until(lambda: caller.of(RealtimeFailed))
     assert isinstance(caller.of(RealtimeFailed)[0].error, ProviderTimeoutError)
