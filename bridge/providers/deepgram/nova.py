@@ -4,10 +4,8 @@ protocols/stt.md 2.
 """
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-
-from deepgram.listen.v1.types import ListenV1Error, ListenV1Results, ListenV1UtteranceEnd
 
 from bridge.providers.base import SttEndpoint, SttFailed
 from bridge.providers.stt_turn import Act, Said, Settled, Sign
@@ -29,7 +27,7 @@ class NovaDialect:
     """Implements `stt_turn.Dialect`.
 
     A result is a segment: interim ones cover the same audio as the final one that follows. Words have times, which
-    show that they are of a turn that is over, however late they come."""
+    show that they are of a turn that is over, however late they come. Messages are objects of JSON, as they came."""
 
     def __init__(self) -> None:
         self._segment = 0
@@ -66,59 +64,72 @@ class NovaDialect:
         return (FINALIZE,)
 
     def take(self, message: Any) -> Iterable[Sign]:
-        match message:
-            case ListenV1Results():
+        match message.get("type"):
+            case "Results":
                 return self._result(message)
-            case ListenV1UtteranceEnd():
-                end_s = message.last_word_end
+            case "UtteranceEnd":
+                end_s = message.get("last_word_end")
                 return [SttEndpoint("end")] if _is_number(end_s) and end_s > self._turn_from_s else []
-            case ListenV1Error():
+            case "Error":
                 # It did not understand something that we sent; the stream goes on.
-                return [SttFailed(f"{message.variant}: {message.description}", fatal=False)]
+                return [SttFailed(f"{message.get('variant')}: {message.get('description')}", fatal=False)]
             case _:
                 return []
 
-    def _result(self, result: ListenV1Results) -> list[Sign]:
-        # The SDK does not check what it is sent.
-        alternatives = getattr(result.channel, "alternatives", None)
-        if not alternatives or not _is_number(result.start) or not _is_number(result.duration):
+    def _result(self, result: Mapping[str, Any]) -> list[Sign]:
+        best, start_s, duration_s = _best(result), result.get("start"), result.get("duration")
+        if best is None or not isinstance(start_s, int | float) or not isinstance(duration_s, int | float):
             return []
-        best = alternatives[0]
-        end_s = result.start + result.duration
+        end_s = start_s + duration_s
         text, told_to_s = self._text(best, end_s)
-        languages = getattr(best, "languages", None)
-        language = str(languages[0]) if languages else ""
+        languages = best.get("languages")
+        language = str(languages[0]) if isinstance(languages, list) and languages else ""
         signs: list[Sign] = [Said(self._segment, text, language)]
         if text:
             self._told_to_s = max(self._told_to_s, told_to_s)
-        self._interim = bool(text) and not result.is_final
-        if result.is_final:
+        final, asked_for = bool(result.get("is_final")), bool(result.get("from_finalize"))
+        self._interim = bool(text) and not final
+        if final:
             self._segment += 1
-            signs += self._answered(result)
-        if result.speech_final and not result.from_finalize and (text or end_s > self._turn_from_s):
+            signs += self._answered(end_s, asked_for)
+        if result.get("speech_final") and not asked_for and (text or end_s > self._turn_from_s):
             signs.append(SttEndpoint("end"))
         return signs
 
-    def _text(self, best: Any, end_s: float) -> tuple[str, float]:
+    def _text(self, best: Mapping[str, Any], end_s: float) -> tuple[str, float]:
         """The words of this turn in a result that ends at `end_s`, and where the last of them ends."""
-        transcript, words = getattr(best, "transcript", None), getattr(best, "words", None)
+        transcript, words = best.get("transcript"), best.get("words")
         if not isinstance(transcript, str) or end_s <= self._cut_s:
             return "", 0.0
-        if not words or not all(_is_number(word.start) and _is_number(word.end) for word in words):
+        if not isinstance(words, list) or not words or not all(map(_is_timed, words)):
             return transcript.strip(), end_s
-        kept = [word for word in words if (word.start + word.end) / 2 > self._cut_s]
+        kept = [word for word in words if (word["start"] + word["end"]) / 2 > self._cut_s]
         if len(kept) == len(words):
-            return transcript.strip(), words[-1].end
-        text = " ".join(str(word.punctuated_word or word.word) for word in kept)
-        return text, kept[-1].end if kept else 0.0
+            return transcript.strip(), words[-1]["end"]
+        text = " ".join(str(word.get("punctuated_word") or word.get("word") or "") for word in kept)
+        return text, kept[-1]["end"] if kept else 0.0
 
-    def _answered(self, result: ListenV1Results) -> list[Sign]:
+    def _answered(self, end_s: float, asked_for: bool) -> list[Sign]:
         # An answer to Finalize is not promised, so any final result that reaches a pause answers it.
-        reach_s = result.start + result.duration + (FINALIZE_SLACK_S if result.from_finalize else SLACK_S)
+        reach_s = end_s + (FINALIZE_SLACK_S if asked_for else SLACK_S)
         signs: list[Sign] = []
         while self._asked and self._asked[0][1] <= reach_s:
             signs.append(Settled(self._asked.popleft()[0]))
         return signs
+
+
+def _best(result: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The likeliest reading."""
+    channel = result.get("channel")
+    alternatives = channel.get("alternatives") if isinstance(channel, dict) else None
+    if not isinstance(alternatives, list) or not alternatives or not isinstance(alternatives[0], dict):
+        return None
+    best: Mapping[str, Any] = alternatives[0]
+    return best
+
+
+def _is_timed(word: object) -> bool:
+    return isinstance(word, dict) and _is_number(word.get("start")) and _is_number(word.get("end"))
 
 
 def _is_number(value: Any) -> bool:

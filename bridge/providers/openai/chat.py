@@ -7,9 +7,6 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from openai.types.chat import ChatCompletionChunk
-from openai.types.chat.chat_completion_chunk import ChoiceDeltaToolCall
-
 from bridge.providers.base import LlmRequest, Message, ProviderError, Tool
 from bridge.providers.calls import CallPiece
 from bridge.providers.dialogue import Dialogue
@@ -69,32 +66,31 @@ def chat_body(
     return body
 
 
-def is_chat_token(chunk: ChatCompletionChunk) -> bool:
+def is_chat_token(chunk: object) -> bool:
     """Whether the reply has begun with it; the first chunk of a stream often only names the role."""
-    delta = chunk.choices[0].delta if chunk.choices else None
-    return delta is not None and bool(delta.content or delta.refusal or delta.tool_calls)
+    delta = _delta(_choice(chunk))
+    return bool(delta.get("content") or delta.get("refusal") or delta.get("tool_calls"))
 
 
-async def chat_pieces(name: str, chunks: AsyncIterator[ChatCompletionChunk]) -> Pieces:
-    """Text and pieces of tool calls. Raises ProviderError where the stream ends before the reply does."""
+async def chat_pieces(name: str, chunks: AsyncIterator[object]) -> Pieces:
+    """Text and pieces of tool calls, of chunks as they came (JSON): fifty a second and call are too many to be made
+    the SDK's objects, and many a server leaves out what those promise. Raises ProviderError where the stream ends
+    before the reply does."""
     finished, said = "", False
     async for chunk in chunks:
         # Groq's own field tells of an error that comes in the middle of a reply.
-        extra = (chunk.model_extra or {}).get("x_groq")
+        extra = chunk.get("x_groq") if isinstance(chunk, dict) else None
         if isinstance(extra, dict) and extra.get("error"):
             raise ProviderError(name, f"the reply broke off: {str(extra['error'])[:200]}")
-        if not chunk.choices:
-            continue
-        choice = chunk.choices[0]
-        finished = choice.finish_reason or finished
-        # Some servers end with a choice that has no delta.
-        if choice.delta is None:
-            continue
-        for piece in choice.delta.tool_calls or ():
-            said = True
-            yield _piece(piece)
-        text = choice.delta.content or choice.delta.refusal
-        if text:
+        choice = _choice(chunk)
+        finished = choice.get("finish_reason") or finished
+        delta = _delta(choice)
+        for piece in delta.get("tool_calls") or ():
+            if isinstance(piece, dict):
+                said = True
+                yield _piece(piece)
+        text = delta.get("content") or delta.get("refusal")
+        if isinstance(text, str) and text:
             said = True
             yield text
     if not finished:
@@ -103,11 +99,26 @@ async def chat_pieces(name: str, chunks: AsyncIterator[ChatCompletionChunk]) -> 
         raise ProviderError(name, "the reply was withheld by the content filter")
 
 
-def _piece(piece: ChoiceDeltaToolCall) -> CallPiece:
-    # Built without validation: a server may leave out what the type promises, or send an object for the arguments.
-    function = piece.function
-    arguments: Any = function.arguments if function else None
+def _choice(chunk: object) -> dict[str, Any]:
+    """The first, empty if there is none: usage, for instance, comes in a chunk without."""
+    choices = chunk.get("choices") if isinstance(chunk, dict) else None
+    return choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+
+
+def _delta(choice: dict[str, Any]) -> dict[str, Any]:
+    # Some servers end with a choice that has none.
+    delta = choice.get("delta")
+    return delta if isinstance(delta, dict) else {}
+
+
+def _piece(piece: dict[str, Any]) -> CallPiece:
+    # A server may leave out what the protocol promises, or send an object for the arguments.
+    function = piece.get("function")
+    function = function if isinstance(function, dict) else {}
+    arguments = function.get("arguments")
     if isinstance(arguments, dict):
         arguments = json.dumps(arguments)
-    index = piece.index if isinstance(piece.index, int) else None
-    return CallPiece(index, piece.id or "", (function.name if function else None) or "", arguments or "")
+    index = piece.get("index")
+    return CallPiece(
+        index if isinstance(index, int) else None, piece.get("id") or "", function.get("name") or "", arguments or ""
+    )

@@ -118,7 +118,8 @@ class NovaModel:
             "channel": {"alternatives": [best]},
             "metadata": {"request_id": "r", "model_uuid": "u", "model_info": {"name": "", "version": "", "arch": ""}},
         }
-        say(ListenV1Results.model_validate(content | more))
+        ListenV1Results.model_validate(content | more)
+        say(content | more)
         if final:
             self._words = []
             self._from_s = self._at_s
