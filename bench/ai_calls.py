@@ -8,6 +8,8 @@ talk 40 % of the time.
 """
 
 import argparse
+import os
+import signal
 import tempfile
 import time
 from collections.abc import Iterable
@@ -40,18 +42,20 @@ agents:
     stt: deepgram
     llm: openai
     tts: elevenlabs
+    record: false
 routes: [{{to: ai, agent: ai}}]
 """
 """No limit refuses a call: what happens beyond them is to be measured."""
 
 HEADER = (
-    f"{'calls':>6}{'up':>5}{'ms CPU/call-s':>14}{'CPU %':>7}{'MB/call':>9}{'reply p50':>10}{'p95':>6}{'n':>5}{'none':>5}"
-    f"{'added p50':>10}{'p95':>6}{'gap p99.9':>10}{'max':>7}{'lost':>6}{'ticks late':>12}{'late*':>7}"
+    f"{'calls':>6}{'up':>5}{'ms CPU/call-s':>14}{'CPU %':>7}{'MB/call':>9}{'reply p50':>10}{'p95':>6}{'n':>5}"
+    f"{'none':>5}{'added p50':>10}{'p95':>6}{'gap p99.9':>10}{'max':>7}{'lost':>6}{'ticks late':>12}{'late*':>7}"
     f"{'callers %':>10}{'providers %':>12}"
 )
 FOOTNOTE = f"""reply: the caller's last packet of speech to the agent's first, ms; none: turns without an answer
 added: that less the silence waited for and the providers' own times as far as the caller waited for them
-({STT_FINAL_MS} ms for the text, {LLM_FIRST_MS} to the first token, the writing of the first clause, {TTS_FIRST_MS} to the first audio)
+   ({STT_FINAL_MS} ms for the text, {LLM_FIRST_MS} to the first token, the first clause's writing, {TTS_FIRST_MS} to
+   the first audio)
 MB: proportional set size of the bridge and its workers, what it had before the first call not counted
 gaps between the agent's packets, ms; lost: sent by the bridge, not arrived
 ticks late: steps of the media clock that began 10 ms late or more, of all
@@ -114,7 +118,9 @@ def _ms(values: list[float], part: float) -> str:
     return f"{quantile(values, part):.0f}" if values else "-"
 
 
-def measure(bridge: Served, at: Providers, calls: int, seconds: float, spoken: Script) -> Cost:
+def measure(
+    bridge: Served, at: Providers, calls: int, seconds: float, spoken: Script, *, profiled: bool = False
+) -> Cost:
     replies = Replies(spoken.ends)
     media = RtpLoad(wire=Wire(spoken.payloads), watch=replies)
     sip = SipLoad(("127.0.0.1", bridge.sip_port), "ai", media, calls, SETUP_RATE)
@@ -124,7 +130,8 @@ def measure(bridge: Served, at: Providers, calls: int, seconds: float, spoken: S
         media.run(SETTLE_S, measure=False, poll=sip.poll, poll_slots=10)
         before = bridge.metrics()
         media.run(1.0, measure=False)
-        since_ms = time.time() * 1000
+        if profiled:
+            os.kill(bridge.pid, signal.SIGUSR2)
         replies.reset()
         cpu = (bridge.cpu_s(), time.process_time(), cpu_seconds(at.pid))
         result = media.run(seconds, measure=True)
@@ -200,8 +207,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     spoken = script()
     print(
-        f"AI calls: Deepgram, OpenAI and ElevenLabs as stand-ins, G.711, callers talk {spoken.talking * 100:.0f} % of "
-        f"the time and take {60 / TURN_S:.0f} turns a minute, no recording"
+        f"AI calls: Deepgram, OpenAI and ElevenLabs as stand-ins, G.711, callers talk {spoken.talking * 100:.0f} % "
+        f"of the time and take {60 / TURN_S:.0f} turns a minute, no recording"
     )
     numbers = [int(number) for number in options.calls.split(",")]
     if not options.soak:
@@ -215,7 +222,7 @@ def main(arguments: list[str] | None = None) -> int:
             if options.soak:
                 soak(bridge, calls, options.soak, spoken)
             else:
-                cost = measure(bridge, at, calls, options.seconds, spoken)
+                cost = measure(bridge, at, calls, options.seconds, spoken, profiled=options.profile is not None)
                 print(f"{cost.row()}\n{cost.shares()}", flush=True)
     if not options.soak:
         print(FOOTNOTE)

@@ -2,8 +2,8 @@
 
     python -m bench.sampled PROFILE serve -c offhook.yaml
 
-PROFILE gets functions by their own samples and by those of what they call, and lines by their own. Less in the way
-than a tracing profiler: what is cheap and often called keeps its share.
+SIGUSR2 begins anew. At the end PROFILE gets functions by their own samples and by those of what they call, and lines
+by their own. Less in the way than a tracing profiler: what is cheap and often called keeps its share.
 """
 
 import signal
@@ -15,7 +15,7 @@ from types import FrameType
 from bridge.cli import main
 
 EVERY_S = 0.002
-SHOWN = 70
+SHOWN = 150
 
 own: "Counter[str]" = Counter()
 total: "Counter[str]" = Counter()
@@ -32,6 +32,11 @@ def _sample(signal_number: int, frame: FrameType | None) -> None:
         seen.add(_function(frame))
         frame = frame.f_back
     total.update(seen)
+
+
+def _anew(signal_number: int, frame: FrameType | None) -> None:
+    for counter in (own, total, lines):
+        counter.clear()
 
 
 def _function(frame: FrameType) -> str:
@@ -51,6 +56,7 @@ def _write(file: Path) -> None:
 if __name__ == "__main__":
     profile = Path(sys.argv[1])
     signal.signal(signal.SIGPROF, _sample)
+    signal.signal(signal.SIGUSR2, _anew)
     signal.setitimer(signal.ITIMER_PROF, EVERY_S, EVERY_S)
     try:
         code = main(sys.argv[2:])
