@@ -113,7 +113,7 @@ async def _try_provider(config: Config, role: Role, name: str) -> Finding | None
             await provider.start()
             seen = await provider.probe()
     except ProviderError as error:
-        return Finding("wrong", what, f"{_without(error)} (after {_ms(begun)}).{_advice(error)}")
+        return Finding("wrong", what, f"{_without(error)} (after {_ms(begun)}).{_advice(config, name, error)}")
     except TimeoutError:
         return Finding("wrong", what, f"no answer within {PROBE_S:.0f} s: is the network, or its base_url, right?")
     else:
@@ -124,13 +124,17 @@ async def _try_provider(config: Config, role: Role, name: str) -> Finding | None
                 await provider.aclose()
 
 
-def _advice(error: ProviderError) -> str:
+def _advice(config: Config, name: str, error: ProviderError) -> str:
     """What to do where the provider itself, which knows no more, does not say."""
     said = str(error).lower()
-    if isinstance(error, ProviderTimeoutError) or "connect" in said or "resolve" in said:
+    if isinstance(error, ProviderTimeoutError) or "connect" in said or "reach" in said:
         return " Check the network, DNS and any proxy from this machine, and the provider's base_url"
     if isinstance(error, ProviderBusyError):
         return " Check the account's limits and credit with the vendor"
+    settings = config.provider(name)
+    stands_in = str(settings.api_key_file or settings.api_key_env or KINDS[settings.kind or name].key_env)
+    if "key" in said and stands_in and stands_in not in str(error):
+        return f" Check the key in {stands_in}"
     return ""
 
 
