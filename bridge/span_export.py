@@ -104,7 +104,7 @@ class SpanExport:
             async with asyncio.timeout(STOP_S):
                 await stopped.wait()
         except TimeoutError:
-            log.warning("spans lost at the stop", waiting=self._processor.ended - self._exporter.done)
+            log.warning("spans lost at the stop", spans=self._processor.ended - self._exporter.done)
         library = logging.getLogger(_LIBRARY)
         library.removeHandler(self._complain)
         library.propagate = True
@@ -158,7 +158,7 @@ class _Trouble(logging.Handler):
         self._limited = limited
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._limited.warning("spans are lost", reason=record.getMessage())
+        self._limited.warning("trouble sending spans", reason=record.getMessage())
 
 
 def traces_url(endpoint: str) -> str:

@@ -184,7 +184,7 @@ async def test_collector_that_is_gone_costs_spans_and_a_line_of_the_log_alone(
         )
     bridge.terminate()
     assert await asyncio.to_thread(bridge.wait_for_exit) == 0
-    assert len([line for line in bridge.said if "spans are lost" in line]) == 1
+    assert len([line for line in bridge.said if "trouble sending spans" in line]) == 1
     assert not [line for line in bridge.said if "Traceback" in line]
 
 
