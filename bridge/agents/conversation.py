@@ -8,6 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from math import inf
 from zoneinfo import ZoneInfo
@@ -35,6 +36,7 @@ from bridge.agents.memory import Memory
 from bridge.agents.patience import Due, Patience, Situation
 from bridge.agents.record import Record
 from bridge.agents.settings import AUTO, ConversationSettings
+from bridge.agents.smart_turn import SmartTurn, TurnSound
 from bridge.agents.speech import VoiceOptions
 from bridge.agents.summary import Summariser
 from bridge.agents.tools import Listening, Toolbox
@@ -80,7 +82,16 @@ WARM_S = 5.0
 
 MIN_WAIT_S = 0.001
 
-_Event = VoiceEvent | SttEvent | PlayoutEvent | LegEvent | EngineFailed | Listening
+
+@dataclass(frozen=True, slots=True)
+class SemanticVerdict:
+    """The semantic model's, on the pause of this number."""
+
+    pause: int
+    probability: float
+
+
+_Event = VoiceEvent | SttEvent | PlayoutEvent | LegEvent | EngineFailed | Listening | SemanticVerdict
 
 
 class ConversationAgent:
@@ -105,6 +116,8 @@ class ConversationAgent:
         self.llm = llm
         self.tts = tts
         self.tools = tools or AgentTools(settings)
+        model = settings.turns.semantic_model
+        self.semantic = SmartTurn(model) if model is not None else None
         zone = ZoneInfo(settings.time_zone) if settings.time_zone else None
         self.wall_clock = wall_clock or (lambda: datetime.now(zone).astimezone(zone))
 
@@ -113,8 +126,11 @@ class ConversationAgent:
         engines = (self.stt, self.llm, self.tts)
         with suppress(TimeoutError):
             async with asyncio.timeout(WARM_S):
-                results = await asyncio.gather(*(engine.warm() for engine in engines), return_exceptions=True)
-                for engine, result in zip(engines, results, strict=True):
+                warming = [engine.warm() for engine in engines]
+                if self.semantic is not None:
+                    warming.append(self.semantic.warm())
+                results = await asyncio.gather(*warming, return_exceptions=True)
+                for engine, result in zip(engines, results, strict=False):
                     if isinstance(result, Exception):
                         log.warning("warming failed", provider=engine.name, error=repr(result))
 
@@ -159,6 +175,9 @@ class Conversation:
         self._unsubscribes: list[Unsubscribe] = []
         self._turns = TurnDetector(settings.turns, self._log_turn)
         self._asking = Asking(settings.brief, settings.turns)
+        self._semantic = agent.semantic
+        self._turn_sound = TurnSound(session.leg.sample_rate) if agent.semantic is not None else None
+        self._semantic_missed = False
         self._bargein = BargeInDetector(settings.barge_in, self._log_bargein)
         self._protected = phrase_words(settings.barge_in.protected_phrases)
         self._voice: VoiceDetector | None = None
@@ -261,6 +280,8 @@ class Conversation:
             self._leg.playout.subscribe(self._post),
             self._leg.playout.listen(detector.reference),
         ]
+        if self._turn_sound is not None:
+            self._unsubscribes.append(self._leg.listen(self._turn_sound.push))
 
     def _post(self, event: _Event) -> None:
         self._inbox.append(event)
@@ -321,6 +342,9 @@ class Conversation:
             case SttEndpoint():
                 if self._listening:
                     self._apply_turns(self._turns.endpoint(now, event.what, event.confidence))
+            case SemanticVerdict():
+                if self._listening:
+                    self._apply_turns(self._turns.semantic(now, event.pause, event.probability))
             case Switched():
                 self._record.provider_switched(event)
             case SttFailed():
@@ -356,6 +380,8 @@ class Conversation:
 
     def _voice_started(self, now: float, at: float) -> None:
         self._ear.speech_started()
+        if self._turn_sound is not None:
+            self._turn_sound.speech_started()
         turn = self._floor.turn
         if turn is not None and not self._toolbox.listening:
             remaining_ms = turn.speech.remaining_ms
@@ -466,6 +492,7 @@ class Conversation:
             match output:
                 case AskSettled():
                     self._ear.speech_paused()
+                    self._ask_semantic(output.pause)
                 case EagerStart():
                     if not self._toolbox.collecting:
                         self._floor.prepare(output.text)
@@ -474,17 +501,37 @@ class Conversation:
                 case TurnComplete():
                     self._caller_done(output)
                 case TurnForgotten():
-                    self._ear.commit(speaking=self._turns.open)
+                    self._commit()
                     self._record.caller_forgotten()
                     self._go_on()
         if self._turns.started_at is not None:
             self._record.caller_started(self._turns.started_at)
 
+    def _ask_semantic(self, pause: int) -> None:
+        """Have the semantic model judge what was said up to this pause, where there is one."""
+        if self._semantic is None or self._turn_sound is None:
+            return
+        if self._semantic.problem:
+            if not self._semantic_missed:
+                self._semantic_missed = True
+                self._record.note("semantic-model", self._semantic.problem)
+            return
+        sound = self._turn_sound
+        self._semantic.ask(
+            sound.pcm(), sound.sample_rate, lambda probability: self._post(SemanticVerdict(pause, probability))
+        )
+
+    def _commit(self) -> None:
+        """The caller's turn is over, for all who listen."""
+        self._ear.commit(speaking=self._turns.open)
+        if self._turn_sound is not None:
+            self._turn_sound.commit(speaking=self._turns.open)
+
     def _log_turn(self, entry: LogEntry) -> None:
         log.debug("turn", call=self._session.call_id, decision=entry.what)
 
     def _caller_done(self, turn: TurnComplete) -> None:
-        self._ear.commit(speaking=self._turns.open)
+        self._commit()
         self._record.caller_ended(turn.text, turn.started_at, turn.ended_at, turn.why)
         self._cut_off = None
         timing = Timing() if turn.held else Timing(turn.ended_at, turn.endpoint_ms, turn.stt_ms, self._stt.name)

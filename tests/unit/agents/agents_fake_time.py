@@ -3,6 +3,7 @@
 import asyncio
 import selectors
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Executor
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -10,8 +11,13 @@ T = TypeVar("T")
 
 class _TimeTravel(selectors.DefaultSelector):
     now = 1000.0
+    working = 0
+    """Calls that are under way in threads."""
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if self.working:
+            # A thread's result belongs to the moment that it was asked for in.
+            return super().select(timeout if timeout == 0 else None)
         events = super().select(0)
         if not events:
             if timeout is None:
@@ -27,6 +33,15 @@ class FakeTimeLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._travel.now
+
+    def run_in_executor(self, executor: Executor | None, func: Callable[..., T], *args: Any) -> "asyncio.Future[T]":
+        self._travel.working += 1
+        future = super().run_in_executor(executor, func, *args)
+        future.add_done_callback(self._worked)
+        return future
+
+    def _worked(self, _: "asyncio.Future[Any]") -> None:
+        self._travel.working -= 1
 
 
 def in_fake_time(main: Callable[[], Coroutine[Any, Any, T]]) -> T:

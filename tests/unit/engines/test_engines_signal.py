@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import tokenizers
 
+from bridge.audio.mel import log_mel, mel_filters
 from bridge.providers.local.minilm import bert_tokenizer, mean_pool
 from bridge.providers.local.models import VOCABULARY
 from bridge.providers.local.piper import LEAD_MS, LEVEL_DBFS, PEAK, TAIL_MS, level, trim
-from bridge.providers.local.whisper import log_mel, mel_filters, prompt
+from bridge.providers.local.whisper import prompt
 
 RATE = 22050
 
