@@ -72,6 +72,10 @@ class ProviderSettings(Section):
             )
         return SecretStr(text)
 
+    def key_from(self, usual_env: str) -> str:
+        """Where `key` is looked for, as an error names it to who is to mend it."""
+        return f"api_key_file {self.api_key_file}" if self.api_key_file else self.api_key_env or usual_env
+
     def socket_url(self, usual: str) -> str:
         """Where sockets are opened: `websocket_url`, else that of `base_url`, else `usual`."""
         if self.websocket_url:

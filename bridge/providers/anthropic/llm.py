@@ -42,7 +42,7 @@ class AnthropicLlm:
         self._base_url = settings.base_url or BASE_URL
         usual = KINDS["anthropic"].key_env
         self._key = settings.key(name, usual, environ).get_secret_value()
-        self._refusals = Refusals(name, self._base_url, self._settings.model, settings.api_key_env or usual)
+        self._refusals = Refusals(name, self._base_url, self._settings.model, settings.key_from(usual))
         self._sdk = Sdk((anthropic.APIError, httpx2.HTTPError), self._mapped, _again_in_s)
         self._connect_s = settings.connect_s
         # The deadlines are ours; these only stop what would outlive them.

@@ -28,7 +28,7 @@ class CartesiaVoices:
         key_env = KINDS["cartesia"].key_env
         self._name = name
         self._key = settings.key(name, key_env, environ).get_secret_value()
-        self._key_from = "api_key_file" if settings.api_key_file else settings.api_key_env or key_env
+        self._key_from = settings.key_from(key_env)
         self._base_url = settings.base_url or BASE_URL
         self._client = AsyncCartesia(api_key=self._key, base_url=self._base_url, max_retries=0, timeout=ANSWER_S)
 

@@ -58,7 +58,7 @@ class ElevenLabsTts:
         self._settings = settings.tts
         self._connect_s = settings.connect_s
         self._key = settings.key(name, key_env, environ).get_secret_value()
-        self._key_from = "api_key_file" if settings.api_key_file else settings.api_key_env or key_env
+        self._key_from = settings.key_from(key_env)
         self._base_url = settings.base_url or BASE_URL
         self._socket_url = settings.socket_url(SOCKET_URL)
         self._model = self._settings.model

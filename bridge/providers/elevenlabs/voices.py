@@ -29,7 +29,7 @@ class ElevenLabsVoices:
         key_env = KINDS["elevenlabs"].key_env
         self._name = name
         self._key = settings.key(name, key_env, environ).get_secret_value()
-        self._key_from = "api_key_file" if settings.api_key_file else settings.api_key_env or key_env
+        self._key_from = settings.key_from(key_env)
         self._base_url = settings.base_url or BASE_URL
         self._http = httpx.AsyncClient(timeout=httpx.Timeout(CLONE_S, connect=settings.connect_s))
         self._client = AsyncElevenLabs(api_key=self._key, base_url=self._base_url, httpx_client=self._http)

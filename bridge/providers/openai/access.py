@@ -17,8 +17,7 @@ def api_key(name: str, settings: OpenAiSettings, environ: Mapping[str, str] = os
         usual = ""
     if not (usual or settings.api_key_env or settings.api_key_file):
         return "", ""
-    key = settings.key(name, usual, environ).get_secret_value()
-    return key, "api_key_file" if settings.api_key_file else settings.api_key_env or usual
+    return settings.key(name, usual, environ).get_secret_value(), settings.key_from(usual)
 
 
 def is_openai(base_url: str) -> bool:

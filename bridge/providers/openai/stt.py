@@ -9,7 +9,6 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx2
 import openai
@@ -26,6 +25,7 @@ from bridge.providers.base import (
     SttStream,
 )
 from bridge.providers.models_table import default_model
+from bridge.providers.openai.access import api_key
 from bridge.providers.openai.realtime_dialogue import failure
 from bridge.providers.openai.settings import BASE_URL, OpenAiSettings
 from bridge.providers.openai.stt_file import FileSttStream
@@ -36,7 +36,6 @@ from bridge.providers.openai.stt_session import (
     TranscriptionWire,
     session_update,
 )
-from bridge.providers.registry import KINDS
 from bridge.providers.replies import again_in_s
 from bridge.providers.scrub import scrubbed
 from bridge.providers.sdk_sockets import SdkSocket, connection_options, open_sdk_socket
@@ -68,7 +67,7 @@ class OpenAiStt:
         self._base_url = settings.base_url or BASE_URL
         self._socket_url = settings.socket_url("ws" + BASE_URL.removeprefix("http"))
         kind = settings.kind or name
-        self._key, self._key_from = _key(name, settings, environ)
+        self._key, self._key_from = api_key(name, settings, environ)
         self._realtime = self._settings.mode == "realtime" or (not self._settings.mode and kind == "openai")
         default = FILE_MODEL if kind == "openai" and not self._realtime else default_model(kind, "stt")
         self._model = self._settings.model or default
@@ -220,7 +219,7 @@ class OpenAiStt:
                 said = scrubbed(f"{error.message} {error.__cause__ or ''}", self._key)
                 return ProviderUnavailableError(name, f"can't connect to {self._base_url}: {said}")
             case openai.APIStatusError(status_code=401 | 403 as status):
-                source = self._key_from or "api_key_file"
+                source = self._key_from or f"providers.{name}.api_key_env"
                 return ProviderUnavailableError(name, f"the key was refused ({status}): check {source}. {said}")
             case openai.APIStatusError(status_code=404):
                 return ProviderUnavailableError(
@@ -232,23 +231,6 @@ class OpenAiStt:
             case openai.APIStatusError(status_code=status):
                 return ProviderError(name, f"HTTP {status}: {said}")
         return ProviderError(name, str(said))
-
-
-def _key(name: str, settings: OpenAiSettings, environ: Mapping[str, str]) -> tuple[str, str]:
-    """The key and the variable it is from; a server of one's own is given none unless that is asked for.
-
-    Raises ProviderUnavailableError."""
-    kind = settings.kind or name
-    usual = KINDS[kind].key_env if kind in KINDS else ""
-    if kind == "openai" and settings.base_url and not _is_openai(settings.base_url):
-        usual = ""
-    if not (usual or settings.api_key_env or settings.api_key_file):
-        return "", ""
-    return settings.key(name, usual, environ).get_secret_value(), settings.api_key_env or usual
-
-
-def _is_openai(base_url: str) -> bool:
-    return f".{urlsplit(base_url).hostname or ''}".endswith(".openai.com")
 
 
 def _again_in_s(error: openai.APIError) -> float | None:
