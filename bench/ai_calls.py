@@ -77,6 +77,8 @@ class Cost:
     callers_cpu_s: float
     providers_cpu_s: float
     memory_mb: float
+    """Of the calls."""
+    total_mb: float
     before: dict[str, float]
     after: dict[str, float]
     added_ms: list[float]
@@ -137,7 +139,7 @@ def measure(
         result = media.run(seconds, measure=True)
         spent = (bridge.cpu_s() - cpu[0], time.process_time() - cpu[1], cpu_seconds(at.pid) - cpu[2])
         after = bridge.metrics()
-        memory = bridge.pss_mb() - memory
+        total = bridge.pss_mb()
         ended = sip.hang_up()
         if ended != sip.up:
             print(f"       only {ended} of {sip.up} BYEs were confirmed")
@@ -149,7 +151,8 @@ def measure(
     added = [_added_ms(each) for each in delays]
     # The wire's own part: what lies between the bridge's account of a reply and the caller's.
     outside = quantile(replies.ms, 0.5) - quantile(parts["reply"], 0.5) if replies.ms and parts["reply"] else 0.0
-    return Cost(sip, result, replies, *spent, memory, before, after, [ms + outside for ms in added], parts)
+    added = [ms + outside for ms in added]
+    return Cost(sip, result, replies, *spent, total - memory, total, before, after, added, parts)
 
 
 PARTS = ("endpoint", "stt", "llm", "clause", "tts", "playout", "reply")
