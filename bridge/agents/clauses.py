@@ -2,10 +2,12 @@
 
 import re
 
-FIRST_CLAUSE_CHARS = 20
-"""A first clause shorter than this is not worth cutting off: the voice needs context for its melody."""
+FIRST_CLAUSE_CHARS = 12
+"""A first clause shorter than this is not worth cutting off: the voice needs context for its melody, and what it says
+meanwhile covers the making of what follows. "Good evening," is 13 characters, 0.6 s of speech, and takes the embedded
+voice 60 ms; 90 characters take it 0.4 s."""
 
-FIRST_REST_CHARS = 20
+FIRST_REST_CHARS = 12
 """A first sentence that goes on for this long after its first clause starts with that clause, without waiting for
 more of it: the caller waits less."""
 
