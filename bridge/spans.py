@@ -150,7 +150,8 @@ class CallSpans:
             _known(
                 {
                     "offhook.call.cause": event.cause.value,
-                    "offhook.call.detail": self._text(event.detail),
+                    # Of a transfer it is the number.
+                    "offhook.call.detail": self._number(event.detail),
                     "offhook.call.ended_by": event.by,
                     "offhook.sip.status": event.status,
                     "offhook.q850.cause": event.q850,

@@ -201,7 +201,8 @@ def written(spans: dict[str, list[ReadableSpan]]) -> str:
 
 
 def test_no_word_and_no_number_is_shown_unless_asked_for() -> None:
-    text = written(spans_of(*PRIVATE))
+    text = written(spans_of(*PRIVATE, end=CallEnded(Cause.TRANSFERRED, "+49 30 12 34 56", T0 + 20, None, {})))
+    assert "34 56" not in text
     assert "secretword" not in text and "123456" not in text and '"7"' not in text
     assert "held" in text and "booking" in text
 
