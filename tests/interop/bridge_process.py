@@ -196,8 +196,11 @@ class BridgeProcess:
 
     def metrics(self) -> Mapping[str, float]:
         """The samples without labels."""
-        text = self._http.get("/metrics").raise_for_status().text
+        text = self.metrics_text()
         return {name: float(value) for name, value in re.findall(r"^(\w+) (\S+)$", text, re.MULTILINE)}
+
+    def metrics_text(self) -> str:
+        return self._http.get("/metrics").raise_for_status().text
 
     # -- waiting --------------------------------------------------------------------------------------------
 
