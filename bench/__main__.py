@@ -9,6 +9,7 @@ MEASUREMENTS = {
     "bridging": (["-m", "bench.bridging"], ["--calls=1,50,200", "--seconds=6"]),
     "conversation": (["-m", "bench.conversation"], ["--phones=1,2"]),
     "vad": (["bench/vad.py"], ["--only=cost"]),
+    "turns": (["-m", "bench.turns"], ["--kind=speech"]),
     "media": (["-m", "bench.media"], ["--calls=1,50,200", "--seconds=6"]),
     "sip": (["-m", "bench.sip"], ["--rates=25,50", "--calls=50", "--seconds=5"]),
 }
