@@ -56,6 +56,8 @@ class FailingCall:
     events: list[AgentEvent] = field(default_factory=list)
     answered_at: float = field(default_factory=time.monotonic)
     task: "asyncio.Task[AgentDone]" = field(init=False)
+    covered_after: float | None = None
+    """From the caller's question to the agent's first sound, where a test notes it."""
 
     @asynccontextmanager
     async def up(self) -> AsyncIterator["FailingCall"]:

@@ -26,6 +26,9 @@ FIRST_SOUND_S = 5.0
 NEXT_SOUND_S = 3.5
 """The same once the call is with the spare."""
 
+COVERED_S = 4.0
+"""...if nobody is left who could answer: a filler, or being asked again."""
+
 APOLOGY_S = 11.0
 
 
@@ -160,6 +163,7 @@ async def alone(begin: Trouble, vendor: Vendor, spares: dict[Role, Standin], fol
                     await call.answer_or_end(await call.says(), APOLOGY_S)
             await call.until(call.task.done, APOLOGY_S + 10, "the end of the call")
             assert call.longest_silence(ended, call.now) < APOLOGY_S
+            call.covered_after = call.sound_since(ended)
         server.behave()
     return call
 
@@ -177,6 +181,8 @@ async def test_with_nobody_left_the_caller_hears_the_apology(
         assert "we have a technical problem" in call.said[-1], way
         assert call.task.result().cause is Cause.ENGINE_FAILED, way
         assert call.failures[-1].went_on == "", way
+        if way in ("stalls before the first byte", "says nothing") and vendor.role != "stt":
+            assert call.covered_after is not None and call.covered_after < COVERED_S, way
         no_key(repr(call.events))
 
 
