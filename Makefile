@@ -4,10 +4,10 @@ SHELL := /bin/sh
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: help run call check test unit lint bench bench-sip fuzz lock whisper clean
+.PHONY: help run call check test unit lint bench bench-sip bench-turns fuzz lock whisper clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 run: ## set up all that is needed and start the bridge in the foreground
 	@deploy/setup run
@@ -38,6 +38,10 @@ bench: ## measure this box against the budgets; docs/performance.md keeps the re
 bench-sip: ## calls a second, calls at once by codec, bad networks: what a trunk asks of this box
 	@deploy/setup dev
 	$(BIN)/python -m bench.sip $(ARGS)
+
+bench-turns: ## conversations: turn taking, what an AI call costs, the same through Pipecat (ARGS=--quick: a first look)
+	@deploy/setup dev
+	$(BIN)/python -m bench $(ARGS) turns ai-calls pipecat
 
 fuzz: ## throw garbage at what reads the network; ARGS="--seconds 3600" for an hour
 	@deploy/setup dev

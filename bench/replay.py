@@ -3,7 +3,7 @@ memory, with engines that know their text. What went over the wire, and when, is
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,11 +22,17 @@ from bridge.providers.base import (
     Heard,
     LlmEvent,
     LlmRequest,
+    Message,
     ReplyDone,
     SpeechChunk,
     SttEvent,
     TextDelta,
+    WordTiming,
 )
+
+LLM_FIRST_S = 0.3
+TTS_FIRST_S = 0.1
+"""For what it has no recording of."""
 
 ECHO_SAMPLES = {False: (48, 10), True: (800, 120)}
 """In a room or not: length and decay of what an echo is smeared by."""
@@ -213,6 +219,8 @@ class ReplayLlm:
         self.text = reply
         self.first_s = first_s
         self.requests = 0
+        self.memory: Sequence[Message] = ()
+        """Of the conversation, as the newest request had it."""
 
     async def start(self) -> None: ...
 
@@ -225,6 +233,7 @@ class ReplayLlm:
 
     async def reply(self, request: LlmRequest) -> AsyncIterator[LlmEvent]:
         self.requests += 1
+        self.memory = request.messages
         await asyncio.sleep(self.first_s)
         yield TextDelta(self.text)
         yield ReplyDone()
@@ -235,9 +244,13 @@ class ReplayTts:
 
     name = "replay-tts"
 
-    def __init__(self, recordings: dict[str, Samples], first_s: float) -> None:
+    def __init__(
+        self, recordings: dict[str, Samples], first_s: float, timings: Mapping[str, tuple[WordTiming, ...]]
+    ) -> None:
+        """`timings`: what it tells of the words in its recordings."""
         self.recordings = recordings
         self.first_s = first_s
+        self.timings = timings
 
     async def start(self) -> None: ...
 
@@ -256,7 +269,8 @@ class ReplayTts:
             await asyncio.sleep(self.first_s)
             t = np.arange(int(len(text) * 0.06 * RATE)) / RATE
             samples = 3000 * np.sin(2 * np.pi * 180 * t)
-        yield SpeechChunk(np.clip(samples, -32768, 32767).astype(np.int16).tobytes())
+        pcm = np.clip(samples, -32768, 32767).astype(np.int16).tobytes()
+        yield SpeechChunk(pcm, self.timings.get(text, ()))
 
 
 def spread_words(text: str, onset_s: float, end_s: float) -> list[tuple[str, float]]:
@@ -281,6 +295,7 @@ class Replay:
         how: Recogniser | None = None,
         echo: EchoPath | None = None,
         voice: dict[str, Samples] | None = None,
+        timings: Mapping[str, tuple[WordTiming, ...]] | None = None,
         reply: str = "I see.",
         name: str = "replay",
     ) -> None:
@@ -289,13 +304,13 @@ class Replay:
         self.events: list[AgentEvent] = []
         self.line_s = len(line) / RATE
         self.stt = ReplayStt(self.leg, words, how or Recogniser())
-        self.llm = ReplayLlm(reply, 0.3)
+        self.llm = ReplayLlm(reply, LLM_FIRST_S)
         agent = ConversationAgent(
             "bench",
             settings,
             stt=self.stt,
             llm=self.llm,
-            tts=ReplayTts(voice or {}, 0.1),
+            tts=ReplayTts(voice or {}, TTS_FIRST_S, timings or {}),
         )
         self.answered_at = loop.time()
         session = CallSession(name, self.leg, self.events.append, activity.open, loop.time, self.answered_at)
