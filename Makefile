@@ -24,7 +24,8 @@ check: ## validate the configuration
 test: ## set up what the tests need and run them all
 	@deploy/setup dev
 	@$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest tests/unit tests/protocol -n 4 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest tests --ignore=tests/unit --ignore=tests/protocol $(ARGS)
 
 lint: ## style and types
 	$(BIN)/ruff check .
