@@ -45,7 +45,7 @@ DEFAULTS: Mapping[tuple[str, Role], Default] = {
     ("openai", "realtime"): Default(
         "gpt-realtime-2.1", f"{_OPENAI_SDK} types/realtime/realtime_session_create_request.py"
     ),
-    ("groq", "llm"): Default("openai/gpt-oss-120b", "console.groq.com/docs/deprecations: named as replacement"),
+    ("groq", "llm"): Default("openai/gpt-oss-120b", "Groq's announcement as users quote it: named as replacement"),
     ("groq", "stt"): Default("whisper-large-v3-turbo", "console.groq.com/docs/models: its fastest for files"),
     ("cerebras", "llm"): Default("gpt-oss-120b", "inference-docs.cerebras.ai/support/deprecation: named likewise"),
     ("together", "llm"): Default("moonshotai/Kimi-K2.5", "docs.together.ai/docs/inference-options: its example"),
@@ -161,7 +161,7 @@ _OF_ANTHROPIC = {
 SHUTDOWNS: Mapping[str, Mapping[str, Shutdown]] = {
     "openai": _OF_OPENAI,
     "anthropic": _OF_ANTHROPIC,
-    "groq": _ends("2026-08-16", "llama-3.3-70b-versatile", "", "console.groq.com/docs/deprecations"),
+    "groq": _ends("2026-08-16", "llama-3.3-70b-versatile", "", "Groq's announcement as users quote it"),
     "cerebras": _ends("2026-02-16", "qwen-3-32b llama-3.3-70b", "", "inference-docs.cerebras.ai/support/deprecation"),
 }
 
