@@ -56,7 +56,7 @@ FOOTNOTE = f"""reply: the caller's last packet of speech to the agent's first, m
 added: that less the silence waited for and the providers' own times as far as the caller waited for them
    ({STT_FINAL_MS} ms for the text, {LLM_FIRST_MS} to the first token, the first clause's writing, {TTS_FIRST_MS} to
    the first audio)
-MB: proportional set size of the bridge and its workers, what it had before the first call not counted
+MB: of the bridge and its workers, less what they had before the first call; what is mapped from files not counted
 gaps between the agent's packets, ms; lost: sent by the bridge, not arrived
 ticks late: steps of the media clock that began 10 ms late or more, of all
 * packets that the callers themselves sent more than 5 ms late"""
@@ -127,7 +127,7 @@ def measure(
     media = RtpLoad(wire=Wire(spoken.payloads), watch=replies)
     sip = SipLoad(("127.0.0.1", bridge.sip_port), "ai", media, calls, SETUP_RATE)
     try:
-        memory = bridge.pss_mb()
+        memory = bridge.own_mb()
         media.run(calls / SETUP_RATE + 1.0, measure=False, poll=sip.poll, poll_slots=1)
         media.run(SETTLE_S, measure=False, poll=sip.poll, poll_slots=10)
         before = bridge.metrics()
@@ -139,7 +139,7 @@ def measure(
         result = media.run(seconds, measure=True)
         spent = (bridge.cpu_s() - cpu[0], time.process_time() - cpu[1], cpu_seconds(at.pid) - cpu[2])
         after = bridge.metrics()
-        total = bridge.pss_mb()
+        memory, total = bridge.own_mb() - memory, bridge.pss_mb()
         ended = sip.hang_up()
         if ended != sip.up:
             print(f"       only {ended} of {sip.up} BYEs were confirmed")
@@ -152,7 +152,7 @@ def measure(
     # The wire's own part: what lies between the bridge's account of a reply and the caller's.
     outside = quantile(replies.ms, 0.5) - quantile(parts["reply"], 0.5) if replies.ms and parts["reply"] else 0.0
     added = [ms + outside for ms in added]
-    return Cost(sip, result, replies, *spent, total - memory, total, before, after, added, parts)
+    return Cost(sip, result, replies, *spent, memory, total, before, after, added, parts)
 
 
 PARTS = ("endpoint", "stt", "llm", "clause", "tts", "playout", "reply")
@@ -179,7 +179,7 @@ def _added_ms(delays: dict[str, Any]) -> float:
 
 def soak(bridge: Served, calls: int, minutes: float, spoken: Script) -> None:
     """Calls of a minute, `calls` at once, one lot after the other: does the memory stay flat?"""
-    print(f"{'minute':>7}{'calls so far':>13}{'PSS MB':>8}{'in calls MB':>12}{'files':>7}{'threads':>8}")
+    print(f"{'minute':>7}{'calls so far':>13}{'own MB':>8}{'in calls MB':>12}{'files':>7}{'threads':>8}")
     begun, made = time.monotonic(), 0
     while (minute := (time.monotonic() - begun) / 60) < minutes:
         media = RtpLoad(wire=Wire(spoken.payloads))
@@ -187,7 +187,7 @@ def soak(bridge: Served, calls: int, minutes: float, spoken: Script) -> None:
         try:
             media.run(calls / SETUP_RATE + 1.0, measure=False, poll=sip.poll, poll_slots=1)
             media.run(max(1.0, 56 - calls / SETUP_RATE), measure=False, poll=sip.poll, poll_slots=10)
-            busy = bridge.pss_mb()
+            busy = bridge.own_mb()
             made += sip.up
             sip.hang_up()
         finally:
@@ -195,7 +195,7 @@ def soak(bridge: Served, calls: int, minutes: float, spoken: Script) -> None:
             media.close()
         time.sleep(2)
         print(
-            f"{minute + 1:>7.1f}{made:>13}{bridge.pss_mb():>8.1f}{busy:>12.1f}{bridge.open_files():>7}"
+            f"{minute + 1:>7.1f}{made:>13}{bridge.own_mb():>8.1f}{busy:>12.1f}{bridge.open_files():>7}"
             f"{bridge.threads():>8}",
             flush=True,
         )

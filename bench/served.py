@@ -70,10 +70,17 @@ class Served:
 
     def pss_mb(self) -> float:
         """Proportional set size of the bridge and its workers: a page that several share counts once."""
+        return self._mapped_mb("Pss")
+
+    def own_mb(self) -> float:
+        """The same without what is mapped from files: its share of those changes with what else runs on the box."""
+        return self._mapped_mb("Pss_Anon")
+
+    def _mapped_mb(self, name: str) -> float:
         return sum(
             int(match[1]) / 1024
             for pid in self._tree()
-            if (match := re.search(r"Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text()))
+            if (match := re.search(rf"^{name}:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE))
         )
 
     def open_files(self) -> int:
