@@ -57,8 +57,6 @@ def bot(at: Providers, folder: Path) -> Iterator[tuple[int, int]]:
         "ELEVENLABS_URL": at.elevenlabs.replace("http", "ws", 1),
         "ELEVENLABS_VOICE": VOICE,
         "TELNYX_API_KEY": "key",
-        # Its log of every frame's way would be measured too.
-        "LOGURU_LEVEL": "WARNING",
     }
     log = folder / "bot.log"
     command = [pipecat_python(), BOT, "-t", "telnyx", "-x", "bot.invalid", "--host", "127.0.0.1", "--port", str(port)]
