@@ -5,7 +5,6 @@ handled by one task in order; the turn detector and the barge-in detector decide
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from bridge.agents.ear import Ear
 from bridge.agents.errors import EngineError
 from bridge.agents.expecting import Asking
 from bridge.agents.floor import CutOff, EngineFailed, Floor, Tasks
+from bridge.agents.inbox import Inbox
 from bridge.agents.language import CallLanguage
 from bridge.agents.memory import Memory
 from bridge.agents.patience import Due, Patience, Situation
@@ -79,8 +79,6 @@ MAX_STT_FAILURES = 3
 
 WARM_S = 5.0
 """Connections that are not open by then are left to the first request."""
-
-MIN_WAIT_S = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,10 +166,9 @@ class Conversation:
         self._clock = session.clock
         # A chain stays, for one call, with the provider that works.
         self._stt, llm, tts = for_call(agent.stt), for_call(agent.llm), for_call(agent.tts)
-        self._inbox: deque[_Event] = deque()
-        self._wake = asyncio.Event()
+        self._inbox: Inbox[_Event] = Inbox(session.clock)
         self._group = asyncio.TaskGroup()
-        self._tasks = Tasks(self._group, self._post)
+        self._tasks = Tasks(self._group, self._inbox.post)
         self._unsubscribes: list[Unsubscribe] = []
         self._turns = TurnDetector(settings.turns, self._log_turn)
         self._asking = Asking(settings.brief, settings.turns)
@@ -187,7 +184,7 @@ class Conversation:
         )
         self._record = Record(session)
         self._toolbox = Toolbox(
-            session, settings.brief, limits, agent.tools, language=agent.settings.language, post=self._post
+            session, settings.brief, limits, agent.tools, language=agent.settings.language, post=self._inbox.post
         )
         self._language = CallLanguage(
             settings.language,
@@ -227,7 +224,7 @@ class Conversation:
             self._stt,
             sample_rate=session.leg.sample_rate,
             language=agent.settings.language,
-            emit=self._post,
+            emit=self._inbox.post,
             failed=lambda error: self._record.provider_failed("stt", error),
             open_s=limits.stt_open_ms / 1000,
         )
@@ -260,7 +257,7 @@ class Conversation:
                 if self._settings.greeting:
                     self._speak([self._settings.greeting], interruptible=self._settings.greeting_interruptible)
                 self._tasks.start(self._ear.open)
-                done = await self._serve()
+                done = await self._inbox.serve(self._handle, self._tick, self._deadline, lambda: self._done)
                 self._tasks.cancel()
         finally:
             self._close_record()
@@ -271,35 +268,17 @@ class Conversation:
         return done
 
     def _wire(self) -> None:
-        self._voice = detector = self._session.open_voice(self._leg.sample_rate, self._post)
+        self._voice = detector = self._session.open_voice(self._leg.sample_rate, self._inbox.post)
         self._unsubscribes = [
             detector.close,
             self._leg.listen(detector.push),
             self._leg.listen(self._ear.push),
-            self._leg.subscribe(self._post),
-            self._leg.playout.subscribe(self._post),
+            self._leg.subscribe(self._inbox.post),
+            self._leg.playout.subscribe(self._inbox.post),
             self._leg.playout.listen(detector.reference),
         ]
         if self._turn_sound is not None:
             self._unsubscribes.append(self._leg.listen(self._turn_sound.push))
-
-    def _post(self, event: _Event) -> None:
-        self._inbox.append(event)
-        self._wake.set()
-
-    async def _serve(self) -> AgentDone:
-        while self._done is None:
-            while self._inbox and self._done is None:
-                self._handle(self._inbox.popleft())
-            self._tick(self._clock())
-            if self._inbox or self._done is not None:
-                continue
-            self._wake.clear()
-            due = self._deadline()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(None if due is None else max(MIN_WAIT_S, due - self._clock())):
-                    await self._wake.wait()
-        return self._done
 
     def _deadline(self) -> float | None:
         if self._last_words is not None:
@@ -518,7 +497,7 @@ class Conversation:
             return
         sound = self._turn_sound
         self._semantic.ask(
-            sound.pcm(), sound.sample_rate, lambda probability: self._post(SemanticVerdict(pause, probability))
+            sound.pcm(), sound.sample_rate, lambda probability: self._inbox.post(SemanticVerdict(pause, probability))
         )
 
     def _commit(self) -> None:
@@ -717,7 +696,7 @@ class Conversation:
         await self._toolbox.hand_over()
         if self._toolbox.done is not None:
             self._done = self._toolbox.done
-            self._wake.set()
+            self._inbox.wake()
         elif self._last_words is not None:
             self._tone = None
             self._close(self._settings.phrases.apology, self._last_words)
