@@ -1,14 +1,17 @@
 """`offhook check`: what the configuration alone can't say, asked of the machine."""
 
+import asyncio
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime
 
-from bridge.config import Config
-from bridge.providers.base import ProviderUnavailableError, Role
+from bridge.agents.tool_settings import AgentToolSettings
+from bridge.config import Config, RemoteAgentSettings
+from bridge.providers.base import ProviderError, Role
 from bridge.providers.models_table import default_model, ending
 from bridge.providers.registry import LOCAL, make
+from bridge.settings import PasswordError
 from bridge.sip.errors import TlsError
 from bridge.sip.tls import TlsContexts
 from bridge.startup import endpoint_settings
@@ -18,7 +21,8 @@ ROLES: tuple[Role, ...] = ("stt", "llm", "tts", "realtime")
 
 
 def check(config: Config, today: date | None = None) -> list[str]:
-    """Everything that would keep a bridge of `config` from starting or from answering, one line each."""
+    """Everything that would keep a bridge of `config` from starting or from answering, one line each. Providers are
+    started in a loop of its own, without the network: where a loop runs, call it in a thread."""
     return [
         *_check_agents(config),
         *_endings(config, today, past=True),
@@ -87,18 +91,48 @@ def _check_agents(config: Config) -> Iterator[str]:
         yield "agents: there is none, so nobody answers a call"
     elif not config.routes:
         yield "routes: there is none, so every call gets 404"
+    for name, agent in config.agents.items():
+        for problem in _check_secrets(agent):
+            yield f"agent {name!r}: {problem}"
     used = providers_in_use(config)
-    for role, name in used:
-        if name != LOCAL:
-            try:
-                make(role, name, config.provider(name), os.environ)
-            except ProviderUnavailableError as error:
-                yield str(error)
+    yield from asyncio.run(_check_providers(config, [(role, name) for role, name in used if name != LOCAL]))
     if LOCAL in {name for _, name in used}:
         # Imported here: a server without the embedded engines needs none of it.
         from bridge.providers.local.models import check_models
 
         yield from check_models(config.engines)
+
+
+def _check_secrets(agent: object) -> Iterator[str]:
+    """What its tools, or its bot, need and don't have."""
+    if isinstance(agent, AgentToolSettings) and (agent.tools or agent.mcp):
+        # Imported here: most configurations have no tools.
+        from bridge.agents.tools_agent import AgentTools, ToolError
+
+        try:
+            AgentTools(agent).read_secrets()
+        except ToolError as error:
+            yield str(error)
+    if isinstance(agent, RemoteAgentSettings) and agent.has_password:
+        try:
+            agent.password()
+        except PasswordError as error:
+            yield str(error)
+
+
+async def _check_providers(config: Config, used: Iterable[tuple[Role, str]]) -> list[str]:
+    """What their own start says; it asks nobody."""
+    problems = []
+    for role, name in used:
+        try:
+            provider = make(role, name, config.provider(name), os.environ)
+            try:
+                await provider.start()
+            finally:
+                await provider.aclose()
+        except ProviderError as error:
+            problems.append(str(error))
+    return problems
 
 
 def _check_trunks(config: Config) -> Iterator[str]:

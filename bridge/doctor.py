@@ -16,7 +16,6 @@ from bridge.providers.base import (
     ProviderBusyError,
     ProviderError,
     ProviderTimeoutError,
-    ProviderUnavailableError,
     Role,
 )
 from bridge.providers.registry import KINDS, LOCAL, make
@@ -64,7 +63,7 @@ async def examine(config: Config, api: Api, say: Say) -> int:
 
 
 async def _findings(config: Config, api: Api) -> AsyncIterator[Finding]:
-    for problem in check(config):
+    for problem in await asyncio.to_thread(check, config):
         yield Finding("wrong", "configuration", problem)
     for warning in warnings(config):
         yield Finding("note", "configuration", warning)
@@ -101,16 +100,19 @@ async def _try_provider(config: Config, role: Role, name: str) -> Finding | None
 
         problems = await asyncio.to_thread(check_models, config.engines)
         return None if problems else Finding("ok", what, "embedded; its files are there and unaltered")
+    provider = None
     try:
         provider = make(role, name, config.provider(name), os.environ)
-    except ProviderUnavailableError as error:
+        await provider.start()
+    except ProviderError as error:
+        if provider is not None:
+            await provider.aclose()
         used = (role, name) in providers_in_use(config)
         # Of one in use the configuration's check said so.
         return None if used else Finding("note", what, f"{_without(error)} (no agent uses it)")
     begun = time.monotonic()
     try:
         async with asyncio.timeout(PROBE_S):
-            await provider.start()
             seen = await provider.probe()
     except ProviderError as error:
         return Finding("wrong", what, f"{_without(error)} (after {_ms(begun)}).{_advice(config, name, error)}")

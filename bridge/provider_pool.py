@@ -117,7 +117,7 @@ class ProviderPool:
     async def take(self, role: Role, name: str, config: Config, lease: Lease) -> Any:
         """The provider `name` in `role`, started, for as long as `lease` is held. Raises ProviderUnavailableError."""
         settings = config.provider(name)
-        key = self._key(name, settings)
+        key = self.key_digest(name, settings)
         held = next(
             (
                 one
@@ -163,7 +163,8 @@ class ProviderPool:
             readings |= health.readings()
         return readings
 
-    def _key(self, name: str, settings: ProviderSettings) -> str:
+    def key_digest(self, name: str, settings: ProviderSettings) -> str:
+        """A digest of the key that `name` has now; empty: it has none."""
         kind = KINDS.get(settings.kind or name)
         try:
             key = settings.key(name, kind.key_env if kind else "", self.environ)

@@ -1,11 +1,12 @@
 """The agents that are ready to take calls, with the engines they talk by."""
 
 import asyncio
+import hashlib
 import itertools
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from bridge.agents.conversation import ConversationAgent
 from bridge.agents.echo import EchoAgent
 from bridge.agents.realtime import RealtimeAgent
 from bridge.agents.remote import RemoteCalls, make_remote
-from bridge.agents.tools_agent import ToolError
+from bridge.agents.tool_settings import AgentToolSettings
+from bridge.agents.tools_agent import AgentTools, ToolError
 from bridge.config import (
     AgentSettings,
     Config,
@@ -36,6 +38,7 @@ from bridge.providers.local.tts import LocalTts
 from bridge.providers.phrases import Phrases, PhraseTts
 from bridge.providers.realtime import Realtime
 from bridge.providers.registry import LOCAL
+from bridge.settings import PasswordError
 
 log = structlog.get_logger(__name__)
 
@@ -64,6 +67,8 @@ class Talker:
     """Every call of it works the embedded engines."""
     lease: Lease
     """What it uses."""
+    secrets: str = ""
+    """A digest of its keys and secrets as they were when it was made: rotated ones make another agent."""
 
 
 class Talkers:
@@ -123,12 +128,15 @@ class Talkers:
         try:
             for name, settings in config.agents.items():
                 present = self._talkers.get(name)
-                if present is not None and present.settings == settings and self._same_providers(settings, config):
+                secrets = self._secrets(settings, config)
+                same = present is not None and (present.settings, present.secrets) == (settings, secrets)
+                if present is not None and same and self._same_providers(settings, config):
                     ready[name] = present
                 else:
                     lease = Lease()
                     try:
-                        ready[name] = await self._talker(name, settings, config, lease, progress)
+                        made = await self._talker(name, settings, config, lease, progress)
+                        ready[name] = replace(made, secrets=secrets)
                     except (ProviderError, ToolError, ValueError) as error:
                         self._leave(lease)
                         raise AgentError(f"agent {name!r}: {error}") from error
@@ -161,6 +169,18 @@ class Talkers:
         return self._config.fallback == config.fallback and all(
             self._config.provider(name) == config.provider(name) for name in names
         )
+
+    def _secrets(self, settings: AgentSettings, config: Config) -> str:
+        """A digest of an agent's keys and secrets: its providers', tools', bot's. Of a missing one its making
+        complains."""
+        names = sorted({name for role in ROLES for name in getattr(settings, role, ())} - {LOCAL})
+        parts = [self._pool.key_digest(name, config.provider(name)) for name in names]
+        with suppress(ToolError, PasswordError):
+            if isinstance(settings, AgentToolSettings):
+                parts.append(AgentTools(settings).read_secrets())
+            if isinstance(settings, RemoteAgentSettings) and settings.has_password:
+                parts.append(settings.password())
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     async def _talker(
         self, name: str, settings: AgentSettings, config: Config, lease: Lease, progress: Progress

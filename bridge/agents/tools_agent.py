@@ -1,5 +1,6 @@
 """What the tools of one agent share over all its calls: secrets, connections, sessions with MCP servers."""
 
+import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -14,6 +15,10 @@ from bridge.providers.base import Tool
 if TYPE_CHECKING:
     from bridge.agents.tools_mcp import McpServer
 
+
+_OF_A_TOOL = {"url", "headers", "query", "body"}
+_OF_A_SERVER = {"url", "headers", "env"}
+"""Where secrets may stand."""
 
 _OTHER = re.compile(r"[^A-Za-z0-9_-]")
 
@@ -55,6 +60,21 @@ class AgentTools:
         except SecretError as error:
             await self.aclose()
             raise ToolError(str(error)) from error
+
+    def read_secrets(self) -> str:
+        """Read every secret, as the start does, and open nothing. Returns a digest of what they were put into, which
+        is another one when one of them is. Raises ToolError."""
+        texts = [
+            *((f"tool {one.name!r}", one.model_dump_json(include=_OF_A_TOOL)) for one in self.settings.tools),
+            *((f"MCP server {one.name!r}", one.model_dump_json(include=_OF_A_SERVER)) for one in self.settings.mcp),
+        ]
+        digest = hashlib.sha256()
+        for what, text in texts:
+            try:
+                digest.update(self._secrets.plain(text).encode())
+            except SecretError as error:
+                raise ToolError(f"{what}: {error}") from error
+        return digest.hexdigest()
 
     async def aclose(self) -> None:
         servers, self._servers = self._servers, []

@@ -14,6 +14,7 @@ from bridge.providers.registry import KINDS
 ROOT = Path(__file__).parents[3]
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 WHOLE = re.compile(r"^```yaml\n(# offhook\.yaml\b.*?)^```$", re.MULTILINE | re.DOTALL)
+SECRET = re.compile(r"(?:\$\{env:|password_env: )(\w+)")
 LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)(?:#[^)]*)?\)")
 
 WRITTEN = date(2026, 11, 21)
@@ -40,11 +41,13 @@ def test_the_documents_have_examples() -> None:
 @pytest.mark.parametrize("place", EXAMPLES)
 def test_an_example_passes_the_check(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    # Keys from files are the only thing that a reader has to put there.
+    # Keys and secrets are the only thing that a reader has to put there.
     (tmp_path / "key").write_text("key-of-a-test")
     for kind in KINDS.values():
         if kind.key_env:
             monkeypatch.setenv(kind.key_env, "key-of-a-test")
+    for variable in SECRET.findall(EXAMPLES[place]):
+        monkeypatch.setenv(variable, "secret-of-a-test")
     text = re.sub(r"/run/secrets/\w+", str(tmp_path / "key"), EXAMPLES[place])
     config = parse(text, place, tmp_path)
     assert check(config, WRITTEN) == []
