@@ -32,7 +32,7 @@ class Caller:
     def of(self, kind: type[E]) -> list[E]:
         return [event for event in self.events if isinstance(event, kind)]
 
-    async def until(self, condition: Callable[[], object], within_s: float = 5) -> None:
+    async def until(self, condition: Callable[[], object], within_s: float = 30) -> None:
         async with asyncio.timeout(within_s):
             while not condition():
                 await asyncio.sleep(0.005)

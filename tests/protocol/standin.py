@@ -27,14 +27,20 @@ import contextlib
 import json
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from functools import wraps
+from typing import Any, ParamSpec, Self
 from urllib.parse import parse_qs, urlsplit
 
 from standin_wire import Connection, Gone
 
-__all__ = ["Exchange", "Fault", "Gone", "Reply", "Socket", "Standin"]
+__all__ = ["Exchange", "Fault", "Gone", "Reply", "Socket", "Standin", "until_gone"]
+
+P = ParamSpec("P")
+
+PATIENCE_S = 30.0
+"""For what happens at once on a machine with time to spare."""
 
 KEPT_MESSAGES = 20_000
 """Of each socket, the newest; audio of a long run need not stay in memory."""
@@ -298,13 +304,13 @@ class Standin:
         """The exchanges whose path begins so."""
         return [exchange for exchange in self.exchanges if exchange.path.startswith(path)]
 
-    async def until(self, condition: Callable[[], bool], within_s: float = 5.0) -> None:
+    async def until(self, condition: Callable[[], bool], within_s: float = PATIENCE_S) -> None:
         """Wait for something to be so. Raises TimeoutError."""
         async with asyncio.timeout(within_s):
             while not condition():
                 await asyncio.sleep(0.005)
 
-    async def all_closed(self, within_s: float = 5.0) -> None:
+    async def all_closed(self, within_s: float = PATIENCE_S) -> None:
         """Wait until no connection is open. Raises TimeoutError, which says that somebody left one."""
         await self.until(lambda: not self._connections, within_s)
 
@@ -471,7 +477,19 @@ class Standin:
             connection.end(fault.close, fault.reason)
         elif fault.garbage and exchange.is_socket:
             exchange.fault = None
-            connection.write_garbage(fault.garbage)
+            with contextlib.suppress(Gone):
+                connection.write_garbage(fault.garbage)
+
+
+def until_gone(sends: Callable[P, Awaitable[None]]) -> Callable[P, Coroutine[Any, Any, None]]:
+    """Decorates what sends in a task of its own, beside the handler: it ends when the client has left."""
+
+    @wraps(sends)
+    async def send(*args: P.args, **kwargs: P.kwargs) -> None:
+        with contextlib.suppress(Gone):
+            await sends(*args, **kwargs)
+
+    return send
 
 
 def _pattern(path: str) -> re.Pattern[str]:

@@ -77,7 +77,7 @@ class Caller:
     def failures(self) -> list[SttFailed]:
         return [event for event in self.events if isinstance(event, SttFailed)]
 
-    async def until(self, condition: Callable[[], Any], within_s: float = 5.0) -> None:
+    async def until(self, condition: Callable[[], Any], within_s: float = 30.0) -> None:
         """Wait, with silence on the line, until something is so. Raises TimeoutError."""
         async with asyncio.timeout(within_s):
             while not condition():

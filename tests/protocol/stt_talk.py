@@ -8,7 +8,7 @@ from standin_ear import quiet, tone
 from bridge.audio.frames import frame_bytes
 from bridge.providers.base import Heard, Stt, SttEndpoint, SttEvent, SttFailed, SttStream
 
-WITHIN_S = 5.0
+WITHIN_S = 30.0
 
 
 class Talk:

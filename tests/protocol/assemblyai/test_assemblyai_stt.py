@@ -40,7 +40,7 @@ async def server() -> AsyncIterator[AssemblyAiServer]:
         yield running
 
 
-def stt(server: AssemblyAiServer, *, key: str = KEY, connect_s: float = 3.0, **options: Any) -> AssemblyAiStt:
+def stt(server: AssemblyAiServer, *, key: str = KEY, connect_s: float = 20.0, **options: Any) -> AssemblyAiStt:
     # A caller in these tests speaks faster than real time.
     given = {"settle_s": 0.5, "catch_up": 0, **options}
     settings = AssemblyAiSettings(websocket_url=server.ws_url, connect_s=connect_s, stt=given)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import standin_voice
-from standin import Exchange, Reply, Socket, Standin
+from standin import Exchange, Reply, Socket, Standin, until_gone
 
 KEY = "sk_car_0123456789abcdefghijkl"
 VOICE = "6ccbfb76-1fc6-48f7-b71d-91ac6298247b"
@@ -102,6 +102,7 @@ class Cartesia(Standin):
         assert how["output_format"]["container"] == "raw"
         return how
 
+    @until_gone
     async def _speak(self, socket: Socket, context: Context) -> None:
         self._speaking += 1
         try:

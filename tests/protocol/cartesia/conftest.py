@@ -21,7 +21,9 @@ async def make_voice(server: Cartesia) -> AsyncIterator[Callable[..., CartesiaTt
     """Makes a voice at the stand-in; at the end all are closed, and nothing may be open then."""
     made: list[CartesiaTts] = []
 
-    def make(key: str = KEY, connect_s: float = 3.0, **tts: Any) -> CartesiaTts:
+    def make(key: str = KEY, connect_s: float = 20.0, **tts: Any) -> CartesiaTts:
+        # Without deadlines of its own a test is about none.
+        tts = {"first_audio_s": 20, "between_audio_s": 20, **tts}
         settings = CartesiaSettings.model_validate({"base_url": server.http_url, "connect_s": connect_s, "tts": tts})
         made.append(CartesiaTts("cartesia", settings, environ={"CARTESIA_API_KEY": key}))
         return made[-1]

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import standin_voice
-from standin import Exchange, Reply, Socket, Standin
+from standin import Exchange, Reply, Socket, Standin, until_gone
 
 KEY = "dg-stand-in-key-5f1c"
 REQUEST_ID = "52cc0efe-fa77-4aa7-b79c-0dda09de2f14"
@@ -88,6 +88,7 @@ class DeepgramSpeak:
             if speaking is not None:
                 speaking.cancel()
 
+    @until_gone
     async def _speak(
         self, exchange: Exchange, socket: Socket, text: str, sequence: int, before: asyncio.Task[None] | None
     ) -> None:

@@ -34,8 +34,8 @@ from bridge.providers.realtime import (
 LONG = "one two six red big sun sky day cat dog car bus pen cup map"
 
 
-def a_provider(server: AgentServer, name: str = "deepgram") -> DeepgramVoiceAgent:
-    settings = DeepgramSettings(websocket_url=server.ws_url, connect_s=1.0, realtime={"setup_s": 1.0})
+def a_provider(server: AgentServer, name: str = "deepgram", opening_s: float = 20) -> DeepgramVoiceAgent:
+    settings = DeepgramSettings(websocket_url=server.ws_url, connect_s=opening_s, realtime={"setup_s": opening_s})
     return DeepgramVoiceAgent(name, settings, environ={"DEEPGRAM_API_KEY": KEY})
 
 
@@ -156,7 +156,7 @@ async def test_server_that_stalls_while_opening(stall: str) -> None:
     async with AgentServer() as server:
         server.misbehave(stall=stall, after=1 if stall == "middle" else 0)
         with pytest.raises(ProviderTimeoutError):
-            async with a_session(a_provider(server)):
+            async with a_session(a_provider(server, opening_s=0.5)):
                 pass
         server.behave()
         await server.all_closed()

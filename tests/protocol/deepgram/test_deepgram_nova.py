@@ -36,7 +36,7 @@ async def server() -> AsyncIterator[DeepgramServer]:
         yield running
 
 
-def stt(server: DeepgramServer, *, key: str = KEY, connect_s: float = 3.0, **options: Any) -> DeepgramStt:
+def stt(server: DeepgramServer, *, key: str = KEY, connect_s: float = 20.0, **options: Any) -> DeepgramStt:
     settings = DeepgramSettings(base_url=server.http_url, connect_s=connect_s, stt={"settle_s": 0.5, **options})
     return DeepgramStt("deepgram", settings, environ={"DEEPGRAM_API_KEY": key})
 

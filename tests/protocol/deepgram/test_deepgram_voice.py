@@ -33,7 +33,9 @@ async def make_voice(voices: DeepgramVoices) -> AsyncIterator[Make]:
     """Makes a voice at the stand-in; at the end all are closed, and nothing may be open then."""
     made: list[DeepgramTts] = []
 
-    def make(key: str = KEY, connect_s: float = 3.0, **tts: Any) -> DeepgramTts:
+    def make(key: str = KEY, connect_s: float = 20.0, **tts: Any) -> DeepgramTts:
+        # Without deadlines of its own a test is about none.
+        tts = {"first_audio_s": 20, "between_audio_s": 20, **tts}
         settings = DeepgramSettings.model_validate({"base_url": voices.http_url, "connect_s": connect_s, "tts": tts})
         made.append(DeepgramTts("deepgram", settings, environ={"DEEPGRAM_API_KEY": key}))
         return made[-1]
@@ -124,8 +126,8 @@ async def test_a_connection_that_does_not_clear_is_given_up(voices: DeepgramVoic
 async def test_a_text_waits_for_a_connection_and_is_refused_in_the_end(
     voices: DeepgramVoices, make_voice: Make
 ) -> None:
-    voices.speak.pace = 1.0
-    voice = make_voice(sockets=1, first_audio_s=0.6)
+    voices.misbehave(stall="middle", after=1)
+    voice = make_voice(sockets=1, first_audio_s=3)
     stream = ask(voice, TEXT)
     await anext(stream)
     with pytest.raises(ProviderBusyError, match="in use"):

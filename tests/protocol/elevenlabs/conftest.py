@@ -21,7 +21,9 @@ async def make_voice(server: ElevenLabs) -> AsyncIterator[Callable[..., ElevenLa
     """Makes a voice at the stand-in; at the end all are closed, and nothing may be open then."""
     made: list[ElevenLabsTts] = []
 
-    def make(key: str = KEY, connect_s: float = 3.0, **tts: Any) -> ElevenLabsTts:
+    def make(key: str = KEY, connect_s: float = 20.0, **tts: Any) -> ElevenLabsTts:
+        # Without deadlines of its own a test is about none.
+        tts = {"first_audio_s": 20, "between_audio_s": 20, **tts}
         settings = ElevenLabsSettings.model_validate(
             {"base_url": server.http_url, "connect_s": connect_s, "tts": tts}
         )

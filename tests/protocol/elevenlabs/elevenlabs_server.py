@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import standin_voice
-from standin import Exchange, Reply, Socket, Standin
+from standin import Exchange, Reply, Socket, Standin, until_gone
 
 KEY = "sk_0123456789abcdef0123456789abcdef"
 VOICE = "JBFqnCBsd6RMkjVDRZzb"
@@ -119,6 +119,7 @@ class ElevenLabs(Standin):
                 task.cancel()
             await asyncio.gather(*speaking, return_exceptions=True)
 
+    @until_gone
     async def _speak(
         self,
         socket: Socket,

@@ -34,7 +34,7 @@ async def scribe() -> AsyncIterator[Scribe]:
 
 @pytest.fixture
 def make_stt(scribe: Scribe) -> Make:
-    def make(connect_s: float = 3.0, key: str = KEY, **stt: Any) -> ElevenLabsStt:
+    def make(connect_s: float = 20.0, key: str = KEY, **stt: Any) -> ElevenLabsStt:
         settings = ElevenLabsSettings.model_validate(
             {"base_url": scribe.http_url, "connect_s": connect_s, "stt": stt}
         )

@@ -89,7 +89,7 @@ class Listener:
         return event
 
     async def next(self) -> SttEvent:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             return await self.events.get()
 
 
@@ -111,6 +111,6 @@ async def hear(stt: LocalStt, pcm: bytes, onset: int = 0, end: int | None = None
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for something that other processes bring about."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.01)

@@ -41,8 +41,9 @@ LONG = "one two six red big sun sky day cat dog car bus pen cup map"
 MODEL = "gemini-3.1-flash-live-preview"
 
 
-def a_provider(server: LiveServer, name: str = "gemini") -> GeminiLive:
-    settings = GeminiSettings(websocket_url=server.ws_url, connect_s=1.0, realtime={"setup_s": 1.0, "model": MODEL})
+def a_provider(server: LiveServer, name: str = "gemini", opening_s: float = 20) -> GeminiLive:
+    realtime = {"setup_s": opening_s, "model": MODEL}
+    settings = GeminiSettings(websocket_url=server.ws_url, connect_s=opening_s, realtime=realtime)
     return GeminiLive(name, settings, environ={"GEMINI_API_KEY": KEY})
 
 
@@ -211,7 +212,7 @@ async def test_server_that_stalls_while_opening(stall: str) -> None:
     async with LiveServer() as server:
         server.misbehave(stall=stall)
         with pytest.raises(ProviderTimeoutError):
-            async with a_session(a_provider(server)):
+            async with a_session(a_provider(server, opening_s=0.5)):
                 pass
         server.behave()
         await server.all_closed()

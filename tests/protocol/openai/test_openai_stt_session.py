@@ -33,7 +33,7 @@ async def server() -> AsyncIterator[TranscriptionServer]:
 async def make_stt(server: TranscriptionServer) -> AsyncIterator[MakeStt]:
     made: list[OpenAiStt] = []
 
-    def make(*, connect_s: float = 3.0, **settings: Any) -> OpenAiStt:
+    def make(*, connect_s: float = 20.0, **settings: Any) -> OpenAiStt:
         whole = OpenAiSettings(
             base_url=server.base_url, api_key_env="K", connect_s=connect_s, stt=OpenAiSttSettings(**settings)
         )

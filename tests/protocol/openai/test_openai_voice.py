@@ -33,13 +33,14 @@ async def make_voice(speech: SpeechServer) -> AsyncIterator[Make]:
     """Makes a voice at the stand-in; at the end all are closed, and nothing may be open then."""
     made: list[OpenAiTts] = []
 
-    def make(key: str = KEY, connect_s: float = 3.0, **tts: Any) -> OpenAiTts:
+    def make(key: str = KEY, connect_s: float = 20.0, **tts: Any) -> OpenAiTts:
         settings = OpenAiSettings.model_validate(
             {
                 "base_url": f"{speech.http_url}/v1",
                 "api_key_env": "THE_KEY",
                 "connect_s": connect_s,
-                "tts": {"model": MODEL, **tts},
+                # Without deadlines of its own a test is about none.
+                "tts": {"model": MODEL, "first_audio_s": 20, "between_audio_s": 20, **tts},
             }
         )
         made.append(OpenAiTts("openai", settings, environ={"THE_KEY": key}))

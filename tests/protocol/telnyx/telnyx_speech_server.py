@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 import standin_voice
-from standin import Exchange, Reply, Socket, Standin
+from standin import Exchange, Reply, Socket, Standin, until_gone
 from standin_ear import ScriptedEar
 
 ENGINES = ("Deepgram", "Telnyx", "Google", "Azure", "xAI", "Speechmatics", "Soniox")
@@ -81,6 +81,7 @@ class TelnyxSpeech(Standin):
         speaking: asyncio.Task[None] | None = None
         texts: asyncio.Queue[str] = asyncio.Queue()
 
+        @until_gone
         async def work() -> None:
             while True:
                 await self._say(socket, await texts.get(), encoding, rate)

@@ -32,7 +32,7 @@ async def server() -> AsyncIterator[TelnyxSpeech]:
 async def make_stt(server: TelnyxSpeech) -> AsyncIterator[Make]:
     made: list[TelnyxStt] = []
 
-    def make(connect_s: float = 3.0, **stt: Any) -> TelnyxStt:
+    def make(connect_s: float = 20.0, **stt: Any) -> TelnyxStt:
         settings = TelnyxSettings.model_validate({"base_url": server.base_url, "connect_s": connect_s, "stt": stt})
         made.append(TelnyxStt("telnyx", settings, environ={"TELNYX_API_KEY": KEY}))
         return made[-1]

@@ -35,7 +35,9 @@ async def make_voice(server: TelnyxSpeech) -> AsyncIterator[Make]:
     """Makes a voice at the stand-in; at the end all are closed, and nothing may be open then."""
     made: list[TelnyxTts] = []
 
-    def make(connect_s: float = 3.0, **tts: Any) -> TelnyxTts:
+    def make(connect_s: float = 20.0, **tts: Any) -> TelnyxTts:
+        # Without deadlines of its own a test is about none.
+        tts = {"first_audio_s": 20, "between_audio_s": 20, **tts}
         settings = TelnyxSettings.model_validate({"base_url": server.base_url, "connect_s": connect_s, "tts": tts})
         made.append(TelnyxTts("telnyx", settings, environ={"TELNYX_API_KEY": KEY}))
         return made[-1]
@@ -171,7 +173,7 @@ async def test_a_kept_connection_that_died_is_replaced_silently(server: TelnyxSp
 
 async def test_no_more_connections_than_allowed(server: TelnyxSpeech, make_voice: Make) -> None:
     server.misbehave(stall="middle")
-    voice = make_voice(sockets=1, first_audio_s=0.4)
+    voice = make_voice(sockets=1, first_audio_s=3)
     first = asyncio.create_task(listen(voice, "One."))
     await server.until(lambda: bool(server.spoken))
     with pytest.raises(ProviderBusyError, match="in use"):
