@@ -182,7 +182,12 @@ def _table(name: str, voices: Sequence[Voice]) -> list[str]:
 
 async def _preview(args: argparse.Namespace, config: Config, say: Say, environ: Mapping[str, str]) -> None:
     kinds = tuple(kind for kind, entry in KINDS.items() if "tts" in entry.roles)
-    name = _the_one(args.provider, config, environ, kinds, [LOCAL] if _is_local(args.voice, config) else [])
+    local = _local_voice(config)
+    if local and not args.provider and args.voice != local and not _with_key(config, environ, kinds):
+        raise VoiceError(
+            f"there is no voice {args.voice!r}: the embedded one is {local}, and of a vendor there is no key"
+        )
+    name = _the_one(args.provider, config, environ, kinds, [LOCAL] if args.voice == local else [])
     async with AsyncExitStack() as stack:
         voice = await _voice(name, config, environ, stack, say)
         pcm = await _spoken(voice, args.text, args.voice, args.rate, args.language)
@@ -197,13 +202,14 @@ async def _preview(args: argparse.Namespace, config: Config, say: Say, environ: 
     say(f"{args.out}: {len(pcm) / 2 / args.rate:.1f} s of {name}, voice {args.voice}")
 
 
-def _is_local(voice: str, config: Config) -> bool:
+def _local_voice(config: Config) -> str:
+    """The embedded one; empty: there is none."""
     from bridge.providers.local.models import ModelError, find_model
 
     try:
-        return find_model("tts", config.engines)["voice.onnx"].stem == voice
+        return find_model("tts", config.engines)["voice.onnx"].stem
     except ModelError:
-        return False
+        return ""
 
 
 async def _voice(name: str, config: Config, environ: Mapping[str, str], stack: AsyncExitStack, say: Say) -> Tts:

@@ -13,6 +13,7 @@ VENDORS: Mapping[str, str] = {
     "cartesia": "bridge.providers.cartesia.voices:CartesiaVoices",
     "deepgram": "bridge.providers.deepgram.voices:DeepgramVoices",
     "openai": "bridge.providers.openai.voices:OpenAiVoices",
+    "telnyx": "bridge.providers.telnyx.voices:TelnyxVoices",
 }
 """`module:Class` by kind, made as `Class(name, settings, environ=...)`."""
 

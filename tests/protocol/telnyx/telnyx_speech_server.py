@@ -46,6 +46,7 @@ class TelnyxSpeech(Standin):
         self.socket("/v2/text-to-speech/speech", self._speak)
         self.route("GET", "/v2/speech-to-text/transcription", self._refuse)
         self.route("GET", "/v2/text-to-speech/speech", self._refuse)
+        self.route("GET", "/v2/text-to-speech/voices", self._voices)
 
     @property
     def base_url(self) -> str:
@@ -60,6 +61,12 @@ class TelnyxSpeech(Standin):
 
     async def _refuse(self, exchange: Exchange, reply: Reply) -> None:
         await reply.json({"errors": [{"code": "10015", "title": "Bad Request", "detail": "Upgrade required"}]}, 400)
+
+    async def _voices(self, exchange: Exchange, reply: Reply) -> None:
+        # The SDK's TextToSpeechListVoicesResponse.
+        astra = {"voice_id": "Telnyx.NaturalHD.astra", "name": "astra", "provider": "telnyx", "language": "en-US"}
+        polly = {"voice_id": "AWS.Polly.Anna", "name": "Anna", "provider": "aws", "gender": "Female"}
+        await reply.json({"voices": [astra, polly, {"name": "nameless"}]})
 
     # -- transcription --------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from deepgram_speak import DeepgramVoices
 from elevenlabs_server import KEY as ELEVENLABS_KEY
 from elevenlabs_server import VOICE, ElevenLabs
 from standin import Standin
+from telnyx_speech_server import TelnyxSpeech
 
 from bridge.cli import _parser, main
 from bridge.config import Config
@@ -122,6 +123,25 @@ async def test_list_goes_on_after_a_vendor_that_fails_and_says_so(vendors: Vendo
     assert "deepgram:" in ran.said
 
 
+async def test_list_shows_telnyx_s_voices_by_the_ids_that_it_takes(tmp_path: Path) -> None:
+    async with TelnyxSpeech() as server:
+        config = Config(data_dir=tmp_path, providers={"telnyx": {"base_url": server.base_url}})
+        args = _parser().parse_args(["voices", "list", "--provider", "telnyx"])
+        said: list[str] = []
+        complained: list[str] = []
+        environ = {"TELNYX_API_KEY": "KEY-of-a-test"}
+        assert await run(args, config, said.append, complained.append, environ) == 0
+        assert [line.split() for line in said] == [
+            ["telnyx:"],
+            ["AWS.Polly.Anna", "Anna", "aws"],
+            ["Telnyx.NaturalHD.astra", "astra", "telnyx", "en-US"],
+        ]
+        server.refuse_other_keys("another")
+        assert await run(args, config, said.append, complained.append, environ) == 1
+        assert "the key is refused (401), check TELNYX_API_KEY" in complained[0] and "KEY-of" not in complained[0]
+        await server.all_closed()
+
+
 async def test_list_of_openai_needs_no_server(command: Command) -> None:
     assert any("marin" in line for line in (await command("list", "--provider", "openai")).said)
 
@@ -154,7 +174,10 @@ async def test_preview_of_the_only_vendor_with_a_key_needs_no_name(command: Comm
     ran = await command(*line)
     assert ran.complained == ["offhook: say which one, with --provider: elevenlabs, cartesia, deepgram"]
     ran = await command(*line, of=())
-    assert "no provider has a key" in ran.complained[0]
+    assert ran.complained == [
+        "offhook: there is no voice 'aura-2-thalia-en': the embedded one is en_US-joe-medium, and of a vendor there "
+        "is no key"
+    ]
     assert (await command(*line, of=("deepgram",))).code == 0
     with wave.open(str(out)) as file:
         assert file.readframes(file.getnframes()) == standin_voice.tone("Hello.", 24000)
