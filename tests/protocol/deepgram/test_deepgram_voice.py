@@ -126,7 +126,7 @@ async def test_a_connection_that_does_not_clear_is_given_up(voices: DeepgramVoic
 async def test_a_text_waits_for_a_connection_and_is_refused_in_the_end(
     voices: DeepgramVoices, make_voice: Make
 ) -> None:
-    voices.misbehave(stall="middle", after=1)
+    voices.misbehave(stall="middle", after=2)
     voice = make_voice(sockets=1, first_audio_s=3)
     stream = ask(voice, TEXT)
     await anext(stream)

@@ -101,7 +101,7 @@ async def test_who_stops_listening_gets_nothing_more_and_gives_the_place_back(
 
 async def test_a_text_waits_for_room_and_is_refused_in_the_end(server: ElevenLabs, make_voice: Make) -> None:
     server.misbehave(stall="middle", after=0)
-    voice = make_voice(sockets=1, first_audio_s=0.4)
+    voice = make_voice(sockets=1, first_audio_s=3)
     waiting = [asyncio.create_task(listen(voice, f"Number {number}.")) for number in range(5)]
     await server.until(lambda: len(server.contexts) == 5)
     with pytest.raises(ProviderBusyError, match="in use"):
