@@ -6,12 +6,13 @@ import fcntl
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from bridge.check import ROLES, check, providers_in_use, warnings
 from bridge.config import Config
+from bridge.doctor_agents import Finding, tried_agents
 from bridge.providers.base import (
     ProviderBusyError,
     ProviderError,
@@ -40,18 +41,6 @@ ASK_S = 30.0
 """OPTIONS to a trunk that is configured to get none; it is asked once."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What was seen of one thing."""
-
-    state: Literal["ok", "wrong", "note"]
-    what: str
-    says: str
-
-    def line(self) -> str:
-        return f"{self.state:5}  {self.what}: {self.says}"
-
-
 async def examine(config: Config, api: Api, say: Say) -> int:
     """Try everything, tell `say` each finding as it comes. Returns the exit code: 1 when something is wrong."""
     wrong = 0
@@ -72,6 +61,8 @@ async def _findings(config: Config, api: Api) -> AsyncIterator[Finding]:
         finding = await trial
         if finding is not None:
             yield finding
+    async for finding in tried_agents(config):
+        yield finding
     async for finding in _trunks(config, api):
         yield finding
 

@@ -260,32 +260,10 @@ class RemoteCall:
         """A connection to the first bot that takes it."""
         for url in self._settings.url:
             try:
-                return await connect(
-                    url,
-                    additional_headers=self._headers(url),
-                    open_timeout=self._settings.connect_ms / 1000,
-                    close_timeout=FAREWELL_S,
-                    ping_interval=PING_S,
-                    ping_timeout=PING_S,
-                    max_size=MAX_MESSAGE,
-                    compression=None,
-                    proxy=None,
-                    user_agent_header="Offhook",
-                )
-            except (OSError, InvalidHandshake, WebSocketException, TimeoutError, ssl.SSLError) as error:
-                why = str(error) or f"no answer within {self._settings.connect_ms} ms"
-                self._session.emit(Note("bot-unreachable", f"{url}: {why}"[:300], self._now_ms()))
+                return await dial(url, self._settings, self.secret)
+            except BotUnreachableError as error:
+                self._session.emit(Note("bot-unreachable", f"{url}: {error}"[:300], self._now_ms()))
         return None
-
-    def _headers(self, url: str) -> dict[str, str]:
-        """What shows the bot that its carrier calls."""
-        if not self.secret:
-            return {}
-        if self._settings.protocol == "telnyx":
-            return {"x-telnyx-streaming-auth-token": self.secret}
-        # Twilio's request validation: the URL alone is signed, a socket has no parameters.
-        digest = hmac.new(self.secret.encode(), url.encode(), hashlib.sha1).digest()
-        return {"X-Twilio-Signature": base64.b64encode(digest).decode()}
 
     async def _send(self, socket: ClientConnection) -> None:
         with suppress(ConnectionClosed):
@@ -365,6 +343,40 @@ class RemoteCall:
 
     def _now_ms(self) -> float:
         return self._session.at_ms(self._session.clock())
+
+
+class BotUnreachableError(Exception):
+    """A bot does not take a connection; the message says why."""
+
+
+async def dial(url: str, settings: RemoteSettings, secret: str) -> ClientConnection:
+    """A connection to a bot, as its carrier would open it. Raises BotUnreachableError."""
+    try:
+        return await connect(
+            url,
+            additional_headers=_headers(url, settings, secret),
+            open_timeout=settings.connect_ms / 1000,
+            close_timeout=FAREWELL_S,
+            ping_interval=PING_S,
+            ping_timeout=PING_S,
+            max_size=MAX_MESSAGE,
+            compression=None,
+            proxy=None,
+            user_agent_header="Offhook",
+        )
+    except (OSError, InvalidHandshake, WebSocketException, TimeoutError, ssl.SSLError) as error:
+        raise BotUnreachableError(str(error) or f"no answer within {settings.connect_ms} ms") from error
+
+
+def _headers(url: str, settings: RemoteSettings, secret: str) -> dict[str, str]:
+    """What shows the bot that its carrier calls."""
+    if not secret:
+        return {}
+    if settings.protocol == "telnyx":
+        return {"x-telnyx-streaming-auth-token": secret}
+    # Twilio's request validation: the URL alone is signed, a socket has no parameters.
+    digest = hmac.new(secret.encode(), url.encode(), hashlib.sha1).digest()
+    return {"X-Twilio-Signature": base64.b64encode(digest).decode()}
 
 
 def make_remote(name: str, settings: RemoteSettings, calls: RemoteCalls) -> RemoteAgent:

@@ -110,6 +110,11 @@ class AgentTools:
         """MCP servers whose tools are missing now, with why."""
         return {server.name: server.down for server in self._servers if server.down}
 
+    @property
+    def states(self) -> Mapping[str, tuple[str, tuple[str, ...]]]:
+        """Each MCP server by name: why it is down (empty: it is up), and the names of its tools."""
+        return {one.name: (one.down, tuple(tool.name for tool in one.tools)) for one in self._servers}
+
 
 def _plain(name: str) -> str:
     """A name as models take it."""

@@ -11,6 +11,7 @@ import pytest
 from app_carrier import Carrier
 from failures_call import KEY_ENV, no_key
 from failures_vendors import EARS, KEY, MODELS, VOICES, Vendor
+from remote_bot import Bot
 from standin import Standin
 
 from bridge.app import Bridge
@@ -168,6 +169,49 @@ async def test_the_command_prints_findings_and_no_key(tmp_path: Path) -> None:
         assert process.returncode == 0, output
         assert "ok     openai (llm)" in output and "nothing is wrong" in output
         no_key(output)
+
+
+# -- bots and MCP servers ------------------------------------------------------------------------------------
+
+
+async def test_bots_are_dialled_and_left_at_once(tmp_path: Path) -> None:
+    async with Bot("twilio").running() as bot:
+        gone = f"ws://127.0.0.1:{_free_port()}"
+        remote = {"kind": "remote", "url": [bot.url, gone], "password_env": KEY_ENV}
+        config = configuration(tmp_path, agents={"b": remote}, routes=[{"agent": "b"}])
+        code, said = await doctor(config)
+        assert code == 1 and line(said, f"bot of b at {bot.url}").startswith("ok "), said
+        assert line(said, f"bot of b at {gone}").startswith("wrong ")
+        await bot.all_closed()
+        assert bot.told == [] and bot.headers[0]["x-twilio-signature"]
+
+
+async def test_mcp_servers_are_started_asked_for_their_tools_and_ended(tmp_path: Path) -> None:
+    program = str(Path(__file__).parents[1] / "tools" / "mcp_program.py")
+    works = {"command": sys.executable, "args": (program, str(tmp_path / "pids"))}
+    config = configuration(
+        tmp_path,
+        providers={"openai": {"api_key_env": KEY_ENV, "base_url": "http://127.0.0.1:9/v1"}},
+        agents={
+            "a": {
+                "kind": "conversation",
+                **dict.fromkeys(("stt", "llm", "tts"), "openai"),
+                "mcp": [
+                    {"name": "good", **works},
+                    {"name": "poor", **works, "tools": ["add", "subtract"]},
+                    {"name": "gone", "command": str(tmp_path / "no-such-program")},
+                ],
+            }
+        },
+        routes=[{"agent": "a"}],
+    )
+    code, said = await doctor(config)
+    assert code == 1
+    good = line(said, "MCP server good of a")
+    assert good.startswith("ok ") and "add" in good
+    assert "does not have subtract" in line(said, "MCP server poor of a")
+    assert line(said, "MCP server gone of a").startswith("wrong ")
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 # -- models whose end is announced ---------------------------------------------------------------------------
