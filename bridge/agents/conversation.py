@@ -27,6 +27,7 @@ from bridge.agents.bargein import (
 )
 from bridge.agents.base import AgentDone, CallSession
 from bridge.agents.ear import Ear
+from bridge.agents.endings import HandedOver, LastWords
 from bridge.agents.errors import EngineError
 from bridge.agents.expecting import Asking
 from bridge.agents.floor import CutOff, EngineFailed, Floor, Tasks
@@ -89,7 +90,7 @@ class SemanticVerdict:
     probability: float
 
 
-_Event = VoiceEvent | SttEvent | PlayoutEvent | LegEvent | EngineFailed | Listening | SemanticVerdict
+_Event = VoiceEvent | SttEvent | PlayoutEvent | LegEvent | EngineFailed | Listening | SemanticVerdict | HandedOver
 
 
 class ConversationAgent:
@@ -238,15 +239,7 @@ class Conversation:
         """Of the caller's last voice (dBFS)."""
         self._patience = Patience(limits, session.answered_at)
         self._stt_failures = 0
-        self._last_words: AgentDone | None = None
-        """The agent speaks its last words, before the call ends with this; the caller is not listened to any more."""
-        self._last_words_by = 0.0
-        self._hands_over = False
-        """After the last words the caller is put through to a person, where that works."""
-        self._tone: int | None = None
-        """The playout's generation of the tone that stands for the last words."""
-        self._finish_at: float | None = None
-        """They were played out: when to hang up."""
+        self._last_words = LastWords(limits)
         self._done: AgentDone | None = None
 
     async def run(self) -> AgentDone:
@@ -281,16 +274,15 @@ class Conversation:
             self._unsubscribes.append(self._leg.listen(self._turn_sound.push))
 
     def _deadline(self) -> float | None:
-        if self._last_words is not None:
-            return self._last_words_by if self._finish_at is None else self._finish_at
+        if self._last_words.begun:
+            return self._last_words.deadline()
         patience_at = self._patience.deadline(self._clock(), self._situation)
         due = (patience_at, self._turns.deadline(), self._bargein.deadline())
         return min(at for at in due if at is not None)
 
     def _tick(self, now: float) -> None:
-        if self._last_words is not None:
-            if now >= (self._last_words_by if self._finish_at is None else self._finish_at):
-                self._done = self._last_words
+        if self._last_words.begun:
+            self._done = self._last_words.tick(now)
             return
         self._sense()
         self._apply_bargein(self._bargein.tick(now))
@@ -347,6 +339,8 @@ class Conversation:
                 self._done = AgentDone(event.cause, event.detail)
             case EngineFailed():
                 self._engine_failed(event)
+            case HandedOver():
+                self._handed_over()
             case Listening():
                 if event.on:
                     self._apply_turns(self._turns.expect(now, "number"))
@@ -355,7 +349,7 @@ class Conversation:
 
     @property
     def _listening(self) -> bool:
-        return not self._held and self._last_words is None
+        return not self._held and not self._last_words.begun
 
     def _voice_started(self, now: float, at: float) -> None:
         self._ear.speech_started()
@@ -568,15 +562,14 @@ class Conversation:
 
     def _utterance_finished(self, now: float, event: UtteranceFinished) -> None:
         turn = self._floor.turn
-        if event.generation == self._tone:
-            self._last_words_over(now)
+        if event.generation == self._last_words.tone:
+            self._last_words_over(self._last_words.sounded(now))
         elif turn is not None and turn.speech.generation == event.generation:
             self._floor.finished(event.at)
             self._asked(now, turn)
             if turn.ends is not None:
-                self._last_words = turn.ends
-                tail_ms = self._limits.goodbye_tail_ms + self._leg.playout.far_buffer_ms
-                self._last_words_over(event.at + tail_ms / 1000)
+                far_buffer_ms = self._leg.playout.far_buffer_ms
+                self._last_words_over(self._last_words.spoken(turn.ends, event.at, far_buffer_ms))
                 return
             self._patience.silent_since(event.at)
             self._apply_bargein(self._bargein.agent_stopped(now))
@@ -661,7 +654,7 @@ class Conversation:
     def _close(self, text: str, done: AgentDone) -> None:
         """Speak the last words, whatever else is under way, and end."""
         now = self._clock()
-        self._last_words, self._last_words_by = done, now + self._limits.closing_s
+        self._last_words.begin(now, done)
         self._apply_bargein(self._bargein.abandon(now))
         self._floor.cut(now)
         self._abandon_caller(now, "the call ends")
@@ -672,34 +665,29 @@ class Conversation:
         if turn is not None and turn is self._floor.prepared:
             # The caller may go on talking; if not, the reply is asked for anew, and fails then.
             self._floor.drop_prepared()
-        elif self._last_words is None and (turn is None or turn is present):
-            phrases = self._settings.phrases
-            self._hands_over = self._toolbox.can_hand_over
-            apology = phrases.apology_handover if self._hands_over else phrases.apology
+        elif not self._last_words.begun and (turn is None or turn is present):
+            can_hand_over = self._toolbox.can_hand_over
+            apology = self._last_words.apologise(self._settings.phrases, can_hand_over=can_hand_over)
             self._close(apology, AgentDone(Cause.ENGINE_FAILED, str(event.error)))
-        elif self._last_words is not None and turn is not None and turn is present:
+        elif self._last_words.begun and turn is not None and turn is present:
             self._floor.cut(self._clock())
-            self._tone = self._floor.sound_tone()
+            self._last_words.tone = self._floor.sound_tone()
             self._record.note("tone", "the last words could not be spoken")
 
-    def _last_words_over(self, at: float) -> None:
-        """They were played out by `at`: hang up then, or put the caller through."""
-        if self._hands_over:
-            self._hands_over = False
-            self._last_words_by = at + self._limits.transfer_ms / 1000 + self._limits.closing_s
+    def _last_words_over(self, hand_over: bool) -> None:
+        if hand_over:
             self._tasks.start(self._hand_over)
-        else:
-            self._finish_at = at
 
     async def _hand_over(self) -> None:
-        """Put the caller through to a person, since we can't go on; where that fails, say so and hang up."""
         await self._toolbox.hand_over()
-        if self._toolbox.done is not None:
-            self._done = self._toolbox.done
-            self._inbox.wake()
-        elif self._last_words is not None:
-            self._tone = None
-            self._close(self._settings.phrases.apology, self._last_words)
+        self._inbox.post(HandedOver())
+
+    def _handed_over(self) -> None:
+        """Where it failed, say so and hang up."""
+        self._done = self._toolbox.done
+        if self._done is None and self._last_words.ends is not None:
+            self._last_words.tone = None
+            self._close(self._settings.phrases.apology, self._last_words.ends)
 
     def _close_record(self) -> None:
         """The call is over: put on record what is under way."""

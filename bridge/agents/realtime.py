@@ -17,6 +17,7 @@ import structlog
 from bridge.agents.agent_turn import Timing
 from bridge.agents.bargein import Confirmed
 from bridge.agents.base import AgentDone, CallSession
+from bridge.agents.endings import HandedOver, LastWords
 from bridge.agents.inbox import Inbox
 from bridge.agents.realtime_bargein import THEIR_EAR, BargeIns
 from bridge.agents.realtime_caller import CallerTurns, History
@@ -86,11 +87,6 @@ class _LineLost:
     error: ProviderError
 
 
-@dataclass(frozen=True, slots=True)
-class _HandedOver:
-    """We tried to put the caller through."""
-
-
 _Event = (
     VoiceEvent
     | PlayoutEvent
@@ -101,7 +97,7 @@ _Event = (
     | _LineLost
     | ToolDone
     | VoiceFailed
-    | _HandedOver
+    | HandedOver
 )
 
 
@@ -222,15 +218,7 @@ class _Conversation:
         self._warn_at: float | None = None
         if 0 < self._limits.max_call_warning_s < self._limits.max_call_s:
             self._warn_at = self._max_at - self._limits.max_call_warning_s
-        self._last_words: AgentDone | None = None
-        """The agent speaks its last words, before the call ends with this; the caller is not listened to any more."""
-        self._last_words_by = 0.0
-        self._tone: int | None = None
-        """The playout's generation of the tone that stands for the last words."""
-        self._finish_at: float | None = None
-        """They were played out: when to hang up."""
-        self._hands_over = False
-        """After them the caller is put through to a person."""
+        self._last_words = LastWords(self._limits)
         self._done: AgentDone | None = None
 
     async def run(self) -> AgentDone:
@@ -300,8 +288,8 @@ class _Conversation:
 
     def _deadline(self) -> float | None:
         due = [self._awaiting_until(), self._callers.deadline()]
-        if self._last_words is not None:
-            due.append(self._last_words_by if self._finish_at is None else self._finish_at)
+        if self._last_words.begun:
+            due.append(self._last_words.deadline())
         else:
             due.append(self._max_at if self._clock() < self._max_at else self._max_at + MAX_LENGTH_GRACE_S)
             due += [self._bargein.deadline(), self._silence_at(), self._unanswered_at, self._tools.filler_at]
@@ -311,10 +299,9 @@ class _Conversation:
     def _tick(self, now: float) -> None:
         self._callers.tick(now)
         awaiting_until = self._awaiting_until()
-        if self._last_words is not None:
-            if now >= (self._last_words_by if self._finish_at is None else self._finish_at):
-                self._done = self._last_words
-            elif awaiting_until is not None and now >= awaiting_until:
+        if self._last_words.begun:
+            self._done = self._last_words.tick(now)
+            if self._done is None and awaiting_until is not None and now >= awaiting_until:
                 self._lose_words("the model did not speak the last words")
             return
         self._bargein.tick(now)
@@ -357,7 +344,7 @@ class _Conversation:
 
     @property
     def _listening(self) -> bool:
-        return not self._held and self._last_words is None
+        return not self._held and not self._last_words.begun
 
     @property
     def _idle(self) -> bool:
@@ -439,11 +426,8 @@ class _Conversation:
                 self._line_lost(event.error)
             case VoiceFailed():
                 self._voice_failed(event.turn)
-            case _HandedOver():
-                self._done = self._toolbox.done
-                if self._done is None and self._last_words is not None:
-                    self._tone = None
-                    self._close(self._settings.phrases.apology, self._last_words)
+            case HandedOver():
+                self._handed_over()
 
     def _from_line(self, now: float, event: RealtimeEvent) -> None:
         match event:
@@ -468,7 +452,7 @@ class _Conversation:
             case CallerSaid():
                 self._caller_said(now, event)
             case ToolAsked():
-                if self._last_words is None:
+                if not self._last_words.begun:
                     self._awaiting = None
                     self._tools.run(now, event.call, self._line.number)
             case ToolCancelled():
@@ -556,7 +540,7 @@ class _Conversation:
             self._silent_since = now
             if self._awaiting is not None:
                 self._awaiting = now
-            self._line.hear(self._last_words is None)
+            self._line.hear(not self._last_words.begun)
             self._floor.unpause("hold")
             if self._voice_since is not None and self._listening:
                 self._voice_started(now, now)
@@ -566,7 +550,7 @@ class _Conversation:
     def _reply_started(self, now: float, event: ReplyStarted) -> None:
         words = self._rote.begun(event.mark)
         unwanted = not event.mark and (self._unwanted or self._toolbox.listening)
-        if words is None and (unwanted or self._last_words is not None):
+        if words is None and (unwanted or self._last_words.begun):
             # Its own ear's answer to a noise, to digits that a tool takes, or to what it is not to hear any more.
             self._unwanted = False
             self._line.interrupt(event.item, 0.0)
@@ -620,8 +604,8 @@ class _Conversation:
             self._finish(turn.ends, now)
 
     def _utterance_finished(self, now: float, event: UtteranceFinished) -> None:
-        if event.generation == self._tone:
-            self._last_words_over(now)
+        if event.generation == self._last_words.tone:
+            self._last_words_over(self._last_words.sounded(now))
             return
         turn = self._floor.finished(event.generation, event.at)
         if turn is None:
@@ -636,24 +620,24 @@ class _Conversation:
 
     def _finish(self, done: AgentDone, at: float) -> None:
         """All was said: hang up once the far side has played it."""
-        self._last_words = done
         self._line.hear(False)
         self._floor.forget_behind()
-        self._last_words_over(at + (self._limits.goodbye_tail_ms + self._leg.playout.far_buffer_ms) / 1000)
+        self._last_words_over(self._last_words.spoken(done, at, self._leg.playout.far_buffer_ms))
 
-    def _last_words_over(self, at: float) -> None:
-        """They were played out by `at`: hang up then, or put the caller through."""
-        if self._hands_over:
-            self._hands_over = False
-            self._last_words_by = at + self._limits.transfer_ms / 1000 + self._limits.closing_s
+    def _last_words_over(self, hand_over: bool) -> None:
+        if hand_over:
             self._start(self._hand_over())
-        else:
-            self._finish_at = at
 
     async def _hand_over(self) -> None:
-        """Put the caller through to a person, since we can't go on; where that fails, say so and hang up."""
         await self._toolbox.hand_over()
-        self._inbox.post(_HandedOver())
+        self._inbox.post(HandedOver())
+
+    def _handed_over(self) -> None:
+        """Where it failed, say so and hang up."""
+        self._done = self._toolbox.done
+        if self._done is None and self._last_words.ends is not None:
+            self._last_words.tone = None
+            self._close(self._settings.phrases.apology, self._last_words.ends)
 
     def _remember(self, turn: RealtimeTurn, heard_ms: float | None) -> None:
         said = turn.speech.said()
@@ -721,7 +705,7 @@ class _Conversation:
     def _close(self, text: str, done: AgentDone) -> None:
         """Speak the last words, whatever else is under way, and end."""
         now = self._clock()
-        self._last_words, self._last_words_by = done, now + self._limits.closing_s
+        self._last_words.begin(now, done)
         self._bargein.abandon(now)
         self._line.hear(False)
         self._tools.cancel_all()
@@ -737,9 +721,9 @@ class _Conversation:
         """The last words can't be spoken: a tone stands for them."""
         self._awaiting = None
         self._rote.forget()
-        if self._tone is None:
+        if self._last_words.tone is None:
             self._floor.cut(self._clock())
-            self._tone = self._floor.sound_tone()
+            self._last_words.tone = self._floor.sound_tone()
             self._record.note("tone", why)
 
     # -- the line ---------------------------------------------------------------------------------------------
@@ -748,9 +732,9 @@ class _Conversation:
         """The session is of no use any more: another one is to go on."""
         if self._reopening:
             return
-        if self._last_words is not None:
+        if self._last_words.begun:
             self._record.provider_failed("realtime", error)
-            if self._finish_at is None and (self._rote.asked or self._floor.free):
+            if not self._last_words.over and (self._rote.asked or self._floor.free):
                 self._lose_words("the model failed at the last words")
             return
         self._leave_session()
@@ -778,7 +762,7 @@ class _Conversation:
     def _line_up(self, now: float) -> None:
         self._reopening = False
         self._renew_by = None
-        if self._last_words is not None:
+        if self._last_words.begun:
             return
         if self._rote.asked:
             self._rote.ask_again()
@@ -798,10 +782,9 @@ class _Conversation:
     def _line_lost(self, error: ProviderError) -> None:
         self._reopening = False
         self._record.provider_failed("realtime", error)
-        if self._last_words is None:
-            phrases = self._settings.phrases
-            self._hands_over = self._toolbox.can_hand_over
-            apology = phrases.apology_handover if self._hands_over else phrases.apology
+        if not self._last_words.begun:
+            can_hand_over = self._toolbox.can_hand_over
+            apology = self._last_words.apologise(self._settings.phrases, can_hand_over=can_hand_over)
             self._close(apology, AgentDone(Cause.ENGINE_FAILED, f"realtime: {error}"))
 
     # -- tools ------------------------------------------------------------------------------------------------
