@@ -40,7 +40,11 @@ from bridge.phone import (
 STAGGER_S = 0.7
 """Callers do not ring in chorus."""
 
-STAGES = ("endpoint_ms", "stt_ms", "llm_ms", "tts_ms", "reply_ms")
+STAGES = (
+    *("endpoint_ms", "stt_ms", "llm_ms", "tools_ms", "clause_ms", "tts_ms", "playout_ms", "reply_ms"),
+    "ahead_ms",
+)
+"""Of `TurnDelays`: the parts of a reply in their order, the whole, and how far ahead of the decision it was begun."""
 
 CONFIG = """
 rtp: {port_min: 20000, port_max: 24999}
