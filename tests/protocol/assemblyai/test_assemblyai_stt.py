@@ -42,7 +42,7 @@ async def server() -> AsyncIterator[AssemblyAiServer]:
 
 def stt(server: AssemblyAiServer, *, key: str = KEY, connect_s: float = 20.0, **options: Any) -> AssemblyAiStt:
     # A caller in these tests speaks faster than real time.
-    given = {"settle_s": 0.5, "catch_up": 0, **options}
+    given = {"settle_s": 10, "catch_up": 0, **options}
     settings = AssemblyAiSettings(websocket_url=server.ws_url, connect_s=connect_s, stt=given)
     return AssemblyAiStt("assemblyai", settings, environ={"ASSEMBLYAI_API_KEY": key})
 
@@ -205,7 +205,7 @@ async def test_frames_are_never_shorter_than_it_takes(server: AssemblyAiServer) 
 
 async def test_noise_without_words_settles_as_nothing_once_it_is_seen_to_live(server: AssemblyAiServer) -> None:
     server.script = []
-    async with Caller(stt(server)) as caller:
+    async with Caller(stt(server, settle_s=0.5)) as caller:
         await caller.says(200)
         assert (await caller.until_settled(1)).text == ""
         assert not caller.failures

@@ -144,12 +144,12 @@ async def test_silence_is_a_timeout_and_the_connection_is_not_used_again(
 ) -> None:
     server.misbehave(stall="middle", after=after)
     with pytest.raises(ProviderTimeoutError, match=says):
-        await listen(make_voice(first_audio_s=0.5, between_audio_s=0.3), TEXT)
+        await listen(make_voice(first_audio_s=2, between_audio_s=0.5), TEXT)
     await server.all_closed()
 
 
 async def test_a_server_that_reads_nothing_is_a_timeout(server: Cartesia, make_voice: Make) -> None:
-    voice = make_voice(first_audio_s=0.5)
+    voice = make_voice(first_audio_s=2)
     await listen(voice, "Hello.")
     server.misbehave(deaf=True)
     with pytest.raises(ProviderTimeoutError):

@@ -31,7 +31,7 @@ async def server() -> AsyncIterator[DeepgramServer]:
 
 
 def stt(server: DeepgramServer, **options: Any) -> DeepgramStt:
-    given = {"model": "flux-general-en", "settle_s": 0.5, **options}
+    given = {"model": "flux-general-en", "settle_s": 10, **options}
     settings = DeepgramSettings(websocket_url=server.ws_url, stt=given)
     return DeepgramStt("flux", settings, environ={"DEEPGRAM_API_KEY": KEY})
 

@@ -37,7 +37,7 @@ async def server() -> AsyncIterator[DeepgramServer]:
 
 
 def stt(server: DeepgramServer, *, key: str = KEY, connect_s: float = 20.0, **options: Any) -> DeepgramStt:
-    settings = DeepgramSettings(base_url=server.http_url, connect_s=connect_s, stt={"settle_s": 0.5, **options})
+    settings = DeepgramSettings(base_url=server.http_url, connect_s=connect_s, stt={"settle_s": 10, **options})
     return DeepgramStt("deepgram", settings, environ={"DEEPGRAM_API_KEY": key})
 
 

@@ -175,7 +175,7 @@ async def test_silence_is_a_timeout_and_the_connection_is_not_used_again(
 ) -> None:
     voices.misbehave(stall="middle", after=after)
     with pytest.raises(ProviderTimeoutError, match=says):
-        await listen(make_voice(first_audio_s=0.5, between_audio_s=0.3), TEXT)
+        await listen(make_voice(first_audio_s=2, between_audio_s=0.5), TEXT)
     await voices.all_closed()
 
 

@@ -164,7 +164,7 @@ async def test_silence_in_the_middle_is_a_timeout(server: ElevenLabs, make_voice
 
 
 async def test_a_server_that_reads_nothing_is_a_timeout(server: ElevenLabs, make_voice: Make) -> None:
-    voice = make_voice(first_audio_s=0.5)
+    voice = make_voice(first_audio_s=2)
     await listen(voice, "Hello.")
     server.misbehave(deaf=True)
     with pytest.raises(ProviderTimeoutError):

@@ -128,7 +128,7 @@ async def test_a_text_is_not_begun_again_when_the_connection_dies_in_its_middle(
 async def test_silence_is_a_timeout_and_the_next_text_is_spoken(
     speech: SpeechServer, make_voice: Make, fault: dict[str, Any], says: str
 ) -> None:
-    voice = make_voice(first_audio_s=0.5, between_audio_s=0.3)
+    voice = make_voice(first_audio_s=2, between_audio_s=2)
     speech.misbehave(**fault)
     with pytest.raises(ProviderTimeoutError, match=says):
         await listen(voice, TEXT)
