@@ -42,8 +42,9 @@ examples:
 
 
 DOCTOR_EPILOG = """\
-It works while the bridge runs, which is then asked for its trunks. Without a running bridge each trunk gets OPTIONS,
-and one that registers a registration that is taken back at once. The exit code is 1 when something is wrong.
+Providers, remote bots, tool servers and trunks are tried. It works while the bridge runs, which is then asked for its
+trunks. Without a running bridge each trunk gets OPTIONS, and one that registers a registration that is taken back at
+once. The exit code is 1 when something is wrong.
 """
 
 
