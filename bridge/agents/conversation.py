@@ -42,16 +42,16 @@ from bridge.agents.speech import VoiceOptions
 from bridge.agents.summary import Summariser
 from bridge.agents.tools import Listening, Toolbox
 from bridge.agents.tools_agent import AgentTools
-from bridge.agents.turns import (
+from bridge.agents.turn_events import (
     AskSettled,
     EagerCancel,
     EagerStart,
     LogEntry,
     TurnComplete,
-    TurnDetector,
     TurnForgotten,
     TurnOutput,
 )
+from bridge.agents.turns import TurnDetector
 from bridge.agents.words import phrase_words
 from bridge.audio.frames import Unsubscribe
 from bridge.audio.playout import PlayoutEvent, UtteranceFinished, UtteranceStarted

@@ -8,16 +8,16 @@ from hypothesis import strategies as st
 
 from bridge.agents.expecting import Asking
 from bridge.agents.settings import TurnSettings
-from bridge.agents.turns import (
+from bridge.agents.turn_events import (
     AskSettled,
     EagerCancel,
     EagerStart,
     Sign,
     TurnComplete,
-    TurnDetector,
     TurnForgotten,
     TurnOutput,
 )
+from bridge.agents.turns import TurnDetector
 from bridge.agents.words import Expected
 from bridge.providers.base import Tool
 from bridge.providers.brief import Brief, Form, Slot

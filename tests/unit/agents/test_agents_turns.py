@@ -5,15 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.agents.settings import TurnSettings
-from bridge.agents.turns import (
+from bridge.agents.turn_events import (
     AskSettled,
     EagerCancel,
     EagerStart,
     TurnComplete,
-    TurnDetector,
     TurnForgotten,
     TurnOutput,
 )
+from bridge.agents.turns import TurnDetector
 
 LAZY = TurnSettings(eager=False)
 
