@@ -41,13 +41,18 @@ class Situation:
     """When the caller's open turn started (s)."""
     caller_has_words: bool
     """...and there is text of it, or keys."""
+    excused: bool = False
+    """Something is to come that the caller need not speak for: the silence is not the caller's."""
 
 
 class Patience:
     """One call's. Times in seconds, monotonic."""
 
-    def __init__(self, settings: LimitSettings, answered_at: float) -> None:
+    def __init__(
+        self, settings: LimitSettings, answered_at: float, *, warning_pause_s: float = WARNING_PAUSE_S
+    ) -> None:
         self._settings = settings
+        self._warning_pause_s = warning_pause_s
         self._silent_since = answered_at
         self._reprompts = 0
         self._unclear = 0
@@ -101,7 +106,7 @@ class Patience:
     # -- decisions ------------------------------------------------------------------------------------------
 
     def _silence_at(self, situation: Situation) -> float | None:
-        if not situation.listening or situation.agent_has_floor:
+        if not situation.listening or situation.agent_has_floor or situation.excused:
             return None
         silence_s = self._settings.silence_ms / 1000
         if situation.caller_since is None:
@@ -117,4 +122,4 @@ class Patience:
         """At a pause: neither side is in the middle of anything."""
         if self._warned or not situation.listening or situation.agent_has_floor or situation.caller_since is not None:
             return None
-        return max(self._max_at - self._settings.max_call_warning_s, self._silent_since + WARNING_PAUSE_S)
+        return max(self._max_at - self._settings.max_call_warning_s, self._silent_since + self._warning_pause_s)

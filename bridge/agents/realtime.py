@@ -19,9 +19,11 @@ from bridge.agents.bargein import Confirmed
 from bridge.agents.base import AgentDone, CallSession
 from bridge.agents.endings import HandedOver, LastWords
 from bridge.agents.inbox import Inbox
+from bridge.agents.patience import Due, Patience, Situation
 from bridge.agents.realtime_bargein import THEIR_EAR, BargeIns
 from bridge.agents.realtime_caller import CallerTurns, History
 from bridge.agents.realtime_floor import RealtimeFloor, stalls_at
+from bridge.agents.realtime_keys import Keys
 from bridge.agents.realtime_line import Line
 from bridge.agents.realtime_settings import RealtimeSettings
 from bridge.agents.realtime_tools import ToolDone, ToolRuns
@@ -55,9 +57,6 @@ from bridge.providers.realtime import (
 )
 
 log = structlog.get_logger(__name__)
-
-MAX_LENGTH_GRACE_S = 5.0
-"""What the agent is saying when the call has become too long may end, if it does so by then."""
 
 WARM_S = 5.0
 """A connection that is not open by then is left to the call."""
@@ -207,17 +206,13 @@ class _Conversation:
         """The agent was heard since the caller's last turn."""
         self._going_on = False
         """A reply broke off with its session: the next one takes it up."""
-        self._keys = ""
-        self._keys_from = self._keys_at = 0.0
+        self._keys = Keys(settings.turns.dtmf_pause_ms)
         self._renew_by: float | None = None
         self._reopening = True
         self._quiet = asyncio.Event()
-        self._silent_since = session.clock()
-        self._reprompts = 0
-        self._max_at = session.answered_at + self._limits.max_call_s
-        self._warn_at: float | None = None
-        if 0 < self._limits.max_call_warning_s < self._limits.max_call_s:
-            self._warn_at = self._max_at - self._limits.max_call_warning_s
+        # It is known whether anybody is about to speak (`_idle`): no pause is needed to be sure.
+        self._patience = Patience(self._limits, session.answered_at, warning_pause_s=0.0)
+        self._patience.silent_since(session.clock())
         self._last_words = LastWords(self._limits)
         self._done: AgentDone | None = None
 
@@ -291,9 +286,9 @@ class _Conversation:
         if self._last_words.begun:
             due.append(self._last_words.deadline())
         else:
-            due.append(self._max_at if self._clock() < self._max_at else self._max_at + MAX_LENGTH_GRACE_S)
-            due += [self._bargein.deadline(), self._silence_at(), self._unanswered_at, self._tools.filler_at]
-            due += [self._stalled_at(), self._keys_until(), self._warning_at(), self._renewal_at()]
+            due.append(self._patience.deadline(self._clock(), self._situation))
+            due += [self._bargein.deadline(), self._unanswered_at, self._tools.filler_at]
+            due += [self._stalled_at(), self._keys.deadline(), self._renewal_at()]
         return min(at for at in due if at is not None)
 
     def _tick(self, now: float) -> None:
@@ -305,7 +300,7 @@ class _Conversation:
                 self._lose_words("the model did not speak the last words")
             return
         self._bargein.tick(now)
-        stalled_at, keys_until, renewal_at = self._stalled_at(), self._keys_until(), self._renewal_at()
+        stalled_at, keys_until, renewal_at = self._stalled_at(), self._keys.deadline(), self._renewal_at()
         if awaiting_until is not None and now >= awaiting_until:
             self._break(ProviderTimeoutError(self._line.name, f"no reply within {self._waits.first_ms} ms"))
         elif stalled_at is not None and now >= stalled_at:
@@ -325,22 +320,29 @@ class _Conversation:
             self._tools.filler_at = None
             if self._tools and self._idle:
                 self._say(Words(self._settings.phrases.filler))
-        self._look_at_the_clock(now)
+        self._lose_patience(self._patience.tick(now, self._situation))
         if self._floor.free and not self._rote.asked:
             self._quiet.set()
         else:
             self._quiet.clear()
 
-    def _look_at_the_clock(self, now: float) -> None:
-        grace_s = 0.0 if self._floor.free else MAX_LENGTH_GRACE_S
-        silence_at, warning_at = self._silence_at(), self._warning_at()
-        if now >= self._max_at + grace_s:
-            self._close(self._settings.phrases.max_length_goodbye, AgentDone(Cause.MAX_LENGTH))
-        elif warning_at is not None and now >= warning_at:
-            self._warn_at = None
-            self._say(Words(self._settings.phrases.max_length_warning))
-        elif silence_at is not None and now >= silence_at:
-            self._break_silence()
+    def _lose_patience(self, due: Due | None) -> None:
+        phrases = self._settings.phrases
+        match due:
+            case Due.REPROMPT:
+                self._say(Words(phrases.still_there))
+            case Due.SILENCE_GOODBYE:
+                self._say(Words(phrases.silence_goodbye, ends=AgentDone(Cause.SILENCE)))
+            case Due.WARNING:
+                self._say(Words(phrases.max_length_warning))
+            case Due.TOO_LONG:
+                self._close(phrases.max_length_goodbye, AgentDone(Cause.MAX_LENGTH))
+
+    @property
+    def _situation(self) -> Situation:
+        waiting = self._reopening or bool(self._keys) or self._unanswered_at is not None
+        listening = self._listening and self._idle and not self._tools
+        return Situation(listening, not self._floor.free, None, False, excused=waiting)
 
     @property
     def _listening(self) -> bool:
@@ -363,22 +365,10 @@ class _Conversation:
             return None
         return stalls_at(turn, self._clock(), self._waits.between_ms / 1000)
 
-    def _silence_at(self) -> float | None:
-        waits = self._tools or self._reopening or self._keys or self._unanswered_at is not None
-        if waits or not self._idle or not self._listening:
-            return None
-        return self._silent_since + self._limits.silence_ms / 1000
-
-    def _warning_at(self) -> float | None:
-        return self._warn_at if self._idle and self._listening and not self._tools else None
-
     def _renewal_at(self) -> float | None:
         if self._renew_by is None or self._reopening:
             return None
         return self._clock() if self._idle and not self._tools else self._renew_by - RENEW_AHEAD_S
-
-    def _keys_until(self) -> float | None:
-        return self._keys_at + self._settings.turns.dtmf_pause_ms / 1000 if self._keys else None
 
     def _expect(self, now: float, timing: Timing | None = None) -> None:
         """The model is to begin a reply."""
@@ -490,8 +480,8 @@ class _Conversation:
             return
         ended_at = now if self._voice_since is not None else min(now, self._voice_ended_at)
         self._callers.ended(event.item, ended_at, now)
-        self._reprompts = 0
-        self._silent_since = now
+        self._patience.caller_spoke()
+        self._patience.silent_since(now)
         self._spoke = not self._floor.free
         self._unwanted = self._toolbox.listening
         if not self._unwanted:
@@ -504,27 +494,21 @@ class _Conversation:
             self._bargein.said(now, event.text)
 
     def _key(self, now: float, digit: str) -> None:
-        self._reprompts = 0
+        self._patience.caller_spoke()
         if self._toolbox.key(digit):
             return
         self._bargein.key(now)
-        if digit == "#":
-            if self._keys:
-                self._tell_keys(now)
-            return
-        if not self._keys:
-            self._keys_from = now
-        self._keys += digit
-        self._keys_at = now
+        if self._keys.press(now, digit):
+            self._tell_keys(now)
 
     def _tell_keys(self, now: float) -> None:
-        keys, self._keys = self._keys, ""
-        self._callers.pressed(keys, self._keys_from, self._keys_at)
+        keys = self._keys.take()
+        self._callers.pressed(keys, self._keys.began_at, self._keys.ended_at)
         text = f"(The caller pressed these keys: {' '.join(keys)})"
         self._history.add(Message("user", text))
         self._line.tell(text)
         self._spoke = False
-        self._expect(now, Timing(self._keys_at))
+        self._expect(now, Timing(self._keys.ended_at))
 
     def _hold(self, now: float) -> None:
         if not self._held:
@@ -537,7 +521,7 @@ class _Conversation:
     def _resume(self, now: float) -> None:
         if self._held:
             self._held = False
-            self._silent_since = now
+            self._patience.silent_since(now)
             if self._awaiting is not None:
                 self._awaiting = now
             self._line.hear(not self._last_words.begun)
@@ -576,7 +560,7 @@ class _Conversation:
     def _reply_ended(self, now: float, event: ReplyEnded) -> None:
         if not event.item:
             self._awaiting = None
-            self._silent_since = now
+            self._patience.silent_since(now)
             return
         turn = self._floor.find(event.item)
         if turn is None or not isinstance(turn.speech, Reply):
@@ -597,7 +581,7 @@ class _Conversation:
         if turn is self._floor.turn:
             self._floor.cut(now)
             self._floor.go_on()
-            self._silent_since = now
+            self._patience.silent_since(now)
         else:
             self._floor.forget(turn.item)
         if turn.ends is not None:
@@ -613,7 +597,7 @@ class _Conversation:
         if turn.ends is not None:
             self._finish(turn.ends, event.at)
             return
-        self._silent_since = event.at
+        self._patience.silent_since(event.at)
         self._bargein.agent_stopped(now)
         if not self._floor.free:
             self._floor_taken(now)
@@ -647,7 +631,7 @@ class _Conversation:
 
     def _agent_stopped(self, now: float) -> None:
         """The caller has the floor."""
-        self._silent_since = now
+        self._patience.silent_since(now)
 
     def _answer_unwanted(self) -> None:
         """What the caller said was noise: no answer to it is to be heard."""
@@ -693,14 +677,6 @@ class _Conversation:
             elif turn.ends is not None:
                 self._lose_words("the voice failed")
             self._floor.go_on()
-
-    def _break_silence(self) -> None:
-        phrases = self._settings.phrases
-        if self._reprompts < self._limits.max_reprompts:
-            self._reprompts += 1
-            self._say(Words(phrases.still_there))
-        else:
-            self._say(Words(phrases.silence_goodbye, ends=AgentDone(Cause.SILENCE)))
 
     def _close(self, text: str, done: AgentDone) -> None:
         """Speak the last words, whatever else is under way, and end."""
@@ -793,7 +769,7 @@ class _Conversation:
         call, result = event.call, event.result
         if not self._tools.finished(call):
             return
-        self._silent_since = now
+        self._patience.silent_since(now)
         self._history.add(Message("assistant", "", (call,)), Message("tool", result.content, tool_call_id=call.id))
         hang_up, self._toolbox.hang_up_asked = self._toolbox.hang_up_asked, False
         if self._toolbox.done is not None:

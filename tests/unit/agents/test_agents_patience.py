@@ -33,6 +33,17 @@ def test_silence_does_not_count_while_somebody_talks_or_the_line_is_on_hold(situ
     assert patience.deadline(300, situation) == 1900
 
 
+def test_a_silence_that_is_not_the_callers_brings_no_re_prompt_but_the_warning() -> None:
+    limits = LimitSettings(silence_ms=5000, max_call_s=60, max_call_warning_s=20)
+    patience = Patience(limits, 100, warning_pause_s=0.0)
+    excused = Situation(True, False, None, False, excused=True)
+    assert patience.tick(139, excused) is None
+    patience.silent_since(140)
+    assert patience.deadline(139, excused) == 140
+    assert patience.tick(140, excused) is Due.WARNING
+    assert patience.tick(159, excused) is None
+
+
 def test_voice_without_words_is_asked_for_them_and_then_counts_as_silence() -> None:
     patience = Patience(LimitSettings(), 100)
     situation = noisy(103)
