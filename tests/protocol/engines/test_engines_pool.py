@@ -45,10 +45,17 @@ def embed(
 
 
 def stop(pool: EnginePool) -> Callable[[], None]:
-    """Stop the first worker in its tracks; returns what lets it go on."""
-    pid = pool.workers[0][0]
-    os.kill(pid, signal.SIGSTOP)
-    return lambda: os.kill(pid, signal.SIGCONT)
+    """Stop all workers in their tracks; returns what lets those go on that are there still."""
+    stopped = [pid for pid, _, _ in pool.workers]
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+
+    def go_on() -> None:
+        for pid, _, _ in pool.workers:
+            if pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+
+    return go_on
 
 
 def gone(pid: int) -> bool:
@@ -150,12 +157,15 @@ async def test_an_engines_error_fails_its_job_alone() -> None:
 
 async def test_a_killed_worker_is_replaced_and_its_job_done_by_another() -> None:
     async with running("tts", workers=2) as pool:
+        go_on = stop(pool)
         work = asyncio.ensure_future(
-            pool.run("tts", {"text": LONG_TEXT, "sample_rate": 8000}, priority=Priority.REPLY, deadline_s=60)
+            pool.run("tts", {"text": LONG_TEXT[:63], "sample_rate": 8000}, priority=Priority.REPLY, deadline_s=60)
         )
         await at_work(pool)
         (victim,) = [pid for pid, busy, _ in pool.workers if busy]
         os.kill(victim, signal.SIGKILL)
+        await until(lambda: victim not in [pid for pid, _, _ in pool.workers])
+        go_on()
         assert len((await work).payload) > 16000
         assert pool.retries == 1
         await until(lambda: pool.load.alive == 2)
@@ -165,6 +175,7 @@ async def test_a_killed_worker_is_replaced_and_its_job_done_by_another() -> None
 
 async def test_a_job_that_kills_two_workers_is_given_up() -> None:
     async with running("tts", workers=2) as pool:
+        stop(pool)
         work = asyncio.ensure_future(
             pool.run("tts", {"text": LONG_TEXT, "sample_rate": 8000}, priority=Priority.REPLY, deadline_s=60)
         )
