@@ -36,6 +36,11 @@ PATIENT: Mapping[Role, Mapping[str, float]] = {
 }
 """What a provider that works is given: on a machine that does much else it may take its time."""
 
+DEADLINES = dict.fromkeys(
+    ("stt_open_s", "stt_settle_s", "llm_first_s", "llm_next_s", "tts_first_s", "tts_next_s"), 2.5
+)
+"""Of a chain. Those of its last member too, once the call is with it."""
+
 WATCH_S = 0.01
 
 
@@ -54,7 +59,7 @@ def configuration(
     return Config(
         data_dir=data_dir,
         providers=providers,
-        fallback={"breaker": {"cool_down_s": 1.0, "fatal_cool_down_s": 1.0}},
+        fallback={**DEADLINES, "breaker": {"cool_down_s": 1.0, "fatal_cool_down_s": 1.0}},
         agents={"a": {"kind": "conversation", "greeting": "Hello there.", **chains, **agent}},
     )
 
