@@ -9,23 +9,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from math import inf
 from zoneinfo import ZoneInfo
 
 import structlog
 
 from bridge.agents.agent_turn import AgentTurn, Thinker, Timing
-from bridge.agents.bargein import (
-    BargeInDetector,
-    BargeInEntry,
-    BargeInOutput,
-    Confirmed,
-    ForgetWords,
-    Pause,
-    Rejected,
-    WantPartial,
-)
 from bridge.agents.base import AgentDone, CallSession
+from bridge.agents.conversation_bargein import BargeIns
 from bridge.agents.ear import Ear
 from bridge.agents.endings import HandedOver, LastWords
 from bridge.agents.errors import EngineError
@@ -52,10 +42,9 @@ from bridge.agents.turn_events import (
     TurnOutput,
 )
 from bridge.agents.turns import TurnDetector
-from bridge.agents.words import phrase_words
 from bridge.audio.frames import Unsubscribe
 from bridge.audio.playout import PlayoutEvent, UtteranceFinished, UtteranceStarted
-from bridge.audio.voice import SpeechStarted, SpeechStopped, VoiceDetector, VoiceEvent
+from bridge.audio.voice import SpeechStarted, SpeechStopped, VoiceEvent
 from bridge.events import Cause, DtmfReceived, Held, LegEnded, LegEvent, Resumed, TransferResult
 from bridge.providers.base import (
     Heard,
@@ -71,9 +60,6 @@ from bridge.providers.base import (
 )
 
 log = structlog.get_logger(__name__)
-
-ECHO_WINDOW_MS = 2500.0
-"""How far back an echo's words may lie in what the agent spoke."""
 
 MAX_STT_FAILURES = 3
 """Turns in a row whose text failed; then the caller is better sent away than asked again."""
@@ -176,9 +162,6 @@ class Conversation:
         self._semantic = agent.semantic
         self._turn_sound = TurnSound(session.leg.sample_rate) if agent.semantic is not None else None
         self._semantic_missed = False
-        self._bargein = BargeInDetector(settings.barge_in, self._log_bargein)
-        self._protected = phrase_words(settings.barge_in.protected_phrases)
-        self._voice: VoiceDetector | None = None
         # The deterministic brain replays all that was said; only a language model needs it short.
         self._memory = Memory(
             limits.memory_messages, limits.memory_tokens if agent.llm.follows_instructions else None
@@ -229,14 +212,19 @@ class Conversation:
             failed=lambda error: self._record.provider_failed("stt", error),
             open_s=limits.stt_open_ms / 1000,
         )
-        self._saying = ""
-        """What the agent was speaking when it was last stopped."""
+        self._bargein = BargeIns(
+            settings.barge_in,
+            self._floor,
+            self._record,
+            call_id=session.call_id,
+            want_partial=self._ear.want_partial,
+            confirmed=self._interrupt,
+            forget=lambda why: self._apply_turns(self._turns.forget(self._clock(), why)),
+        )
         self._cut_off: CutOff | None = None
         """What a barge-in cut off, until it is known that the caller said something instead."""
         self._held = False
         self._voice_on = False
-        self._level_db = -inf
-        """Of the caller's last voice (dBFS)."""
         self._patience = Patience(limits, session.answered_at)
         self._stt_failures = 0
         self._last_words = LastWords(limits)
@@ -261,7 +249,7 @@ class Conversation:
         return done
 
     def _wire(self) -> None:
-        self._voice = detector = self._session.open_voice(self._leg.sample_rate, self._inbox.post)
+        detector = self._bargein.voice = self._session.open_voice(self._leg.sample_rate, self._inbox.post)
         self._unsubscribes = [
             detector.close,
             self._leg.listen(detector.push),
@@ -284,8 +272,7 @@ class Conversation:
         if self._last_words.begun:
             self._done = self._last_words.tick(now)
             return
-        self._sense()
-        self._apply_bargein(self._bargein.tick(now))
+        self._bargein.tick(now)
         self._apply_turns(self._turns.tick(now))
         self._lose_patience(self._patience.tick(now, self._situation))
 
@@ -301,10 +288,10 @@ class Conversation:
                     self._voice_started(now, event.at)
             case SpeechStopped():
                 self._voice_on = False
-                self._level_db = self._voice.sound.level_db if self._voice is not None else -inf
+                self._bargein.measure()
                 self._toolbox.voice(False)
                 if self._listening:
-                    self._apply_bargein(self._bargein.voice_stopped(now, event.at))
+                    self._bargein.voice_stopped(now, event.at)
                     self._apply_turns(self._turns.voice_stopped(now, event.at))
             case Heard():
                 self._stt_failures = 0
@@ -355,48 +342,15 @@ class Conversation:
         self._ear.speech_started()
         if self._turn_sound is not None:
             self._turn_sound.speech_started()
-        turn = self._floor.turn
-        if turn is not None and not self._toolbox.listening:
-            remaining_ms = turn.speech.remaining_ms
-            self._apply_bargein(
-                self._bargein.voice_started(
-                    now,
-                    at,
-                    interruptible=self._interruptible(turn),
-                    audible=turn.started_at is not None,
-                    remaining_ms=remaining_ms,
-                )
-            )
+        if not self._toolbox.listening:
+            self._bargein.voice_started(now, at)
         self._apply_turns(self._turns.voice_started(now, at))
-
-    def _sense(self) -> None:
-        """Tell the barge-in detector how things are while it has something to decide on."""
-        if self._bargein.deciding and self._voice is not None:
-            self._bargein.sounding(self._voice.sound)
-            turn = self._floor.turn
-            if turn is not None:
-                self._bargein.allow(self._interruptible(turn))
-
-    def _interruptible(self, turn: AgentTurn) -> bool:
-        return turn.interruptible and not turn.speech.still_to_play(self._protected)
-
-    def _spoken_now(self) -> str:
-        """What the agent spoke in the last seconds, in its present turn."""
-        turn = self._floor.turn
-        if turn is None:
-            return ""
-        position = turn.speech.heard_ms
-        return turn.speech.between(position - ECHO_WINDOW_MS, position)
 
     def _heard(self, now: float, heard: Heard) -> None:
         if heard.settled and heard.text:
             self._language.heard(heard.language)
         settled = heard.settled and heard.pause == self._turns.pauses
-        self._sense()
-        saying = self._saying if self._floor.turn is None else self._spoken_now()
-        decisions = self._bargein.heard(now, heard.text, settled=settled, saying=saying)
-        self._apply_bargein(decisions)
-        if not any(isinstance(decision, ForgetWords) for decision in decisions):
+        if not self._bargein.heard(now, heard.text, settled=settled):
             self._apply_turns(self._turns.heard(now, heard.text, settled=heard.settled, pause=heard.pause))
 
     def _change_language(self) -> None:
@@ -423,15 +377,13 @@ class Conversation:
         self._patience.caller_spoke()
         if digit == "#" and not self._turns.open:
             return
-        turn = self._floor.turn
-        if turn is not None and self._interruptible(turn):
-            self._apply_bargein(self._bargein.key(now))
+        self._bargein.key(now)
         self._apply_turns(self._turns.key(now, digit))
 
     def _hold(self, now: float) -> None:
         if not self._held:
             self._held = True
-            self._apply_bargein(self._bargein.abandon(now))
+            self._bargein.abandon(now)
             if self._turns.text and self._floor.turn is None:
                 # What the caller said is answered when the line is back.
                 self._cut_off = CutOff()
@@ -514,7 +466,7 @@ class Conversation:
             if self._language.turn_over(turn.text):
                 self._change_language()
             self._patience.caller_spoke()
-            self._bargein.caller_spoke(self._level_db)
+            self._bargein.caller_spoke()
             self._memory.add_user(turn.text)
             self._reply(timing)
         elif self._patience.caller_unclear():
@@ -572,31 +524,8 @@ class Conversation:
                 self._last_words_over(self._last_words.spoken(turn.ends, event.at, far_buffer_ms))
                 return
             self._patience.silent_since(event.at)
-            self._apply_bargein(self._bargein.agent_stopped(now))
+            self._bargein.agent_stopped(now)
             self._apply_turns(self._turns.floor(now, False))
-
-    def _apply_bargein(self, outputs: list[BargeInOutput]) -> None:
-        for output in outputs:
-            turn = self._floor.turn
-            audible = turn is not None and turn.started_at is not None
-            match output:
-                case Pause():
-                    self._floor.pause("barge-in")
-                case WantPartial():
-                    self._ear.want_partial()
-                case Rejected():
-                    self._floor.unpause("barge-in")
-                    if audible:
-                        self._record.barge_in(output)
-                case Confirmed():
-                    if audible:
-                        self._record.barge_in(output)
-                    self._interrupt(output.paused_at)
-                case ForgetWords():
-                    self._apply_turns(self._turns.forget(self._clock(), output.reason))
-
-    def _log_bargein(self, entry: BargeInEntry) -> None:
-        log.debug("barge-in", call=self._session.call_id, decision=entry.what)
 
     def _interrupt(self, at: float) -> None:
         """The caller has the floor."""
@@ -606,7 +535,7 @@ class Conversation:
         now, turn = self._clock(), self._floor.turn
         if turn is not None:
             self._asked(now, turn)
-            self._saying = self._spoken_now()
+            self._bargein.stopping()
         self._cut_off = self._floor.cut(at)
         self._patience.silent_since(now)
         self._apply_turns(self._turns.floor(now, False))
@@ -655,7 +584,7 @@ class Conversation:
         """Speak the last words, whatever else is under way, and end."""
         now = self._clock()
         self._last_words.begin(now, done)
-        self._apply_bargein(self._bargein.abandon(now))
+        self._bargein.abandon(now)
         self._floor.cut(now)
         self._abandon_caller(now, "the call ends")
         self._speak([text], interruptible=False, ends=done)
