@@ -15,7 +15,7 @@ from situation import Engines, Situation
 from bridge.providers.local.engines import LocalEngines
 from bridge.providers.local.settings import EngineSettings
 
-AT_ONCE: dict[Engines, int] = {"local": 4, "standins": 12}
+AT_ONCE: dict[Engines, int] = {"local": 7, "standins": 16}
 """Calls on two cores, the callers' own work included."""
 CUT = 50
 """Silent packets between two stretches of speech."""
