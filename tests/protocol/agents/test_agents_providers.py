@@ -83,7 +83,7 @@ async def test_a_network_that_is_down_does_not_keep_the_bridge_from_starting(
     for spare in spares.values():
         await spare.down()
     with structlog.testing.capture_logs() as logs:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await talkers.start(configuration(None, None, spares, tmp_path), quietly)
             while sum("provider does not work" in line["event"] for line in logs) < 3:
                 await asyncio.sleep(0.05)

@@ -171,7 +171,7 @@ async def test_nothing_is_left_when_all_is_closed(start):
     tasks, threads = asyncio.all_tasks(), threading.active_count()
     await once()
     assert asyncio.all_tasks() == tasks
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         # A database's thread says that it is done a moment before it is gone.
         while threading.active_count() > threads:
             await asyncio.sleep(0.01)

@@ -51,12 +51,12 @@ class Bot:
 
     async def event(self, name: str, count: int = 1) -> dict[str, Any]:
         """The `count`-th message of that kind."""
-        async with asyncio.timeout(10), self._news:
+        async with asyncio.timeout(30), self._news:
             await self._news.wait_for(lambda: len(self.events(name)) >= count)
         return self.events(name)[count - 1]
 
     async def all_closed(self) -> None:
-        async with asyncio.timeout(10), self._news:
+        async with asyncio.timeout(30), self._news:
             await self._news.wait_for(lambda: self.connections == 0)
 
     def pcm(self) -> bytes:

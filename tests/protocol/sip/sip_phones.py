@@ -49,7 +49,7 @@ class Phone:
 
     async def next(self, wanted: type[E]) -> E:
         while True:
-            event = await asyncio.wait_for(self.events.get(), 10)
+            event = await asyncio.wait_for(self.events.get(), 30)
             if isinstance(event, wanted):
                 return event
 
@@ -89,7 +89,7 @@ async def phone(
         yield made
     finally:
         made.transports.close()
-        await asyncio.wait_for(asyncio.shield(made.transports.closed), 10)
+        await asyncio.wait_for(asyncio.shield(made.transports.closed), 30)
         assert made.transports.connection_count == 0
 
 
@@ -121,12 +121,12 @@ class RawPeer:
 
     async def message(self) -> bytes:
         """The head of the next message."""
-        return (await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 10)).lstrip()
+        return (await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 30)).lstrip()
 
     async def ended(self) -> bool:
         """Waits until the other side closes."""
         try:
-            while await asyncio.wait_for(self.reader.read(4096), 10):
+            while await asyncio.wait_for(self.reader.read(4096), 30):
                 pass
         except ConnectionError:
             pass

@@ -28,7 +28,7 @@ def authority(tmp_path: Path) -> Authority:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not condition():
             await asyncio.sleep(0.005)
 
@@ -41,7 +41,7 @@ async def outcome(alice: Phone, bob: Phone, name: str) -> str:
     """What becomes of a call to bob under a name."""
     alice.call(alice.transports.flow_to(tls_address(bob), "tls", name))
     while True:
-        event = await asyncio.wait_for(alice.events.get(), 10)
+        event = await asyncio.wait_for(alice.events.get(), 30)
         if isinstance(event, Answered):
             return "answered"
         if isinstance(event, Lost):

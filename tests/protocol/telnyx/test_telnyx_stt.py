@@ -142,7 +142,7 @@ async def test_an_answer_to_finalize_is_no_sign_of_the_turns_end(server: TelnyxS
 async def test_a_finalize_that_was_ignored_is_sent_again(server: TelnyxSpeech, make_stt: Make) -> None:
     server.script.append("Hello there.")
     server.swallow_finalize = 1
-    talk = await Talk.open(make_stt(settle_s=0.6, endpointing_ms=0))
+    talk = await Talk.open(make_stt(settle_s=2, endpointing_ms=0))
     talk.say()
     assert (await talk.settle(1)).text == "Hello there."
     assert commands(server) == ["Finalize", "Finalize"]
@@ -172,7 +172,7 @@ async def test_engines_that_can_not_be_asked_settle_when_they_find_the_pause(
     engine: str, server: TelnyxSpeech, make_stt: Make
 ) -> None:
     server.script += ["Hello there.", "Goodbye."]
-    talk = await Talk.open(make_stt(engine=engine, settle_s=0.8), language="auto")
+    talk = await Talk.open(make_stt(engine=engine, settle_s=5), language="auto")
     socket = server.exchanges[0]
     assert (socket.asked("model"), socket.asked("endpointing")) == ("", "")
     assert socket.asked("language") == ("auto_detect" if engine == "Telnyx" else "")
