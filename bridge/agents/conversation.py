@@ -244,7 +244,7 @@ class Conversation:
             self._close_record()
             for unsubscribe in reversed(self._unsubscribes):
                 unsubscribe()
-            self._floor.close()
+            self._floor.outlet.close()
             await self._ear.aclose()
         return done
 
@@ -388,13 +388,13 @@ class Conversation:
                 # What the caller said is answered when the line is back.
                 self._cut_off = CutOff()
             self._abandon_caller(now, "the line went on hold")
-            self._floor.pause("hold")
+            self._floor.outlet.pause("hold")
 
     def _resume(self, now: float) -> None:
         if self._held:
             self._held = False
             self._patience.silent_since(now)
-            self._floor.unpause("hold")
+            self._floor.outlet.unpause("hold")
             if self._voice_on and self._listening:
                 self._voice_started(now, now)
             self._go_on()
@@ -600,7 +600,7 @@ class Conversation:
             self._close(apology, AgentDone(Cause.ENGINE_FAILED, str(event.error)))
         elif self._last_words.begun and turn is not None and turn is present:
             self._floor.cut(self._clock())
-            self._last_words.tone = self._floor.sound_tone()
+            self._last_words.tone = self._floor.outlet.sound_tone()
             self._record.note("tone", "the last words could not be spoken")
 
     def _last_words_over(self, hand_over: bool) -> None:

@@ -153,11 +153,11 @@ class BargeIns:
             audible = turn is not None and turn.started_at is not None
             match output:
                 case Pause():
-                    self._floor.pause("barge-in")
+                    self._floor.outlet.pause("barge-in")
                 case WantPartial():
                     self._want_partial()
                 case Rejected():
-                    self._floor.unpause("barge-in")
+                    self._floor.outlet.unpause("barge-in")
                     if audible:
                         self._record.barge_in(output)
                 case Confirmed():

@@ -3,20 +3,18 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from bridge.agents.agent_turn import AgentTurn, Thinker, Timing
 from bridge.agents.base import AgentDone
 from bridge.agents.clauses import split
 from bridge.agents.errors import EngineError
 from bridge.agents.memory import Memory
+from bridge.agents.outlet import Outlet
 from bridge.agents.record import Record
 from bridge.agents.speech import Speech, VoiceOptions
-from bridge.agents.tone import reorder_tone
 from bridge.audio.playout import Playout
 from bridge.providers.base import Message, ProviderError, Tts
 
-PauseReason = Literal["barge-in", "hold"]
 Work = Callable[[], Awaitable[None]]
 
 
@@ -92,7 +90,8 @@ class Floor:
         self._record = record
         self._tasks = tasks
         self._clock = clock
-        self._pauses: set[PauseReason] = set()
+        self.outlet = Outlet(playout)
+        """Pauses what the turns say, whichever it is."""
         self.turn: AgentTurn | None = None
         """The turn that has the floor: it thinks or speaks."""
         self.prepared: AgentTurn | None = None
@@ -156,7 +155,7 @@ class Floor:
         turn.cancel()
         self._remember(turn, heard_ms)
         self._record.agent_ended(turn, at, heard_ms)
-        self.unpause("barge-in")
+        self.outlet.unpause("barge-in")
         heard, rest = turn.speech.divide(heard_ms)
         return CutOff(f"{turn.continues or ''} {heard}".strip(), rest, turn.ends)
 
@@ -164,31 +163,7 @@ class Floor:
         """Leave out what the turn has not said yet; it keeps the floor, and what it does goes on."""
         if self.turn is not None:
             self.turn.speech.skip()
-        self.unpause("barge-in")
-
-    def sound_tone(self) -> int:
-        """The last resort of an agent that lost its voice; returns the playout's generation of it."""
-        generation = self._playout.begin()
-        self._playout.write(generation, reorder_tone(self._playout.sample_rate))
-        self._playout.end(generation)
-        return generation
-
-    def pause(self, reason: PauseReason) -> None:
-        self._pauses.add(reason)
-        self._playout.pause()
-
-    def unpause(self, reason: PauseReason) -> None:
-        """Go on, unless there is another reason not to."""
-        self._pauses.discard(reason)
-        if self._pauses:
-            self._playout.pause()
-        else:
-            self._playout.resume()
-
-    def close(self) -> None:
-        """Leave the playout as it was found."""
-        self._playout.drop()
-        self._playout.resume()
+        self.outlet.unpause("barge-in")
 
     def _remember(self, turn: AgentTurn, heard_ms: float | None) -> None:
         if turn.continues is not None:

@@ -231,7 +231,7 @@ class _Conversation:
             self._close_record()
             for unsubscribe in reversed(self._unsubscribes):
                 unsubscribe()
-            self._floor.close()
+            self._floor.outlet.close()
             await self._line.aclose()
         return done
 
@@ -516,7 +516,7 @@ class _Conversation:
             self._bargein.abandon(now)
             self._unanswered_at = None
             self._line.hear(False)
-            self._floor.pause("hold")
+            self._floor.outlet.pause("hold")
 
     def _resume(self, now: float) -> None:
         if self._held:
@@ -525,7 +525,7 @@ class _Conversation:
             if self._awaiting is not None:
                 self._awaiting = now
             self._line.hear(not self._last_words.begun)
-            self._floor.unpause("hold")
+            self._floor.outlet.unpause("hold")
             if self._voice_since is not None and self._listening:
                 self._voice_started(now, now)
 
@@ -699,7 +699,7 @@ class _Conversation:
         self._rote.forget()
         if self._last_words.tone is None:
             self._floor.cut(self._clock())
-            self._last_words.tone = self._floor.sound_tone()
+            self._last_words.tone = self._floor.outlet.sound_tone()
             self._record.note("tone", why)
 
     # -- the line ---------------------------------------------------------------------------------------------

@@ -173,11 +173,11 @@ class BargeIns:
             match output:
                 case Pause():
                     self._paused_at = now
-                    self._floor.pause("barge-in")
+                    self._floor.outlet.pause("barge-in")
                 case WantPartial():
                     pass
                 case Rejected():
-                    self._floor.unpause("barge-in")
+                    self._floor.outlet.unpause("barge-in")
                     if turn is not None and turn.started_at is not None:
                         self._record.barge_in(output)
                 case Confirmed():

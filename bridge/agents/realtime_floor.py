@@ -3,10 +3,9 @@
 from collections import deque
 from collections.abc import Callable
 
-from bridge.agents.floor import PauseReason
+from bridge.agents.outlet import Outlet
 from bridge.agents.realtime_turn import RealtimeTurn, Reply
 from bridge.agents.record import Record
-from bridge.agents.tone import reorder_tone
 from bridge.audio.playout import Playout
 
 
@@ -18,10 +17,10 @@ class RealtimeFloor:
         self, playout: Playout, record: Record, remember: Callable[[RealtimeTurn, float | None], None]
     ) -> None:
         """`remember` is told each turn that was heard, and how much of it (ms; None: all)."""
-        self._playout = playout
         self._record = record
         self._remember = remember
-        self._pauses: set[PauseReason] = set()
+        self.outlet = Outlet(playout)
+        """Pauses what the turns say, whichever it is."""
         self._behind: deque[RealtimeTurn] = deque()
         self.turn: RealtimeTurn | None = None
         """The turn that has the floor."""
@@ -79,7 +78,7 @@ class RealtimeFloor:
         turn.stop()
         self._remember(turn, heard_ms)
         self._record.agent_ended(turn, at, heard_ms)
-        self.unpause("barge-in")
+        self.outlet.unpause("barge-in")
         return turn
 
     def go_on(self) -> None:
@@ -99,30 +98,6 @@ class RealtimeFloor:
             turn.stop()
         return turns
 
-    def sound_tone(self) -> int:
-        """The last resort of an agent that lost its voice; returns the playout's generation of it."""
-        generation = self._playout.begin()
-        self._playout.write(generation, reorder_tone(self._playout.sample_rate))
-        self._playout.end(generation)
-        return generation
-
-    def pause(self, reason: PauseReason) -> None:
-        self._pauses.add(reason)
-        self._playout.pause()
-
-    def unpause(self, reason: PauseReason) -> None:
-        """Go on, unless there is another reason not to."""
-        self._pauses.discard(reason)
-        if self._pauses:
-            self._playout.pause()
-        else:
-            self._playout.resume()
-
-    def close(self) -> None:
-        """Leave the playout as it was found."""
-        self._playout.drop()
-        self._playout.resume()
-
     def _next(self) -> None:
         if self._behind:
             self._take(self._behind.popleft())
@@ -130,9 +105,7 @@ class RealtimeFloor:
     def _take(self, turn: RealtimeTurn) -> None:
         self.turn = turn
         turn.speech.release()
-        if self._pauses:
-            # A new utterance begins unpaused.
-            self._playout.pause()
+        self.outlet.utterance_begun()
 
 
 def stalls_at(turn: RealtimeTurn, now: float, between_s: float) -> float | None:
