@@ -675,6 +675,8 @@ class _Conversation:
             if self._line.up or self._reopening:
                 self._say(Words(turn.speech.said(), turn.interruptible, turn.ends))
             elif turn.ends is not None:
+                if not self._last_words.begun:
+                    self._last_words.begin(self._clock(), turn.ends)
                 self._lose_words("the voice failed")
             self._floor.go_on()
 
