@@ -1,4 +1,4 @@
-"""WebSockets opened by the SDKs of OpenAI and Telnyx, whose clients come from one generator: deadlines, safe errors.
+"""WebSockets opened by SDKs (OpenAI, Telnyx, Cartesia: clients of one generator): deadlines, errors without keys.
 
 `sockets.py` is the same for those that we open ourselves.
 """
@@ -6,7 +6,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -104,9 +104,16 @@ class SdkSocket:
 
 
 async def open_sdk_socket(
-    provider: str, manager: SdkManager, *, connect_s: float, secrets: tuple[str, ...] = ()
+    provider: str,
+    manager: SdkManager,
+    *,
+    connect_s: float,
+    secrets: tuple[str, ...] = (),
+    key_from: str = "",
+    refused: Callable[[int, str], ProviderError] | None = None,
 ) -> SdkSocket:
-    """Connect within `connect_s`. Raises ProviderTimeoutError, ProviderBusyError (429, 503), else
+    """Connect within `connect_s`. `refused` makes the error for an HTTP status and what was said with it (scrubbed);
+    without, `sockets.refusal` does, which tells where the key is from. Raises ProviderTimeoutError, that, else
     ProviderUnavailableError with what the far end said."""
     try:
         async with asyncio.timeout(connect_s):
@@ -116,8 +123,9 @@ async def open_sdk_socket(
     except InvalidStatus as error:
         response = error.response
         body = response.body.decode("utf-8", "replace") if response.body else ""
-        raise refusal(provider, response.status_code, scrubbed(body, *secrets)) from None
-    except (OSError, WebSocketException, EOFError) as error:
+        said, status = scrubbed(body, *secrets), response.status_code
+        raise (refused(status, said) if refused else refusal(provider, status, said, key_from)) from None
+    except (OSError, WebSocketException, EOFError, UnicodeError) as error:
         said = scrubbed(error, *secrets) or type(error).__name__
         raise ProviderUnavailableError(provider, f"can't be reached: {said}") from None
     return SdkSocket(provider, connection, secrets)

@@ -108,10 +108,13 @@ async def open_socket(
     headers: Mapping[str, str],
     connect_s: float,
     secrets: tuple[str, ...] = (),
+    key_from: str = "",
     subprotocols: tuple[str, ...] = (),
 ) -> ProviderSocket:
-    """Connect to `url` within `connect_s`. Raises ProviderTimeoutError, ProviderBusyError (429, 503), else
-    ProviderUnavailableError with what the far end said and, where that is known, how to mend it."""
+    """Connect to `url` within `connect_s`; `key_from` is where an operator finds the key.
+
+    Raises ProviderTimeoutError, ProviderBusyError (429, 503), else ProviderUnavailableError with what the far end
+    said and, where that is known, how to mend it."""
     options: dict[str, Any] = {"subprotocols": list(subprotocols)} if subprotocols else {}
     try:
         connection = await connect(
@@ -133,8 +136,8 @@ async def open_socket(
     except InvalidStatus as error:
         response = error.response
         body = response.body.decode("utf-8", "replace") if response.body else ""
-        raise refusal(provider, response.status_code, scrubbed(body, *secrets)) from None
-    except (OSError, InvalidHandshake, InvalidURI, EOFError) as error:
+        raise refusal(provider, response.status_code, scrubbed(body, *secrets), key_from) from None
+    except (OSError, InvalidHandshake, InvalidURI, EOFError, UnicodeError) as error:
         said = scrubbed(error, *secrets) or type(error).__name__
         raise ProviderUnavailableError(provider, f"can't be reached: {said}") from None
     return ProviderSocket(provider, connection, secrets)
@@ -151,11 +154,12 @@ def _tls_context() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
-def refusal(provider: str, status: int, said: str) -> ProviderError:
+def refusal(provider: str, status: int, said: str, key_from: str = "") -> ProviderError:
     """The error for an HTTP status that a provider answered with; `said` is scrubbed."""
     tail = f": {said}" if said else ""
     if status in (401, 403):
-        return ProviderUnavailableError(provider, f"the key is refused ({status}){tail}")
+        check = f", check {key_from}" if key_from else ""
+        return ProviderUnavailableError(provider, f"the key is refused ({status}){check}{tail}")
     if status in (429, 503):
         return ProviderBusyError(provider, f"takes no more at present ({status}){tail}")
     return ProviderUnavailableError(provider, f"answered {status}{tail}")

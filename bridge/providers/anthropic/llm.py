@@ -13,6 +13,7 @@ from anthropic.types import RawMessageStreamEvent
 from bridge.providers.anthropic.messages import is_message_token, message_body, message_pieces
 from bridge.providers.anthropic.settings import BASE_URL, AnthropicSettings
 from bridge.providers.base import LlmEvent, LlmRequest, Message, ProviderError
+from bridge.providers.beforehand import rehearsed
 from bridge.providers.dialogue import dialogue
 from bridge.providers.registry import KINDS
 from bridge.providers.replies import Pieces, Refusals, Sdk, again_in_s, paced, replied, tried
@@ -30,6 +31,21 @@ _STATUS_OF = {
     "overloaded_error": 529,
 }
 """Errors that come in the middle of a stream have a type, and the status 200."""
+
+
+_REHEARSAL = {
+    "/models/m": b'{"id": "m", "type": "model", "created_at": "2026-01-01T00:00:00Z", "display_name": ""}',
+    "/messages": b"""event: message_start
+data: {"type": "message_start", "message": {"id": "m", "type": "message", "role": "assistant", "content": []}}
+
+event: content_block_delta
+data: {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "-"}}
+
+event: message_stop
+data: {"type": "message_stop"}
+
+""",
+}
 
 
 class AnthropicLlm:
@@ -68,7 +84,15 @@ class AnthropicLlm:
         return True
 
     async def start(self) -> None:
-        """Nothing to load."""
+        """Load what the SDK would load in the first call."""
+
+        async def requests(http: httpx2.AsyncClient) -> None:
+            client = AsyncAnthropic(api_key="none", base_url="http://rehearsal", max_retries=0, http_client=http)
+            await client.models.retrieve("m")
+            async for _ in await client.messages.create(model="m", max_tokens=1, messages=[], stream=True):
+                pass
+
+        await rehearsed(requests, _REHEARSAL)
 
     async def probe(self) -> str:
         """Have the model say a word: that the key, the settings and the model are taken."""

@@ -34,9 +34,10 @@ from bridge.providers.base import (
     SttEvent,
     SttStream,
 )
+from bridge.providers.beforehand import beforehand
 from bridge.providers.registry import KINDS
 from bridge.providers.scrub import scrubbed
-from bridge.providers.sockets import ProviderSocket, open_socket
+from bridge.providers.sockets import ProviderSocket, open_socket, tls
 from bridge.providers.stt_stream import StreamingSttStream
 from bridge.providers.stt_turn import Item
 
@@ -82,7 +83,9 @@ class AssemblyAiStt:
         self._settings = settings.stt
         self._connect_s = settings.connect_s
         self._url = settings.socket_url(SOCKET_URL)
-        self._key = settings.key(name, KINDS["assemblyai"].key_env, environ).get_secret_value()
+        key_env = KINDS["assemblyai"].key_env
+        self._key = settings.key(name, key_env, environ).get_secret_value()
+        self._key_from = settings.key_from(key_env)
 
     @property
     def name(self) -> str:
@@ -97,6 +100,7 @@ class AssemblyAiStt:
                 self._name, f"stt.parameters: {', '.join(sorted(unknown))} unknown; there are {known}"
             )
         self._query(PROBE_RATE, "en")
+        await beforehand(lambda: tls(self._url))
 
     async def probe(self) -> str:
         socket = await self._connect(PROBE_RATE, "en")
@@ -137,6 +141,7 @@ class AssemblyAiStt:
                     headers={"Authorization": self._key, "AssemblyAI-Version": API_VERSION},
                     connect_s=self._connect_s,
                     secrets=(self._key,),
+                    key_from=self._key_from,
                 )
                 await self._begun(socket)
         except TimeoutError:
@@ -164,7 +169,7 @@ class AssemblyAiStt:
         """The error for a session that was closed before it began (protocols/stt.md 5)."""
         text = str(error).removeprefix(f"{self._name}: ")
         if code in (1008, 4001, 4002, 4003):
-            return ProviderUnavailableError(self._name, f"the key is refused: {text}")
+            return ProviderUnavailableError(self._name, f"the key is refused, check {self._key_from}: {text}")
         if code in (1013, 3009, 4029, 4102):
             return ProviderBusyError(self._name, f"takes no more at present: {text}")
         return ProviderUnavailableError(self._name, text)

@@ -6,17 +6,14 @@ import contextlib
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
-
-from cartesia.lib._tts import AsyncTTSResourceConnection
-from websockets.exceptions import ConnectionClosed
+from typing import Any
 
 from bridge.providers.base import ProviderError
 from bridge.providers.cartesia.failures import failure
 from bridge.providers.scrub import scrubbed
+from bridge.providers.sdk_sockets import SdkSocket
 from bridge.providers.tts_source import SAME_CLOCK_MS, Delivery, SocketLostError, Utterance
 
-CLOSE_S = 1.0
 CANCEL_S = 0.5
 """Longest wait for a peer that reads nothing to be told that a text is not wanted."""
 
@@ -56,8 +53,8 @@ class CartesiaSocket:
     Of the SDK the connection is used, not its contexts: who waits on one of those when the connection is lost waits
     for ever."""
 
-    def __init__(self, connection: AsyncTTSResourceConnection, provider: str, *, key_from: str, key: str) -> None:
-        self._connection = connection
+    def __init__(self, socket: SdkSocket, provider: str, *, key_from: str, key: str) -> None:
+        self._socket = socket
         self._provider = provider
         self._key_from = key_from
         self._key = key
@@ -126,44 +123,28 @@ class CartesiaSocket:
         self._reader.cancel()
         await asyncio.wait([self._reader])
         # A reader that had no time to begin has closed nothing.
-        await self._close()
-
-    async def _close(self) -> None:
-        try:
-            async with asyncio.timeout(CLOSE_S):
-                await self._connection.close()
-        except TimeoutError:
-            pass  # It reads nothing, not even our goodbye.
-        finally:
-            # The SDK has no way to cut a connection off.
-            self._connection._connection.transport.abort()
+        await self._socket.close()
 
     async def _send(self, message: Mapping[str, Any]) -> None:
         if not self._alive:
             raise SocketLostError("the connection was lost")
         try:
-            await self._connection.send(cast(Any, message))
-        except ConnectionClosed as closed:
+            await self._socket.send(json.dumps(message, ensure_ascii=False))
+        except ProviderError as error:
             self._alive = False
-            raise SocketLostError(self._said(closed)) from None
+            raise SocketLostError(_said(error)) from None
 
     async def _read(self) -> None:
         why = "the connection was closed"
         try:
-            while True:
-                self._take(await self._connection.recv_bytes())
-        except ConnectionClosed as closed:
-            why = self._said(closed)
+            async for message in self._socket.objects():
+                self._take(message)
+        except ProviderError as error:
+            why = _said(error)
         finally:
             self._alive = False
             self._lost(why)
-            await self._close()
-
-    def _said(self, closed: ConnectionClosed) -> str:
-        frame = closed.rcvd
-        if frame is None:
-            return "the connection was lost"
-        return f"closed the connection: {frame.code} {scrubbed(frame.reason, self._key)}".strip()
+            await self._socket.close()
 
     def _lost(self, why: str) -> None:
         for context in self._contexts.values():
@@ -171,13 +152,7 @@ class CartesiaSocket:
                 context.text.delivery.fail(SocketLostError(why))
         self._contexts.clear()
 
-    def _take(self, raw: bytes) -> None:
-        try:
-            message = json.loads(raw)
-            if not isinstance(message, dict):
-                raise ValueError("no object")
-        except ValueError:
-            return
+    def _take(self, message: Mapping[str, Any]) -> None:
         context = self._contexts.get(str(message.get("context_id")))
         spoken = None if context is None else context.text
         match message.get("type"):
@@ -246,3 +221,7 @@ def _align(context: Context, spoken: SpokenText, message: Mapping[str, Any]) -> 
 def _ms(seconds: object) -> Sequence[float]:
     found = seconds if isinstance(seconds, list) else []
     return [round(second * 1000, 3) for second in found if isinstance(second, int | float)]
+
+
+def _said(error: ProviderError) -> str:
+    return str(error).removeprefix(f"{error.provider}: ")

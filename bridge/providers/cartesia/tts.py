@@ -6,22 +6,20 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
 from cartesia import AsyncCartesia
-from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI
+from cartesia.lib._tts import AsyncTTSResourceConnection, AsyncTTSResourceConnectionManager
 
-from bridge.providers.base import (
-    ProviderTimeoutError,
-    ProviderUnavailableError,
-    SpeechChunk,
-)
+from bridge.providers.base import SpeechChunk
+from bridge.providers.beforehand import beforehand
 from bridge.providers.cartesia.failures import failure
 from bridge.providers.cartesia.settings import BASE_URL, SOCKET_URL, CartesiaSettings, CartesiaTtsSettings
-from bridge.providers.cartesia.socket import CLOSE_S, CartesiaSocket, Context, SpokenText
+from bridge.providers.cartesia.socket import CartesiaSocket, Context, SpokenText
 from bridge.providers.registry import KINDS
-from bridge.providers.scrub import scrubbed
-from bridge.providers.sockets import LARGEST_MESSAGE, PING_S, UNREAD_MESSAGES
+from bridge.providers.sdk_sockets import connection_options, open_sdk_socket
+from bridge.providers.sockets import tls
 from bridge.providers.tts_audio import WireFormat, wire_format
 from bridge.providers.tts_pool import Lease, PoolLimits, SocketPool
 from bridge.providers.tts_source import Deadlines, Leave, Source, Utterance, speak, tried
@@ -66,11 +64,12 @@ class CartesiaTts:
         self._base_url = settings.base_url or BASE_URL
         self._model = self._settings.model
         self._deadlines = Deadlines(self._settings.first_audio_s, self._settings.between_audio_s)
+        self._socket_url = settings.socket_url(SOCKET_URL)
         self._client = AsyncCartesia(
             api_key=self._key,
             base_url=self._base_url,
             # It does not follow from the other for the SDK.
-            websocket_base_url=settings.socket_url(SOCKET_URL),
+            websocket_base_url=self._socket_url,
             max_retries=0,
         )
         limits = PoolLimits(
@@ -87,7 +86,8 @@ class CartesiaTts:
         return self._name
 
     async def start(self) -> None:
-        """Nothing to load."""
+        """Load what the SDK would load in the first call."""
+        await beforehand(lambda: self._client.tts, lambda: tls(self._socket_url))
 
     async def probe(self) -> str:
         """Speak, as in a call. Raises ProviderError."""
@@ -173,28 +173,44 @@ class CartesiaTts:
         return lease, None if lease is None else before.context
 
     async def _connect(self, _: str) -> CartesiaSocket:
-        options = {
-            "compression": None,
-            "max_size": LARGEST_MESSAGE,
-            "max_queue": UNREAD_MESSAGES,
-            "open_timeout": self._connect_s,
-            "close_timeout": CLOSE_S,
-            "ping_interval": PING_S,
-            "ping_timeout": PING_S,
-        }
-        connecting = self._client.tts.websocket_connect(websocket_connection_options=cast(Any, options))
-        try:
-            connection = await connecting.enter()
-        except TimeoutError:
-            raise ProviderTimeoutError(self._name, f"no connection within {self._connect_s:g} s") from None
-        except InvalidStatus as error:
-            response = error.response
-            said = scrubbed((response.body or b"").decode("utf-8", "replace"), self._key)
-            raise failure(self._name, response.status_code, said, key_from=self._key_from) from None
-        except (OSError, InvalidHandshake, InvalidURI, EOFError) as error:
-            said = scrubbed(error, self._key) or type(error).__name__
-            raise ProviderUnavailableError(self._name, f"can't be reached: {said}") from None
-        return CartesiaSocket(connection, self._name, key_from=self._key_from, key=self._key)
+        manager = self._client.tts.websocket_connect(
+            websocket_connection_options=connection_options(self._socket_url)
+        )
+        socket = await open_sdk_socket(
+            self._name,
+            _Opening(manager),
+            connect_s=self._connect_s,
+            secrets=(self._key,),
+            refused=partial(failure, self._name, key_from=self._key_from),
+        )
+        return CartesiaSocket(socket, self._name, key_from=self._key_from, key=self._key)
+
+
+@dataclass(frozen=True, slots=True)
+class _Opening:
+    """An `SdkManager`."""
+
+    manager: AsyncTTSResourceConnectionManager
+
+    async def enter(self) -> "_Connection":
+        return _Connection(await self.manager.enter())
+
+
+class _Connection:
+    """An `SdkConnection`. The SDK's own `send` opens a lost connection anew, and takes JSON apart that is made."""
+
+    def __init__(self, sdk: AsyncTTSResourceConnection) -> None:
+        self._sdk = sdk
+        self._connection = sdk._connection
+
+    async def send_raw(self, data: bytes | str) -> None:
+        await self._connection.send(data)
+
+    async def recv_bytes(self) -> bytes:
+        return await self._sdk.recv_bytes()
+
+    async def close(self) -> None:
+        await self._sdk.close()
 
 
 class _SocketText:

@@ -17,11 +17,12 @@ from deepgram.listen.v2.socket_client import AsyncV2SocketClient
 from bridge.audio.codec import PCMU
 from bridge.audio.resample import Resampler
 from bridge.providers.base import ProviderError, ProviderUnavailableError, SttEvent, SttStream
+from bridge.providers.beforehand import beforehand
 from bridge.providers.deepgram.flux import FORCE_END, SILENCE, SILENCE_S, FluxDialect
 from bridge.providers.deepgram.nova import FINALIZE, KEEP_ALIVE, NovaDialect
 from bridge.providers.deepgram.settings import SOCKET_URL, DeepgramSettings
 from bridge.providers.registry import KINDS
-from bridge.providers.sockets import ProviderSocket, open_socket
+from bridge.providers.sockets import ProviderSocket, open_socket, tls
 from bridge.providers.stt_stream import StreamingSttStream
 from bridge.providers.stt_turn import Item
 
@@ -56,14 +57,17 @@ class DeepgramStt:
         self._settings = settings.stt
         self._connect_s = settings.connect_s
         self._url = settings.socket_url(SOCKET_URL)
-        self._key = settings.key(name, KINDS["deepgram"].key_env, environ).get_secret_value()
+        key_env = KINDS["deepgram"].key_env
+        self._key = settings.key(name, key_env, environ).get_secret_value()
+        self._key_from = settings.key_from(key_env)
 
     @property
     def name(self) -> str:
         return self._name
 
     async def start(self) -> None:
-        """Nothing to load."""
+        """Read the system's certificates, which would hold up the first call."""
+        await beforehand(lambda: tls(self._url))
 
     async def probe(self) -> str:
         socket = await self._connect(PROBE_RATE, "auto")
@@ -112,6 +116,7 @@ class DeepgramStt:
             headers={"Authorization": f"Token {self._key}"},
             connect_s=self._connect_s,
             secrets=(self._key,),
+            key_from=self._key_from,
         )
 
     def _nova_query(self, language: str) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from bridge.providers.base import SpeechChunk
+from bridge.providers.beforehand import beforehand
 from bridge.providers.deepgram.settings import SOCKET_URL, DeepgramSettings
 from bridge.providers.deepgram.speak_socket import DeepgramSpeakSocket, SpokenText
 from bridge.providers.registry import KINDS
-from bridge.providers.sockets import open_socket
+from bridge.providers.sockets import open_socket, tls
 from bridge.providers.tts_audio import TELEPHONE_RATE, WireFormat, wire_format
 from bridge.providers.tts_pool import Lease, PoolLimits, SocketPool
 from bridge.providers.tts_source import Deadlines, Leave, Source, Utterance, speak, tried
@@ -44,7 +45,9 @@ class DeepgramTts:
         self._name = name
         self._settings = settings.tts
         self._connect_s = settings.connect_s
-        self._key = settings.key(name, KINDS["deepgram"].key_env, environ).get_secret_value()
+        key_env = KINDS["deepgram"].key_env
+        self._key = settings.key(name, key_env, environ).get_secret_value()
+        self._key_from = settings.key_from(key_env)
         self._url = settings.socket_url(SOCKET_URL)
         self._deadlines = Deadlines(self._settings.first_audio_s, self._settings.between_audio_s)
         limits = PoolLimits(
@@ -61,7 +64,8 @@ class DeepgramTts:
         return self._name
 
     async def start(self) -> None:
-        """Nothing to load."""
+        """Read the system's certificates, which would hold up the first call."""
+        await beforehand(lambda: tls(self._url))
 
     async def probe(self) -> str:
         """Speak, as in a call. Raises ProviderError."""
@@ -108,6 +112,7 @@ class DeepgramTts:
             headers={"Authorization": f"Token {self._key}"},
             connect_s=self._connect_s,
             secrets=(self._key,),
+            key_from=self._key_from,
         )
         return DeepgramSpeakSocket(socket, self._name, self._key)
 

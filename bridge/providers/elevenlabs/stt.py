@@ -15,11 +15,12 @@ from urllib.parse import urlencode
 from bridge.audio.codec import PCMU
 from bridge.audio.resample import Resampler
 from bridge.providers.base import ProviderError, ProviderTimeoutError, SttEvent, SttStream
+from bridge.providers.beforehand import beforehand
 from bridge.providers.elevenlabs.scribe import COMMIT, ERRORS, SILENCE, ScribeDialect, refused
 from bridge.providers.elevenlabs.settings import SOCKET_URL, ElevenLabsSettings
 from bridge.providers.models_table import default_model
 from bridge.providers.registry import KINDS
-from bridge.providers.sockets import ProviderSocket, open_socket
+from bridge.providers.sockets import ProviderSocket, open_socket, tls
 from bridge.providers.stt_stream import StreamingSttStream
 from bridge.providers.stt_turn import Item
 
@@ -53,7 +54,8 @@ class ElevenLabsStt:
         return self._name
 
     async def start(self) -> None:
-        """Nothing to load."""
+        """Read the system's certificates, which would hold up the first call."""
+        await beforehand(lambda: tls(self._url))
 
     async def probe(self) -> str:
         """Open a session and close it: the key is taken, the model is there. Raises ProviderError."""
@@ -96,6 +98,7 @@ class ElevenLabsStt:
             headers={"xi-api-key": self._key},
             connect_s=self._connect_s,
             secrets=(self._key,),
+            key_from=self._key_from,
         )
         try:
             async with asyncio.timeout_at(due):

@@ -13,11 +13,12 @@ import httpx
 from elevenlabs import AsyncElevenLabs, VoiceSettings
 
 from bridge.providers.base import SpeechChunk
+from bridge.providers.beforehand import beforehand
 from bridge.providers.elevenlabs.http import HttpText, SpokenBefore
 from bridge.providers.elevenlabs.settings import BASE_URL, SOCKET_URL, ElevenLabsSettings, ElevenLabsTtsSettings
 from bridge.providers.elevenlabs.socket import CONTEXTS, MultiContextSocket, SpokenText
 from bridge.providers.registry import KINDS
-from bridge.providers.sockets import open_socket
+from bridge.providers.sockets import open_socket, tls
 from bridge.providers.tts_audio import TELEPHONE_RATE, WireFormat, wire_format
 from bridge.providers.tts_pool import Lease, PoolLimits, SocketPool
 from bridge.providers.tts_source import Deadlines, Leave, Source, Utterance, speak, tried
@@ -78,7 +79,11 @@ class ElevenLabsTts:
         return self._name
 
     async def start(self) -> None:
-        """Nothing to load."""
+        """Load what would hold up the first call."""
+        if self._settings.mode == "http":
+            await beforehand(lambda: self._sdk().text_to_speech)
+        else:
+            await beforehand(lambda: tls(self._socket_url))
 
     async def probe(self) -> str:
         """Speak, as in a call. Raises ProviderError."""
@@ -147,6 +152,7 @@ class ElevenLabsTts:
             headers={"xi-api-key": self._key},
             connect_s=self._connect_s,
             secrets=(self._key,),
+            key_from=self._key_from,
         )
         return MultiContextSocket(socket, self._name, key_from=self._key_from, key=self._key)
 
@@ -183,11 +189,14 @@ class ElevenLabsTts:
             self._http = httpx.AsyncClient(timeout=httpx.Timeout(slack_s, connect=self._connect_s), limits=limits)
         return self._http
 
-    async def _request(self, text: str, kind: _Kind, sample_rate: int, before: str, fresh: bool) -> Source:
+    def _sdk(self) -> AsyncElevenLabs:
         if self._client is None:
             self._client = AsyncElevenLabs(
                 api_key=self._key, base_url=self._base_url, httpx_client=self._http_client()
             )
+        return self._client
+
+    async def _request(self, text: str, kind: _Kind, sample_rate: int, before: str, fresh: bool) -> Source:
         asked: dict[str, Any] = {}
         if kind.language:
             asked["language_code"] = kind.language
@@ -198,7 +207,7 @@ class ElevenLabsTts:
         # The third generation refuses to be told.
         if before and "_v3" not in self._model:
             asked["previous_text"] = before
-        answer = self._client.text_to_speech.stream_with_timestamps(
+        answer = self._sdk().text_to_speech.stream_with_timestamps(
             kind.voice,
             text=text,
             model_id=self._model,

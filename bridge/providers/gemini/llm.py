@@ -11,6 +11,7 @@ from google import genai
 from google.genai import errors, types
 
 from bridge.providers.base import LlmEvent, LlmRequest, Message, ProviderError
+from bridge.providers.beforehand import rehearsed
 from bridge.providers.dialogue import dialogue
 from bridge.providers.gemini.contents import content_config, content_pieces, contents, is_content_token
 from bridge.providers.gemini.settings import BASE_URL, GeminiSettings
@@ -23,6 +24,12 @@ CONNECTIONS = 200
 
 _responses: ContextVar[list[httpx2.Response] | None] = ContextVar("gemini_responses", default=None)
 """Where the HTTP responses of the present request go: the SDK has no way to close one that is being read."""
+
+
+_REHEARSAL = {
+    "/models/m": b'{"name": "models/m"}',
+    ":streamGenerateContent": b'data: {"candidates": [{"content": {"parts": [{"text": "-"}], "role": "model"}}]}\n\n',
+}
 
 
 class GeminiLlm:
@@ -66,7 +73,16 @@ class GeminiLlm:
         return True
 
     async def start(self) -> None:
-        """Nothing to load."""
+        """Load what the SDK would load in the first call."""
+
+        async def requests(http: httpx2.AsyncClient) -> None:
+            options = types.HttpOptions(base_url="http://rehearsal", httpx_async_client=http)
+            client = genai.Client(api_key="none", vertexai=False, http_options=options)
+            await client.aio.models.get(model="m")
+            async for _ in await client.aio.models.generate_content_stream(model="m", contents="-"):
+                pass
+
+        await rehearsed(requests, _REHEARSAL)
 
     async def probe(self) -> str:
         """Have the model say a word: that the key, the settings and the model are taken."""

@@ -18,6 +18,7 @@ from bridge.providers.dialogue import dialogue
 from bridge.providers.models_table import default_model
 from bridge.providers.openai.access import api_key, is_openai
 from bridge.providers.openai.chat import chat_body, chat_pieces, is_chat_token
+from bridge.providers.openai.rehearsal import chat, rehearse, responses
 from bridge.providers.openai.responses import is_response_token, response_body, response_pieces
 from bridge.providers.openai.settings import BASE_URL, OpenAiSettings
 from bridge.providers.replies import Pieces, Refusals, Sdk, again_in_s, paced, replied, tried
@@ -70,7 +71,8 @@ class OpenAiLlm:
         return True
 
     async def start(self) -> None:
-        """Nothing to load."""
+        """Load what the SDK would load in the first call."""
+        await rehearse(responses if self._settings.api == "responses" else chat)
 
     async def probe(self) -> str:
         """Have the model say a word: that the server is there, takes the key and the settings, and has the model."""

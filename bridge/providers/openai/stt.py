@@ -24,9 +24,11 @@ from bridge.providers.base import (
     SttEvent,
     SttStream,
 )
+from bridge.providers.beforehand import beforehand
 from bridge.providers.models_table import default_model
 from bridge.providers.openai.access import api_key
 from bridge.providers.openai.realtime_dialogue import failure
+from bridge.providers.openai.rehearsal import rehearse, session, transcription
 from bridge.providers.openai.settings import BASE_URL, OpenAiSettings
 from bridge.providers.openai.stt_file import FileSttStream
 from bridge.providers.openai.stt_session import (
@@ -39,6 +41,7 @@ from bridge.providers.openai.stt_session import (
 from bridge.providers.replies import again_in_s
 from bridge.providers.scrub import scrubbed
 from bridge.providers.sdk_sockets import SdkSocket, connection_options, open_sdk_socket
+from bridge.providers.sockets import tls
 from bridge.providers.stt_stream import StreamingSttStream
 
 FILE_MODEL = "gpt-transcribe"
@@ -87,11 +90,16 @@ class OpenAiStt:
         return self._name
 
     async def start(self) -> None:
-        """Raises ProviderUnavailableError where no model is configured for a server that has no usual one."""
+        """Load what the SDK would load in the first call.
+
+        Raises ProviderUnavailableError where no model is configured for a server that has no usual one."""
         if not self._model:
             raise ProviderUnavailableError(
                 self._name, f"set providers.{self._name}.stt.model: {self._base_url} has no usual one"
             )
+        await rehearse(session if self._realtime else transcription)
+        if self._realtime:
+            await beforehand(lambda: tls(self._socket_url))
 
     async def probe(self) -> str:
         """See that the server is there and takes the key. Raises ProviderError."""

@@ -19,6 +19,7 @@ from bridge.providers.base import (
 )
 from bridge.providers.models_table import default_model
 from bridge.providers.openai.access import api_key
+from bridge.providers.openai.rehearsal import rehearse, speech
 from bridge.providers.openai.settings import BASE_URL, OpenAiSettings
 from bridge.providers.scrub import scrubbed
 from bridge.providers.tts_audio import WireFormat
@@ -74,7 +75,8 @@ class OpenAiTts:
         return self._name
 
     async def start(self) -> None:
-        """Nothing to load."""
+        """Load what the SDK would load in the first call."""
+        await rehearse(speech)
 
     async def probe(self) -> str:
         """Speak, as in a call. Raises ProviderError."""

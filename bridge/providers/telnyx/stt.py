@@ -9,7 +9,10 @@ from typing import Any
 from bridge.audio.codec import PCMU
 from bridge.audio.resample import Resampler
 from bridge.providers.base import ProviderError, SttEvent, SttStream
+from bridge.providers.beforehand import beforehand
+from bridge.providers.registry import KINDS
 from bridge.providers.sdk_sockets import SdkSocket, connection_options, open_sdk_socket
+from bridge.providers.sockets import tls
 from bridge.providers.stt_stream import StreamingSttStream
 from bridge.providers.stt_turn import Item
 from bridge.providers.telnyx.link import client_and_key, query
@@ -40,6 +43,7 @@ class TelnyxStt:
         self._model = stt_model(settings.stt)
         self._connect_s = settings.connect_s
         self._client, self._key = client_and_key(name, settings, environ)
+        self._key_from = settings.key_from(KINDS["telnyx"].key_env)
         self._url = settings.socket_url("ws" + BASE_URL.removeprefix("http"))
         self._finalises = self._settings.engine == "Deepgram"
 
@@ -48,7 +52,8 @@ class TelnyxStt:
         return self._name
 
     async def start(self) -> None:
-        """Nothing to load."""
+        """Load what the SDK would load in the first call, for seconds."""
+        await beforehand(lambda: self._client.speech_to_text, lambda: tls(self._url))
 
     async def probe(self) -> str:
         """Open a stream and close it: the key is taken. Raises ProviderError."""
@@ -92,7 +97,9 @@ class TelnyxStt:
         manager = self._client.speech_to_text.transcribe(
             extra_query=query(asked), websocket_connection_options=connection_options(self._url)
         )
-        return await open_sdk_socket(self._name, manager, connect_s=self._connect_s, secrets=(self._key,))
+        return await open_sdk_socket(
+            self._name, manager, connect_s=self._connect_s, secrets=(self._key,), key_from=self._key_from
+        )
 
     def _endpointing(self) -> str:
         """Empty: the engine's own."""

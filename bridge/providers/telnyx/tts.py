@@ -8,7 +8,10 @@ from functools import partial
 from typing import Any
 
 from bridge.providers.base import SpeechChunk
+from bridge.providers.beforehand import beforehand
+from bridge.providers.registry import KINDS
 from bridge.providers.sdk_sockets import connection_options, open_sdk_socket
+from bridge.providers.sockets import tls
 from bridge.providers.telnyx.link import client_and_key, query
 from bridge.providers.telnyx.settings import BASE_URL, TelnyxSettings
 from bridge.providers.telnyx.voice import SpokenText, TelnyxSocket
@@ -45,6 +48,7 @@ class TelnyxTts:
         self._settings = settings.tts
         self._connect_s = settings.connect_s
         self._client, self._key = client_and_key(name, settings, environ)
+        self._key_from = settings.key_from(KINDS["telnyx"].key_env)
         self._url = settings.socket_url("ws" + BASE_URL.removeprefix("http"))
         self._deadlines = Deadlines(self._settings.first_audio_s, self._settings.between_audio_s)
         limits = PoolLimits(1, self._settings.sockets, self._settings.idle_socket_s, self._settings.first_audio_s / 2)
@@ -55,7 +59,8 @@ class TelnyxTts:
         return self._name
 
     async def start(self) -> None:
-        """Nothing to load."""
+        """Load what the SDK would load in the first call, for seconds."""
+        await beforehand(lambda: self._client.text_to_speech, lambda: tls(self._url))
 
     async def probe(self) -> str:
         """Speak, as in a call. Raises ProviderError."""
@@ -102,7 +107,9 @@ class TelnyxTts:
         manager = self._client.text_to_speech.stream(
             extra_query=query(asked), websocket_connection_options=connection_options(self._url)
         )
-        opened = await open_sdk_socket(self._name, manager, connect_s=self._connect_s, secrets=(self._key,))
+        opened = await open_sdk_socket(
+            self._name, manager, connect_s=self._connect_s, secrets=(self._key,), key_from=self._key_from
+        )
         socket = TelnyxSocket(opened, self._name, kind.voice, self._key)
         try:
             await socket.greet(self._settings.voice_settings)
