@@ -44,7 +44,8 @@ def row(outcome: Outcome) -> tuple[str, ...]:
     barge_ins = outcome.events("barge_in")
     expected = outcome.situation.expected(outcome.engines)
     stops = sum(event["confirmed"] for event in barge_ins)
-    false_stops = "" if expected.stops is None else str(max(0, stops - expected.stops))
+    wanted = expected.stops_at_best if expected.stops is None else expected.stops
+    false_stops = "" if wanted is None else str(max(0, stops - wanted))
     off = [abs(told.off_ms) for told in memory(outcome)] if outcome.engines == "standins" else []
     return (
         outcome.situation.name,
