@@ -127,7 +127,8 @@ class ProviderPool:
             None,
         )
         if held is None:
-            provider = make(role, name, settings, self.environ)
+            # An SDK takes seconds to import, and calls may be up: this may be a reload.
+            provider = await asyncio.to_thread(make, role, name, settings, self.environ)
             try:
                 await provider.start()
             except BaseException:

@@ -225,9 +225,11 @@ class SocketPool(Generic[K, S]):
             raise ProviderBusyError(self._provider, f"all of {self._limits.sockets} connections are in use")
         future = loop.create_future()
         self._waiting.add(future)
-        # A vendor's rules may let a socket speak again without anybody telling.
-        await asyncio.wait([future], timeout=min(left_s, LOOK_AGAIN_S))
-        self._waiting.discard(future)
+        try:
+            # A vendor's rules may let a socket speak again without anybody telling.
+            await asyncio.wait([future], timeout=min(left_s, LOOK_AGAIN_S))
+        finally:
+            self._waiting.discard(future)
 
     def _wake(self) -> None:
         for future in self._waiting:

@@ -18,9 +18,20 @@ SAME_CLOCK_MS = 30.0
 
 PROBE_TEXT = "OK."
 
+ENDLESS_S = 30.0
+ENDLESS_S_A_CHAR = 1.0
+"""Audio longer than this, and so much for each character of its text, is no speech of that text."""
+
+SLOWEST = 3.0
+"""Audio that takes so many times longer to come than to be heard is of no use on a telephone."""
+
 
 class SocketLostError(Exception):
     """The connection is gone, for no reason that has to do with the text: sent again, it may be spoken."""
+
+
+class EndlessSpeechError(SocketLostError):
+    """More audio comes than the text can have."""
 
 
 class Leave(Enum):
@@ -67,13 +78,14 @@ async def speak(
     was found dead before any audio came. Closing the generator leaves the source. Raises ProviderError."""
     due = asyncio.get_running_loop().time() + deadlines.first_audio_s
     heard = False
+    pace = _Pace(deadlines.between_audio_s)
     for again in (False, True):
         how = Leave.CANCELLED
         source = None
         try:
             async with asyncio.timeout_at(due):
                 source = await begin(again)
-            while (chunk := await _next(source, None if heard else due, deadlines)) is not None:
+            while (chunk := await _next(source, None if heard else due, pace)) is not None:
                 heard = heard or bool(chunk.pcm)
                 yield chunk
             how = Leave.DONE
@@ -106,11 +118,33 @@ async def tried(tts: Tts) -> float:
     return (heard - begun) * 1000
 
 
-async def _next(source: Source, due: float | None, deadlines: Deadlines) -> SpeechChunk | None:
+class _Pace:
+    """How long the next piece of audio may take: a vendor that sends a few samples a second is never late with one,
+    and is silent all the same. Time in which nobody asks does not count."""
+
+    __slots__ = ("_between_s", "_credit_s")
+
+    def __init__(self, between_s: float) -> None:
+        self._between_s = self._credit_s = between_s
+
+    @property
+    def limit_s(self) -> float:
+        return max(0.0, min(self._between_s, self._credit_s))
+
+    def came(self, pcm: bytes, after_s: float) -> None:
+        # As long as it would be on a telephone: at higher rates it is given more time.
+        self._credit_s += duration_ms(len(pcm), TELEPHONE_RATE) / 1000 * SLOWEST - after_s
+
+
+async def _next(source: Source, due: float | None, pace: _Pace) -> SpeechChunk | None:
     """Raises TimeoutError at `due`, or if the next piece is late."""
-    limit = asyncio.get_running_loop().time() + deadlines.between_audio_s if due is None else due
-    async with asyncio.timeout_at(limit):
-        return await source.next()
+    now = asyncio.get_running_loop().time
+    asked = now()
+    async with asyncio.timeout_at(asked + pace.limit_s if due is None else due):
+        chunk = await source.next()
+    if chunk is not None:
+        pace.came(chunk.pcm, now() - asked if due is None else 0.0)
+    return chunk
 
 
 def parts(text: str, most: int) -> Iterator[str]:
@@ -126,11 +160,12 @@ def parts(text: str, most: int) -> Iterator[str]:
 class Utterance:
     """One text's speech, put together from audio and alignment as they come in."""
 
-    __slots__ = ("_aligner", "_bytes", "_decoder", "_words")
+    __slots__ = ("_aligner", "_bytes", "_decoder", "_most_ms", "_words")
 
     def __init__(self, text: str, wire: WireFormat, sample_rate: int) -> None:
         self._decoder = WireDecoder(wire, sample_rate)
         self._aligner = WordAligner(text)
+        self._most_ms = (ENDLESS_S + len(text) * ENDLESS_S_A_CHAR) * 1000
         self._words: list[WordTiming] = []
         """Complete, not yet given out."""
         self._bytes = 0
@@ -158,7 +193,10 @@ class Utterance:
         self._words += self._aligner.words(words, starts_ms, ends_ms)
 
     def chunk(self, data: bytes) -> SpeechChunk | None:
-        """The next audio as it was on the wire; None where it is too little to be given out."""
+        """The next audio as it was on the wire; None where it is too little to be given out. Raises
+        EndlessSpeechError."""
+        if self.audio_ms > self._most_ms:
+            raise EndlessSpeechError(f"more audio came than {self._most_ms / 1000:.0f} s for one text")
         pcm = self._decoder.decode(data)
         if not pcm:
             return None
@@ -190,6 +228,19 @@ class Delivery:
     def over(self) -> bool:
         """Nothing more will come."""
         return self._over
+
+    def sound(self, utterance: Utterance, data: bytes) -> None:
+        """The next audio of `utterance`, as it was on the wire."""
+        if not self._over:
+            try:
+                self.put(utterance.chunk(data))
+            except EndlessSpeechError as error:
+                self.fail(error)
+
+    def complete(self, utterance: Utterance) -> None:
+        """`utterance` is over."""
+        self.put(utterance.last())
+        self.finish()
 
     def put(self, chunk: SpeechChunk | None) -> None:
         if chunk is not None and not self._over:

@@ -4,6 +4,20 @@ from collections.abc import Sequence
 
 from bridge.providers.base import WordTiming
 
+LONGEST_MS = 3_600_000.0
+"""What is beyond is no time of a word."""
+
+
+def times_ms(values: object, unit_ms: float = 1.0) -> list[float]:
+    """Times of a vendor's alignment, in units of `unit_ms`. Empty where they are no list of times: one that is left
+    out would shift all others."""
+    times: list[float] = []
+    for value in values if isinstance(values, list) else ():
+        if not isinstance(value, int | float) or not -LONGEST_MS <= value <= LONGEST_MS:
+            return []
+        times.append(max(0.0, round(value * unit_ms, 3)))
+    return times
+
 
 class WordAligner:
     """Times for each whitespace-separated word of `text`, as its characters are aligned one after another.
@@ -69,7 +83,7 @@ class WordAligner:
                 return self._skip_to(char, start_ms, end_ms)
         if not self._at:
             self._start_ms = start_ms
-        self._end_ms = end_ms
+        self._end_ms = end_ms = max(end_ms, self._start_ms)
         self._at = place + 1
         if self._at < len(word):
             return []

@@ -5,7 +5,7 @@ import binascii
 import contextlib
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from bridge.providers.base import ProviderError
@@ -13,6 +13,7 @@ from bridge.providers.cartesia.failures import failure
 from bridge.providers.scrub import scrubbed
 from bridge.providers.sdk_sockets import SdkSocket
 from bridge.providers.tts_source import SAME_CLOCK_MS, Delivery, SocketLostError, Utterance
+from bridge.providers.tts_words import times_ms
 
 CANCEL_S = 0.5
 """Longest wait for a peer that reads nothing to be told that a text is not wanted."""
@@ -177,14 +178,13 @@ class CartesiaSocket:
         except (KeyError, ValueError, TypeError):
             return
         before_ms = spoken.utterance.audio_ms
-        spoken.delivery.put(spoken.utterance.chunk(data))
+        spoken.delivery.sound(spoken.utterance, data)
         context.audio_ms += spoken.utterance.audio_ms - before_ms
         context.spoken_at = asyncio.get_running_loop().time()
 
     def _complete(self, spoken: SpokenText) -> None:
         spoken.context.text = None
-        spoken.delivery.put(spoken.utterance.last())
-        spoken.delivery.finish()
+        spoken.delivery.complete(spoken.utterance)
 
     def _refused(self, message: Mapping[str, Any], spoken: SpokenText | None) -> None:
         status = message.get("status_code")
@@ -208,7 +208,7 @@ def _align(context: Context, spoken: SpokenText, message: Mapping[str, Any]) -> 
     timing = message.get("word_timestamps")
     if not isinstance(timing, dict):
         return
-    words, starts, ends = timing.get("words"), _ms(timing.get("start")), _ms(timing.get("end"))
+    words, starts, ends = timing.get("words"), times_ms(timing.get("start"), 1000), times_ms(timing.get("end"), 1000)
     if not isinstance(words, list):
         return
     if starts and starts[0] >= context.base_ms - SAME_CLOCK_MS:
@@ -216,11 +216,6 @@ def _align(context: Context, spoken: SpokenText, message: Mapping[str, Any]) -> 
         starts = [ms - context.base_ms for ms in starts]
         ends = [ms - context.base_ms for ms in ends]
     spoken.utterance.align_words([str(word) for word in words], starts, ends)
-
-
-def _ms(seconds: object) -> Sequence[float]:
-    found = seconds if isinstance(seconds, list) else []
-    return [round(second * 1000, 3) for second in found if isinstance(second, int | float)]
 
 
 def _said(error: ProviderError) -> str:

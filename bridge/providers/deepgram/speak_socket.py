@@ -135,13 +135,12 @@ class DeepgramSpeakSocket:
         spoken = self._speaking
         if isinstance(message, bytes):
             if spoken is not None:
-                spoken.delivery.put(spoken.utterance.chunk(message))
+                spoken.delivery.sound(spoken.utterance, message)
             return
         match getattr(message, "type", None):
             case "Flushed" if spoken is not None:
                 self._speaking = None
-                spoken.delivery.put(spoken.utterance.last())
-                spoken.delivery.finish()
+                spoken.delivery.complete(spoken.utterance)
             case "Cleared" if self._cleared is not None and not self._cleared.done():
                 self._cleared.set_result(None)
             case "Warning" if spoken is not None:

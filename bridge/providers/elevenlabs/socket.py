@@ -4,13 +4,14 @@ import asyncio
 import binascii
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from bridge.providers.base import ProviderError, SpeechChunk
+from bridge.providers.base import ProviderError
 from bridge.providers.elevenlabs.failures import detail, failure
 from bridge.providers.sockets import ProviderSocket
 from bridge.providers.tts_source import Delivery, SocketLostError, Utterance
+from bridge.providers.tts_words import times_ms
 
 CONTEXTS = 5
 """The vendor's limit for one socket."""
@@ -144,11 +145,10 @@ class MultiContextSocket:
             return
         spoken = self._texts.get(context_id)
         if spoken is not None and message.get("audio"):
-            spoken.delivery.put(_chunk(spoken.utterance, message))
+            _sound(spoken, message)
         if message.get("isFinal") or message.get("is_final"):
             if spoken is not None:
-                spoken.delivery.put(spoken.utterance.last())
-                spoken.delivery.finish()
+                spoken.delivery.complete(spoken.utterance)
                 del self._texts[spoken.context_id]
             if (ended := self._ended.pop(context_id, None)) is not None:
                 _done(ended)
@@ -168,25 +168,21 @@ class MultiContextSocket:
             self._alive, self._problem = False, error
 
 
-def _chunk(utterance: Utterance, message: Mapping[str, Any]) -> SpeechChunk | None:
-    """The audio of a message. None where it can't be read."""
+def _sound(spoken: SpokenText, message: Mapping[str, Any]) -> None:
+    """Take the audio of a message, if it can be read."""
     try:
         data = binascii.a2b_base64(message["audio"])
     except (ValueError, TypeError):
-        return None
+        return
     alignment = message.get("alignment")
     if isinstance(alignment, dict):
         found = alignment.get("chars")
         characters = found if isinstance(found, list) else []
-        starts = _numbers(alignment.get("charStartTimesMs") or alignment.get("charsStartTimesMs"))
-        lengths = _numbers(alignment.get("charDurationsMs") or alignment.get("charsDurationsMs"))
+        starts = times_ms(alignment.get("charStartTimesMs") or alignment.get("charsStartTimesMs"))
+        lengths = times_ms(alignment.get("charDurationsMs") or alignment.get("charsDurationsMs"))
         ends = [start + length for start, length in zip(starts, lengths, strict=False)]
-        utterance.align_characters([str(char) for char in characters], starts, ends)
-    return utterance.chunk(data)
-
-
-def _numbers(values: object) -> Sequence[float]:
-    return [value for value in values if isinstance(value, int | float)] if isinstance(values, list) else []
+        spoken.utterance.align_characters([str(char) for char in characters], starts, ends)
+    spoken.delivery.sound(spoken.utterance, data)
 
 
 def _done(future: asyncio.Future[None]) -> None:

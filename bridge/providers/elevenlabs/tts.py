@@ -9,8 +9,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import quote, urlencode
 
-import httpx
-from elevenlabs import AsyncElevenLabs, VoiceSettings
+import httpx2
 
 from bridge.providers.base import SpeechChunk
 from bridge.providers.beforehand import beforehand
@@ -71,8 +70,7 @@ class ElevenLabsTts:
         self._pool: SocketPool[_Kind, MultiContextSocket] = SocketPool(name, self._connect, limits)
         self._draining: set[asyncio.Task[None]] = set()
         self._before = SpokenBefore()
-        self._http: httpx.AsyncClient | None = None
-        self._client: AsyncElevenLabs | None = None
+        self._http: httpx2.AsyncClient | None = None
 
     @property
     def name(self) -> str:
@@ -81,7 +79,7 @@ class ElevenLabsTts:
     async def start(self) -> None:
         """Load what would hold up the first call."""
         if self._settings.mode == "http":
-            await beforehand(lambda: self._sdk().text_to_speech)
+            await beforehand(self._http_client)
         else:
             await beforehand(lambda: tls(self._socket_url))
 
@@ -95,10 +93,10 @@ class ElevenLabsTts:
         if self._settings.mode == "socket":
             self._pool.warm(self._kind("", TELEPHONE_RATE, ""))
             return
-        with suppress(httpx.HTTPError, TimeoutError):
+        with suppress(httpx2.HTTPError, TimeoutError):
             async with asyncio.timeout(self._connect_s):
                 # Any answer will do: the connection is then kept.
-                await self._http_client().get(f"{self._base_url}/v1/models", headers={"xi-api-key": self._key})
+                await self._http_client().get("/v1/models")
 
     async def aclose(self) -> None:
         for task in self._draining:
@@ -181,43 +179,40 @@ class ElevenLabsTts:
 
     # -- HTTP -----------------------------------------------------------------------------------------------
 
-    def _http_client(self) -> httpx.AsyncClient:
+    def _http_client(self) -> httpx2.AsyncClient:
         if self._http is None:
             # The deadlines are ours; these only stop what would outlive them.
             slack_s = max(self._deadlines.first_audio_s, self._deadlines.between_audio_s) + 1
-            limits = httpx.Limits(max_keepalive_connections=50, keepalive_expiry=self._settings.idle_socket_s)
-            self._http = httpx.AsyncClient(timeout=httpx.Timeout(slack_s, connect=self._connect_s), limits=limits)
+            limits = httpx2.Limits(max_keepalive_connections=50, keepalive_expiry=self._settings.idle_socket_s)
+            self._http = httpx2.AsyncClient(
+                base_url=self._base_url,
+                headers={"xi-api-key": self._key},
+                timeout=httpx2.Timeout(slack_s, connect=self._connect_s),
+                limits=limits,
+            )
         return self._http
 
-    def _sdk(self) -> AsyncElevenLabs:
-        if self._client is None:
-            self._client = AsyncElevenLabs(
-                api_key=self._key, base_url=self._base_url, httpx_client=self._http_client()
-            )
-        return self._client
-
     async def _request(self, text: str, kind: _Kind, sample_rate: int, before: str, fresh: bool) -> Source:
-        asked: dict[str, Any] = {}
+        query = {"output_format": _output_format(kind.wire)}
+        if self._settings.zero_retention:
+            query["enable_logging"] = "false"
+        asked: dict[str, Any] = {
+            "text": text,
+            "model_id": self._model,
+            "apply_text_normalization": self._settings.text_normalization,
+        }
         if kind.language:
             asked["language_code"] = kind.language
         if self._voice_settings:
-            asked["voice_settings"] = VoiceSettings(**self._voice_settings)
-        if self._settings.zero_retention:
-            asked["enable_logging"] = False
+            asked["voice_settings"] = self._voice_settings
         # The third generation refuses to be told.
         if before and "_v3" not in self._model:
             asked["previous_text"] = before
-        answer = self._sdk().text_to_speech.stream_with_timestamps(
-            kind.voice,
-            text=text,
-            model_id=self._model,
-            output_format=_output_format(kind.wire),
-            apply_text_normalization=self._settings.text_normalization,
-            request_options={"max_retries": 0},
-            **asked,
-        )
+        client = self._http_client()
+        path = f"/v1/text-to-speech/{quote(kind.voice, safe='')}/stream/with-timestamps"
+        request = client.build_request("POST", path, params=query, json=asked)
         utterance = Utterance(text, kind.wire, sample_rate)
-        return HttpText(self._name, answer, utterance, key_from=self._key_from, key=self._key)
+        return HttpText(self._name, client, request, utterance, key_from=self._key_from)
 
 
 class _SocketText:

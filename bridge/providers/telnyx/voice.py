@@ -2,7 +2,6 @@
 
 import asyncio
 import binascii
-import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -92,18 +91,21 @@ class TelnyxSocket:
         if self._ending is not None:
             self._ending.cancel()
         self._reader.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._reader
+        await asyncio.wait([self._reader])
+        # A reader that had no time to begin has closed nothing.
         await self._socket.close()
         self._lost("the connection was closed")
 
     async def _read(self) -> None:
+        why = "the connection was closed"
         try:
             async for message in self._socket.objects():
                 self._take(message)
         except ProviderError as error:
+            why = _said(error)
+        finally:
             self._alive = False
-            self._lost(_said(error))
+            self._lost(why)
             await self._socket.close()
 
     def _lost(self, why: str) -> None:
@@ -149,7 +151,7 @@ class TelnyxSocket:
             self._alive = False
             return
         spoken.heard = spoken.heard or bool(data)
-        spoken.delivery.put(spoken.utterance.chunk(data))
+        spoken.delivery.sound(spoken.utterance, data)
 
     def _final(self, spoken: SpokenText) -> None:
         if spoken.covered >= spoken.letters:
@@ -165,8 +167,7 @@ class TelnyxSocket:
 
     def _end(self, spoken: SpokenText) -> None:
         self._ending = None
-        spoken.delivery.put(spoken.utterance.last())
-        spoken.delivery.finish()
+        spoken.delivery.complete(spoken.utterance)
         if self._text is spoken:
             self._text = None
 

@@ -13,8 +13,9 @@ from bridge.providers.base import (
     SpeechChunk,
 )
 from bridge.providers.deepgram.speak_socket import FlushBudget
+from bridge.providers.tts_audio import WireFormat
 from bridge.providers.tts_pool import PoolLimits, SocketPool
-from bridge.providers.tts_source import Deadlines, Delivery, Leave, SocketLostError, parts, speak
+from bridge.providers.tts_source import Deadlines, Delivery, Leave, SocketLostError, Utterance, parts, speak
 
 
 class Line:
@@ -292,3 +293,43 @@ async def test_what_came_before_a_failure_is_heard() -> None:
         async for chunk in speak("voice", "Hi", QUICK, beginning(source)):
             heard.append(chunk)
     assert heard == [CHUNK]
+
+
+async def test_audio_without_end_is_cut_off() -> None:
+    minute, delivery, utterance = bytes(60 * 8000), Delivery(), Utterance("Hi", WireFormat("mulaw", 8000), 8000)
+    for _ in range(3):
+        delivery.sound(utterance, minute)
+    assert len((await delivery.fetch() or CHUNK).pcm) == 2 * len(minute)
+    with pytest.raises(SocketLostError, match="more audio came than 32 s"):
+        await delivery.fetch()
+
+
+class Dripping(Spoken):
+    """A source that sends a sample at a time, each in time."""
+
+    async def next(self) -> SpeechChunk | None:
+        await asyncio.sleep(0.03)
+        return CHUNK
+
+
+async def test_audio_that_drips_is_late_though_each_piece_is_not() -> None:
+    source = Dripping()
+    heard = []
+    with pytest.raises(ProviderTimeoutError, match="no more audio"):
+        async for chunk in speak("voice", "Hi", QUICK, beginning(source)):
+            heard.append(chunk)
+    assert 1 <= len(heard) < 10
+    assert source.left == [Leave.STALLED]
+
+
+async def test_a_text_that_waits_for_room_and_is_given_up_is_forgotten() -> None:
+    pool = Exchange().pool(texts=1, sockets=1, room_s=60)
+    lease = await pool.take("a")
+    waiting = asyncio.create_task(pool.take("a"))
+    while not pool._waiting:
+        await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert not pool._waiting
+    lease.release()
+    await pool.aclose()

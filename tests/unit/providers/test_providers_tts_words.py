@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.providers.base import WordTiming
-from bridge.providers.tts_words import WordAligner
+from bridge.providers.tts_words import WordAligner, times_ms
 
 
 def aligned(text: str, said: str, char_ms: float = 10) -> list[WordTiming]:
@@ -76,3 +76,18 @@ def test_it_does_not_matter_how_the_alignment_is_cut(word: str, cuts: list[int])
         cut += aligner.characters(part, starts, [start + 10 for start in starts])
         at += len(part)
     assert cut + aligner.finish(at * 10) == aligned(text, text)
+
+
+def test_times_are_milliseconds_from_the_start() -> None:
+    assert times_ms([0, 0.1234567, -0.002], 1000) == [0.0, 123.457, 0.0]
+
+
+@given(st.one_of(st.none(), st.floats(), st.integers(), st.text(), st.lists(st.one_of(st.floats(), st.text()))))
+def test_what_is_no_list_of_times_is_none(values: object) -> None:
+    times = times_ms(values)
+    assert all(0 <= time <= 3_600_000 for time in times)
+    assert times == [] or (isinstance(values, list) and len(times) == len(values))
+
+
+def test_a_time_beyond_all_speech_takes_the_others_with_it() -> None:
+    assert times_ms([1, 10**400]) == times_ms([1, float("nan")]) == times_ms([1, None]) == []
