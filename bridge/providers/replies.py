@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Generic, Protocol, TypeVar
 
+import structlog
+
 from bridge.providers.base import (
     Llm,
     LlmEvent,
@@ -30,6 +32,15 @@ ATTEMPTS = 2
 """Requests for one reply while nothing of it has come: a kept connection may be dead, a server busy for a moment."""
 
 FIRST_BACKOFF_S = 0.2
+
+LONGEST_REPLY = 100_000
+"""Characters, of text and of the arguments of tools. Nobody listens that long: the model or its server repeats
+itself."""
+
+_NONSENSE = (AttributeError, TypeError, LookupError, ValueError)
+"""What reading a reply raises that is not as its protocol has it: SDKs don't check what they are sent."""
+
+log = structlog.get_logger(__name__)
 
 E = TypeVar("E")
 E_co = TypeVar("E_co", covariant=True)
@@ -95,7 +106,8 @@ async def paced(
     waiting = True
     try:
         while True:
-            limit = deadline if waiting else now() + deadlines.between_tokens_s
+            # Between tokens a model may think again, as long as at first; events that say nothing don't prolong it.
+            limit = deadline if waiting else min(now() + deadlines.between_tokens_s, deadline)
             try:
                 async with asyncio.timeout_at(limit):
                     event = await stream.__anext__()
@@ -108,10 +120,25 @@ async def paced(
                 raise sdk.mapped(error, True) from None
             except ValueError as error:
                 raise ProviderError(name, f"the stream has something in it that is not JSON: {error}") from None
-            waiting = waiting and not is_token(event)
+            token = _is_sense(name, is_token, event)
+            waiting = waiting and not token
             yield event
+            if token:
+                deadline = now() + max(deadlines.first_token_s, deadlines.between_tokens_s)
     finally:
         await stream.close()
+
+
+def _is_sense(name: str, is_token: Callable[[E], bool], event: E) -> bool:
+    try:
+        return is_token(event)
+    except _NONSENSE as error:
+        raise _senseless(name, error) from None
+
+
+def _senseless(name: str, error: Exception) -> ProviderError:
+    log.warning("a reply could not be read", provider=name, exc_info=error)
+    return ProviderError(name, f"the reply makes no sense ({type(error).__name__})")
 
 
 async def _opened(name: str, sdk: Sdk, open_stream: Callable[[], Awaitable[Stream[E]]], deadline: float) -> Stream[E]:
@@ -142,8 +169,12 @@ async def replied(
     for _ in range(REPAIRS + 1):
         joined = JoinedCalls(f"call-{len(messages)}")
         said = ""
-        async with aclosing(ask(messages)) as pieces:
+        length = 0
+        async with aclosing(_sensible(name, ask(messages))) as pieces:
             async for piece in pieces:
+                length += len(piece.arguments if isinstance(piece, CallPiece) else piece)
+                if length > LONGEST_REPLY:
+                    raise ProviderError(name, f"the reply does not end within {LONGEST_REPLY} characters")
                 if isinstance(piece, CallPiece):
                     joined.add(piece)
                 elif piece:
@@ -155,6 +186,22 @@ async def replied(
         names = ", ".join(joined.unreadable)
         messages += joined.repair(said)
     raise ProviderError(name, f"the model wrote arguments that are not JSON for {names}, twice")
+
+
+async def _sensible(name: str, pieces: Pieces) -> Pieces:
+    """`pieces`, as long as they are what they should be. Raises ProviderError."""
+    async with aclosing(pieces):
+        while True:
+            try:
+                piece = await anext(pieces)
+            except StopAsyncIteration:
+                return
+            except _NONSENSE as error:
+                raise _senseless(name, error) from None
+            whole = (piece.id, piece.name, piece.arguments) if isinstance(piece, CallPiece) else (piece,)
+            if not all(isinstance(part, str) for part in whole):
+                raise ProviderError(name, "the reply makes no sense: something in it is no text")
+            yield piece
 
 
 async def tried(llm: Llm) -> float:

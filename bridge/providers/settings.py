@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
@@ -43,14 +44,14 @@ class ProviderSettings(Section):
     def _http_url(cls, value: str) -> str:
         if value and not value.startswith(("http://", "https://")):
             raise ValueError(f"{value!r} is not an http:// or https:// URL, e.g. http://127.0.0.1:8000/v1")
-        return value.rstrip("/")
+        return _address(value)
 
     @field_validator("websocket_url")
     @classmethod
     def _socket_url(cls, value: str) -> str:
         if value and not value.startswith(("ws://", "wss://")):
             raise ValueError(f"{value!r} is not a ws:// or wss:// URL")
-        return value.rstrip("/")
+        return _address(value)
 
     def key(self, name: str, usual_env: str, environ: Mapping[str, str] = os.environ) -> SecretStr:
         """The API key of the entry `name`; `usual_env` is the vendor's own variable.
@@ -63,14 +64,14 @@ class ProviderSettings(Section):
                 raise ProviderUnavailableError(name, f"api_key_file can't be read: {error}") from error
             if not text:
                 raise ProviderUnavailableError(name, f"api_key_file {self.api_key_file} is empty")
-            return SecretStr(text)
+            return _one_word(name, text, f"api_key_file {self.api_key_file}")
         variable = self.api_key_env or usual_env
         text = environ.get(variable, "").strip()
         if not text:
             raise ProviderUnavailableError(
                 name, f"no API key: set {variable} in the environment, or providers.{name}.api_key_file"
             )
-        return SecretStr(text)
+        return _one_word(name, text, variable)
 
     def key_from(self, usual_env: str) -> str:
         """Where `key` is looked for, as an error names it to who is to mend it."""
@@ -81,3 +82,32 @@ class ProviderSettings(Section):
         if self.websocket_url:
             return self.websocket_url
         return "ws" + self.base_url.removeprefix("http") if self.base_url else usual
+
+
+def _one_word(name: str, key: str, source: str) -> SecretStr:
+    """`key`, which goes into a header: a second line would be a header of its own. Raises
+    ProviderUnavailableError, without the key."""
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise ProviderUnavailableError(
+            name, f"{source} holds more than a key: spaces, several lines, or characters that no key has"
+        )
+    return SecretStr(key)
+
+
+def _address(url: str) -> str:
+    """`url` without the last slash; empty stays empty. Raises ValueError where it can't be connected to."""
+    if not url:
+        return url
+    try:
+        parts = urlsplit(url)
+        labels, port = (parts.hostname or "").split("."), parts.port
+    except ValueError as error:
+        raise ValueError(f"{url!r} is no URL: {error}") from None
+    if parts.username or parts.password:
+        # It would stand in errors, on the record.
+        raise ValueError("a URL with a user or a password in it: keys are given by api_key_env or api_key_file")
+    if not labels[0] or port == 0 or any(len(label) > 63 for label in labels):
+        raise ValueError(f"{url!r} names no host")
+    if parts.query or parts.fragment:
+        raise ValueError(f"{url!r}: paths are put behind it, so it can't have a query")
+    return url.rstrip("/")
