@@ -3,6 +3,8 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 ARGS ?=
+# Tests of protocols that run in real time and judge what came when: one after another, as those of real peers.
+PACED := rtp engines
 
 .PHONY: help run call check test unit lint bench bench-sip bench-turns fuzz lock whisper clean
 
@@ -24,8 +26,9 @@ check: ## validate the configuration
 test: ## set up what the tests need and run them all
 	@deploy/setup dev
 	@$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest tests/unit tests/protocol -n 4 --dist loadfile $(ARGS)
-	$(BIN)/python -m pytest tests --ignore=tests/unit --ignore=tests/protocol $(ARGS)
+	$(BIN)/python -m pytest tests/unit tests/protocol $(PACED:%=--ignore=tests/protocol/%) -n 4 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest $(PACED:%=tests/protocol/%) \
+	    $(filter-out tests/data/ tests/unit/ tests/protocol/,$(wildcard tests/*/)) $(ARGS)
 
 lint: ## style and types
 	$(BIN)/ruff check .

@@ -26,6 +26,7 @@ import asyncio
 import contextlib
 import json
 import re
+import socket
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
@@ -265,6 +266,8 @@ class Standin:
         self._live: dict[Exchange, Connection] = {}
         self._errors: list[Exception] = []
         self._server: asyncio.Server | None = None
+        self._held: socket.socket | None = None
+        """Has the port while the server is down."""
 
     # -- what a vendor's stand-in says ----------------------------------------------------------------------
 
@@ -359,13 +362,31 @@ class Standin:
             self._server = None
         self.drop_all()
         await self.all_closed()
+        if self._held is None:
+            self._hold_port()
+
+    def _hold_port(self) -> None:
+        """Let nobody else listen where this one did: its clients are to find nobody, not another stand-in."""
+        held = socket.socket()
+        try:
+            held.bind(("127.0.0.1", self.port))
+        except OSError:
+            held.close()
+        else:
+            self._held = held
 
     async def up(self) -> None:
         """Listen, at the same port as before."""
+        self._let_go()
         self._server = await asyncio.get_running_loop().create_server(
             lambda: Connection(self), "127.0.0.1", self.port, reuse_address=True
         )
         self.port = self._server.sockets[0].getsockname()[1]
+
+    def _let_go(self) -> None:
+        if self._held is not None:
+            self._held.close()
+            self._held = None
 
     async def __aenter__(self) -> Self:
         await self.up()
@@ -373,6 +394,7 @@ class Standin:
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         await self.down()
+        self._let_go()
         if self._errors and kind is None:
             raise self._errors[0]
 
