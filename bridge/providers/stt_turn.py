@@ -7,12 +7,19 @@ into the events of the contract. Times are seconds of any monotonic clock, passe
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 from bridge.providers.base import Heard, SttEndpoint, SttEvent, SttFailed
 
 STALE_KEYS = 64
 """Segments of turns that are over, remembered so that late words for them are known as such."""
+
+LONGEST_S = 1e6
+"""Longer than any call."""
+
+MOST_SEGMENTS = 1000
+LONGEST_TEXT = 50_000
+"""Characters of a segment. Who speaks for an hour says as much; a recogniser that has gone wrong says more."""
 
 Item = bytes | str
 """Something to send: a chunk of audio as it goes on the wire, or the name of a vendor's own command."""
@@ -70,6 +77,11 @@ class Dialect(Protocol):
     def take(self, message: Any) -> Iterable[Sign]:
         """A message of the vendor. Never raises for one that makes no sense: that is no sign."""
         ...
+
+
+def is_position(value: object) -> TypeGuard[float]:
+    """Whether it can be a position in a call's audio (s), or a length of it: infinity would be after all to come."""
+    return isinstance(value, int | float) and 0 <= value <= LONGEST_S
 
 
 class SttTurn:
@@ -174,6 +186,10 @@ class SttTurn:
         if said.key in self._stale or (not said.text and said.key not in self._segments):
             return
         self._segments[said.key] = said
+        if len(self._segments) > MOST_SEGMENTS or len(said.text) > LONGEST_TEXT:
+            self.failed = True
+            self._emit(SttFailed("it tells more text than a turn can have", fatal=True))
+            return
         if self._settled:
             self._tell(Heard(self.text, True, self.pauses, language=self.language))
         else:

@@ -10,7 +10,7 @@ from typing import Any
 from assemblyai.streaming.v3.models import ErrorEvent, TurnEvent
 
 from bridge.providers.base import SttEndpoint, SttFailed
-from bridge.providers.stt_turn import Act, Said, Settled, Sign
+from bridge.providers.stt_turn import Act, Said, Settled, Sign, is_position
 
 FORCE_ENDPOINT = "force endpoint"
 KEEP_ALIVE = "keep alive"
@@ -89,7 +89,7 @@ class AssemblyAiDialect:
             signs.append(Said(turn, _text(event), event.language_code or ""))
         if not event.end_of_turn:
             return signs
-        if event.words:
+        if event.words and is_position(event.words[-1].end):
             self._ended_at_s = event.words[-1].end / 1000
         if of_this_turn and (event.turn_is_formatted or not self._formatted):
             signs += self._answered()

@@ -11,7 +11,7 @@ from typing import Any
 from deepgram.listen.v2.types import ListenV2FatalError, ListenV2TurnInfo
 
 from bridge.providers.base import SttEndpoint, SttFailed
-from bridge.providers.stt_turn import Act, Said, Settled, Sign
+from bridge.providers.stt_turn import Act, Said, Settled, Sign, is_position
 
 FORCE_END = "force end"
 SILENCE = "silence"
@@ -81,7 +81,7 @@ class FluxDialect:
 
     def _turn_info(self, info: ListenV2TurnInfo) -> list[Sign]:
         turn, end_s = info.turn_index, info.audio_window_end
-        if not isinstance(turn, int) or not isinstance(end_s, int | float) or not isinstance(info.transcript, str):
+        if not isinstance(turn, int) or not is_position(end_s) or not isinstance(info.transcript, str):
             return []
         end_s -= self._added_s
         event = info.event
@@ -110,7 +110,7 @@ class FluxDialect:
 
 
 def _endpoint(event: Any, confidence: Any) -> list[Sign]:
-    sure = float(confidence) if isinstance(confidence, int | float) else None
+    sure = float(confidence) if isinstance(confidence, int | float) and 0 <= confidence <= 1 else None
     match event:
         case "EagerEndOfTurn":
             return [SttEndpoint("eager", sure)]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bridge.providers.base import SttEndpoint, SttFailed
-from bridge.providers.stt_turn import Act, Said, Settled, Sign
+from bridge.providers.stt_turn import Act, Said, Settled, Sign, is_position
 
 FINALIZE = "finalize"
 KEEP_ALIVE = "keep alive"
@@ -69,7 +69,7 @@ class NovaDialect:
                 return self._result(message)
             case "UtteranceEnd":
                 end_s = message.get("last_word_end")
-                return [SttEndpoint("end")] if _is_number(end_s) and end_s > self._turn_from_s else []
+                return [SttEndpoint("end")] if is_position(end_s) and end_s > self._turn_from_s else []
             case "Error":
                 # It did not understand something that we sent; the stream goes on.
                 return [SttFailed(f"{message.get('variant')}: {message.get('description')}", fatal=False)]
@@ -78,7 +78,7 @@ class NovaDialect:
 
     def _result(self, result: Mapping[str, Any]) -> list[Sign]:
         best, start_s, duration_s = _best(result), result.get("start"), result.get("duration")
-        if best is None or not isinstance(start_s, int | float) or not isinstance(duration_s, int | float):
+        if best is None or not is_position(start_s) or not is_position(duration_s):
             return []
         end_s = start_s + duration_s
         text, told_to_s = self._text(best, end_s)
@@ -129,8 +129,4 @@ def _best(result: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _is_timed(word: object) -> bool:
-    return isinstance(word, dict) and _is_number(word.get("start")) and _is_number(word.get("end"))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float)
+    return isinstance(word, dict) and is_position(word.get("start")) and is_position(word.get("end"))

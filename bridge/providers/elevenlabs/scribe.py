@@ -125,7 +125,7 @@ class ScribeDialect:
     def take(self, message: Any) -> Iterable[Sign]:
         if not isinstance(message, dict):
             return ()
-        kind, text = message.get("message_type"), message.get("text")
+        kind, text = str(message.get("message_type")), message.get("text")
         if kind == THROTTLED:
             return self._throttled()
         if kind in ERRORS:

@@ -114,7 +114,7 @@ class ElevenLabsStt:
     async def _started(self, socket: ProviderSocket) -> None:
         """Wait until the session has begun. Raises ProviderError."""
         async for message in objects(socket):
-            kind = message.get("message_type")
+            kind = str(message.get("message_type"))
             if kind == "session_started":
                 return
             if kind in ERRORS:

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.providers.base import Heard, SttEvent, SttFailed
-from bridge.providers.stt_turn import Said, Settled, SttTurn
+from bridge.providers.stt_turn import LONGEST_TEXT, MOST_SEGMENTS, Said, Settled, SttTurn, is_position
 
 
 class Turn:
@@ -153,3 +153,18 @@ def test_whatever_happens_settled_texts_answer_the_last_pause_and_no_old_word_co
                 assert event.pause == (it.turn.pauses if event.settled else 0)
                 assert all(f"@{old}" not in event.text.split() for old in range(turn))
                 assert all(word.endswith(f"@{turn}") for word in event.text.split() if "@" in word)
+
+
+def test_text_without_end_is_a_failure() -> None:
+    many, long = Turn(), Turn()
+    for key in range(MOST_SEGMENTS + 2):
+        many.said(key, "and")
+    long.said(1, "x" * (LONGEST_TEXT + 1))
+    for it in (many, long):
+        assert isinstance(it.events[-1], SttFailed) and it.events[-1].fatal
+        assert it.turn.failed
+
+
+def test_infinity_is_no_position() -> None:
+    assert is_position(0) and is_position(3600.5)
+    assert not any(map(is_position, (None, "1", -1, float("inf"), float("nan"), 10**400)))
