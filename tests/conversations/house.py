@@ -6,6 +6,7 @@ Stand-ins of its own, as each hears and says what its situation wants, and may d
 import asyncio
 import copy
 import json
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from bridge_process import BridgeProcess
 from openai_server import ChatStandin
 from situation import Engines, Role, Situation
 from standin import Exchange, Reply, Standin
-from standin_llm import Call, Says
+from standin_llm import Asked, Call, Says
 
 START_S = 240.0
 """Only a limit: on a fresh data directory the phrases are synthesised first."""
@@ -36,8 +37,12 @@ VARIABLES = {
     "ELEVENLABS_API_KEY": elevenlabs_server.KEY,
     "OFFHOOK_LIMITS_CONVERSATIONS": "100",
 }
-ENGINES = "engines: {overload_wait_s: 60, workers: 2}"
-"""This is about conversations, on machines that may be busy: no caller is refused."""
+ENGINES = """\
+engines:
+  {overload_wait_s: 60, workers: 2, niceness: 0, stt_deadline_s: 15, tts_deadline_s: 15, embed_deadline_s: 15}
+"""
+PATIENCE = {"turns": {"stt_wait_ms": 10_000}, "limits": {"tts_chunk_ms": 15_000, "transfer_ms": 60_000}}
+"""This is about what is said, on machines that may be busy: no caller is refused, and engines may be late."""
 
 
 class ToolDesk(Standin):
@@ -50,6 +55,26 @@ class ToolDesk(Standin):
     async def _tables(self, exchange: Exchange, reply: Reply) -> None:
         await asyncio.sleep(float(exchange.asked("after_s") or 0))
         await reply.json({"free": ["seven", "half past eight"]})
+
+
+class ScriptedModel(ChatStandin):
+    """Tells a request with tools' results from one without: how often it is asked says nothing, as replies may be
+    prepared and thrown away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._after_tools: list[tuple[re.Pattern[str], Says]] = []
+
+    def then(self, pattern: str, says: Says) -> None:
+        """Say so to the results of the tools that were called for these words."""
+        self._after_tools.append((re.compile(pattern, re.IGNORECASE), says))
+
+    def _pick(self, asked: Asked) -> Says:
+        if asked.messages[-1][0] == "tool":
+            for pattern, says in self._after_tools:
+                if pattern.search(asked.last):
+                    return says
+        return super()._pick(asked)
 
 
 @dataclass
@@ -133,14 +158,15 @@ def _standin(role: str, situation: Situation, number: int) -> Standin:
         return deepgram_server.DeepgramServer(heard[_heard_before_death(situation) :] if number else heard)
     if role == "tts":
         return elevenlabs_server.ElevenLabs()
-    chat = ChatStandin()
+    chat = ScriptedModel()
     chat.pace(first_s=FIRST_TOKEN_S, per_token_s=TOKEN_S)
     friday = json.dumps(_next_friday())
     for reply in situation.replies:
         wanted = [(call.name, json.dumps(call.arguments).replace('"{friday}"', friday)) for call in reply.calls]
         calls = [Call(name, json.loads(arguments)) for name, arguments in wanted]
-        says = [Says(reply.say, calls, first_s=reply.first_s)]
-        chat.on(reply.to, *says, *([Says(reply.then)] if reply.then else []))
+        chat.on(reply.to, Says(reply.say, calls, first_s=reply.first_s))
+        if reply.then:
+            chat.then(reply.to, Says(reply.then))
     return chat
 
 
@@ -173,9 +199,13 @@ def _chains(name: str, made: Vendors, providers: dict[str, Any]) -> dict[str, li
 
 def _agent(situation: Situation, chains: dict[str, Any], tools: str, brief: dict[str, Any]) -> dict[str, Any]:
     laid_over = json.loads(json.dumps(situation.agent).replace("{tools}", tools))
-    base = {"kind": "conversation", "record": False, **chains, **copy.deepcopy(brief)}
+    base = {"kind": "conversation", "record": False, **chains}
+    if chains == LOCAL:
+        base |= copy.deepcopy(PATIENCE)
     if chains == LOCAL and "brief" not in laid_over and "greeting" not in laid_over:
-        base = {"kind": "conversation", "record": False, **chains, "brief_file": "receptionist"}
+        base["brief_file"] = "receptionist"
+    else:
+        base |= copy.deepcopy(brief)
     return _merged(base, laid_over)
 
 

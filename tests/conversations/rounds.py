@@ -15,7 +15,7 @@ from situation import Engines, Situation
 from bridge.providers.local.engines import LocalEngines
 from bridge.providers.local.settings import EngineSettings
 
-AT_ONCE: dict[Engines, int] = {"local": 7, "standins": 16}
+AT_ONCE: dict[Engines, int] = {"local": 5, "standins": 16}
 """Calls on two cores, the callers' own work included."""
 CUT = 50
 """Silent packets between two stretches of speech."""
@@ -54,16 +54,21 @@ async def _play_all(situations: Sequence[Situation], engines: Engines, folder: P
 
 async def _listen(outcomes: Sequence[Outcome], folder: Path) -> None:
     """Have the recogniser hear what the agents said, where that is judged."""
-    ears = LocalEngines(EngineSettings(workers=1), folder, roles=("stt",))
+    ears = LocalEngines(EngineSettings(workers=1, stt_deadline_s=30), folder, roles=("stt",))
     wanted = [outcome for outcome in outcomes if outcome.situation.expected("local").heard]
     if not wanted:
         return
     await ears.start()
     try:
         for outcome in wanted:
-            outcome.heard = " ".join([await transcribe(ears, part) for part in _stretches(outcome)])
+            outcome.heard = " ".join([await _understood(ears, part) for part in _stretches(outcome)])
     finally:
         await ears.aclose()
+
+
+async def _understood(ears: LocalEngines, pcm: bytes) -> str:
+    text = await transcribe(ears, pcm)
+    return text or f"[{len(pcm) / 16_000:.1f} s that the recogniser makes nothing of]"
 
 
 def _stretches(outcome: Outcome) -> list[bytes]:
