@@ -16,11 +16,13 @@ P = TypeVar("P")
 
 
 class ProviderError(Exception):
-    """A provider could not do its work. `provider` names it; the message has no secret in it."""
+    """A provider could not do its work. `provider` names it, `said` is the message without that name. There is no
+    secret in it."""
 
     def __init__(self, provider: str, message: str) -> None:
         super().__init__(f"{provider}: {message}")
         self.provider = provider
+        self.said = message
 
 
 class ProviderBusyError(ProviderError):

@@ -234,21 +234,21 @@ class Refusals:
     model: str
     key_from: str
     """Where the key was taken from."""
+    role: str = "llm"
 
     def of(self, status: int, said: str) -> ProviderError:
         """The error for `status`; `said` is what the server wrote, without keys."""
         name = self.provider
         match status:
             case 401 | 403:
-                return ProviderUnavailableError(
-                    name, f"the key was refused ({status}): check {self.key_from or 'api_key_file'}. {said}"
-                )
+                where = self.key_from or f"providers.{name}.api_key_env"
+                return ProviderUnavailableError(name, f"the key was refused ({status}): check {where}. {said}")
             case 402:
                 return ProviderUnavailableError(name, f"no credit left (402): {said}")
             case 404:
+                where = f"providers.{name}.{self.role}.model"
                 return ProviderUnavailableError(
-                    name,
-                    f"no model {self.model!r} at {self.base_url} (404): check providers.{name}.llm.model. {said}",
+                    name, f"no model {self.model!r} at {self.base_url} (404): check {where}. {said}"
                 )
             case 429:
                 return ProviderBusyError(name, f"too many requests, or no credit left (429): {said}")

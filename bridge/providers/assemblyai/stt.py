@@ -23,7 +23,6 @@ from assemblyai.streaming.v3.models import (
 from pydantic import BaseModel, ValidationError
 
 from bridge.audio.codec import PCMU
-from bridge.audio.resample import Resampler
 from bridge.providers.assemblyai.settings import SOCKET_URL, AssemblyAiSettings
 from bridge.providers.assemblyai.turns import FORCE_ENDPOINT, KEEP_ALIVE, AssemblyAiDialect
 from bridge.providers.base import (
@@ -38,6 +37,7 @@ from bridge.providers.beforehand import beforehand
 from bridge.providers.registry import KINDS
 from bridge.providers.scrub import scrubbed
 from bridge.providers.sockets import ProviderSocket, open_socket, tls
+from bridge.providers.stt_audio import wire_encoder
 from bridge.providers.stt_stream import StreamingSttStream
 from bridge.providers.stt_turn import Item
 
@@ -123,7 +123,7 @@ class AssemblyAiStt:
             AssemblyAiDialect(formatted=self._settings.format_turns),
             emit,
             sample_rate=sample_rate,
-            encode=_encoder(sample_rate),
+            encode=wire_encoder(sample_rate, _wire_rate(sample_rate)),
             chunk_ms=self._settings.chunk_ms,
             least_chunk_ms=LEAST_CHUNK_MS,
             settle_s=self._settings.settle_s,
@@ -167,7 +167,7 @@ class AssemblyAiStt:
 
     def _refusal(self, error: ProviderError, code: int | None) -> ProviderError:
         """The error for a session that was closed before it began (protocols/stt.md 5)."""
-        text = str(error).removeprefix(f"{self._name}: ")
+        text = error.said
         if code in (1008, 4001, 4002, 4003):
             return ProviderUnavailableError(self._name, f"the key is refused, check {self._key_from}: {text}")
         if code in (1013, 3009, 4029, 4102):
@@ -182,7 +182,7 @@ class AssemblyAiStt:
             model = MULTILINGUAL_MODEL
         mulaw = sample_rate == PCMU.sample_rate
         given: dict[str, Any] = {
-            "sample_rate": sample_rate if sample_rate <= MAX_RATE else 16_000,
+            "sample_rate": _wire_rate(sample_rate),
             "encoding": Encoding.pcm_mulaw if mulaw else Encoding.pcm_s16le,
             "speech_model": model,
             "format_turns": settings.format_turns,
@@ -249,7 +249,5 @@ def _event(message: str | bytes) -> Any:
         return None
 
 
-def _encoder(sample_rate: int) -> Callable[[bytes], bytes]:
-    if sample_rate == PCMU.sample_rate:
-        return PCMU.encoder()
-    return bytes if sample_rate <= MAX_RATE else Resampler(sample_rate, 16_000).process
+def _wire_rate(sample_rate: int) -> int:
+    return sample_rate if sample_rate <= MAX_RATE else 16_000

@@ -133,7 +133,7 @@ class CartesiaSocket:
             await self._socket.send(json.dumps(message, ensure_ascii=False))
         except ProviderError as error:
             self._alive = False
-            raise SocketLostError(_said(error)) from None
+            raise SocketLostError(error.said) from None
 
     async def _read(self) -> None:
         why = "the connection was closed"
@@ -141,7 +141,7 @@ class CartesiaSocket:
             async for message in self._socket.objects():
                 self._take(message)
         except ProviderError as error:
-            why = _said(error)
+            why = error.said
         finally:
             self._alive = False
             self._lost(why)
@@ -216,7 +216,3 @@ def _align(context: Context, spoken: SpokenText, message: Mapping[str, Any]) -> 
         starts = [ms - context.base_ms for ms in starts]
         ends = [ms - context.base_ms for ms in ends]
     spoken.utterance.align_words([str(word) for word in words], starts, ends)
-
-
-def _said(error: ProviderError) -> str:
-    return str(error).removeprefix(f"{error.provider}: ")

@@ -85,7 +85,7 @@ class DeepgramSpeakSocket:
             await self._client.send_flush()
         except ProviderError as error:
             self._alive = False
-            raise SocketLostError(_said(error)) from None
+            raise SocketLostError(error.said) from None
         return spoken
 
     def forget(self, spoken: SpokenText) -> None:
@@ -122,7 +122,7 @@ class DeepgramSpeakSocket:
                 except ValueError:
                     continue  # It is not JSON; the deadline of the text sees to it if that was all.
         except ProviderError as error:
-            why = _said(error)
+            why = error.said
         finally:
             self._alive = False
             if self._speaking is not None:
@@ -151,7 +151,3 @@ class DeepgramSpeakSocket:
         if "flush" in said.lower():
             self._alive = False
             spoken.delivery.fail(ProviderBusyError(self._provider, scrubbed(said, self._key)))
-
-
-def _said(error: ProviderError) -> str:
-    return str(error).removeprefix(f"{error.provider}: ")

@@ -15,7 +15,6 @@ from deepgram.listen.v1.socket_client import AsyncV1SocketClient
 from deepgram.listen.v2.socket_client import AsyncV2SocketClient
 
 from bridge.audio.codec import PCMU
-from bridge.audio.resample import Resampler
 from bridge.providers.base import ProviderError, ProviderUnavailableError, SttEvent, SttStream
 from bridge.providers.beforehand import beforehand
 from bridge.providers.deepgram.flux import FORCE_END, SILENCE, SILENCE_S, FluxDialect
@@ -23,6 +22,7 @@ from bridge.providers.deepgram.nova import FINALIZE, KEEP_ALIVE, NovaDialect
 from bridge.providers.deepgram.settings import SOCKET_URL, DeepgramSettings
 from bridge.providers.registry import KINDS
 from bridge.providers.sockets import ProviderSocket, open_socket, tls
+from bridge.providers.stt_audio import wire_encoder
 from bridge.providers.stt_stream import StreamingSttStream
 from bridge.providers.stt_turn import Item
 
@@ -91,7 +91,7 @@ class DeepgramStt:
             FluxDialect() if flux else NovaDialect(),
             emit,
             sample_rate=sample_rate,
-            encode=_encoder(sample_rate),
+            encode=wire_encoder(sample_rate, _wire_rate(sample_rate)),
             chunk_ms=self._settings.chunk_ms,
             settle_s=self._settings.settle_s,
             keep_alive_s=KEEP_ALIVE_S,
@@ -222,20 +222,18 @@ def _nova_language(language: str) -> str:
 def _format(sample_rate: int) -> dict[str, Any]:
     if sample_rate == PCMU.sample_rate:
         return {"encoding": "mulaw", "sample_rate": sample_rate}
-    return {"encoding": "linear16", "sample_rate": sample_rate if sample_rate <= MAX_RATE else 16_000}
-
-
-def _encoder(sample_rate: int) -> Callable[[bytes], bytes]:
-    if sample_rate == PCMU.sample_rate:
-        return PCMU.encoder()
-    return bytes if sample_rate <= MAX_RATE else Resampler(sample_rate, 16_000).process
+    return {"encoding": "linear16", "sample_rate": _wire_rate(sample_rate)}
 
 
 def _silence(sample_rate: int) -> bytes:
-    return _encoder(sample_rate)(bytes(int(sample_rate * SILENCE_S) * 2))
+    return wire_encoder(sample_rate, _wire_rate(sample_rate))(bytes(int(sample_rate * SILENCE_S) * 2))
 
 
 def _encoded(query: Mapping[str, Any]) -> str:
     """As the SDK writes it: lists repeat the name, truth is `true`."""
     texts = {name: str(value).lower() if isinstance(value, bool) else value for name, value in query.items()}
     return urlencode(texts, doseq=True)
+
+
+def _wire_rate(sample_rate: int) -> int:
+    return sample_rate if sample_rate <= MAX_RATE else 16_000

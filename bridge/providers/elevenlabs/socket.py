@@ -110,7 +110,7 @@ class MultiContextSocket:
             await self._socket.send(json.dumps(message, ensure_ascii=False))
         except ProviderError as error:
             self._alive = False
-            raise SocketLostError(_said(error)) from None
+            raise SocketLostError(error.said) from None
 
     async def _read(self) -> None:
         why = "the connection was closed"
@@ -118,7 +118,7 @@ class MultiContextSocket:
             while True:
                 self._take(await self._socket.recv())
         except ProviderError as error:
-            why = _said(error)
+            why = error.said
         finally:
             self._alive = False
             self._lost(why)
@@ -188,7 +188,3 @@ def _sound(spoken: SpokenText, message: Mapping[str, Any]) -> None:
 def _done(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-def _said(error: ProviderError) -> str:
-    return str(error).removeprefix(f"{error.provider}: ")

@@ -13,7 +13,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 from bridge.audio.codec import PCMU
-from bridge.audio.resample import Resampler
 from bridge.providers.base import ProviderError, ProviderTimeoutError, SttEvent, SttStream
 from bridge.providers.beforehand import beforehand
 from bridge.providers.elevenlabs.scribe import COMMIT, ERRORS, SILENCE, ScribeDialect, refused
@@ -21,6 +20,7 @@ from bridge.providers.elevenlabs.settings import SOCKET_URL, ElevenLabsSettings
 from bridge.providers.models_table import default_model
 from bridge.providers.registry import KINDS
 from bridge.providers.sockets import ProviderSocket, open_socket, tls
+from bridge.providers.stt_audio import wire_encoder
 from bridge.providers.stt_stream import StreamingSttStream
 from bridge.providers.stt_turn import Item
 
@@ -84,7 +84,7 @@ class ElevenLabsStt:
             dialect,
             emit,
             sample_rate=sample_rate,
-            encode=_encoder(sample_rate),
+            encode=wire_encoder(sample_rate, _wire_rate(sample_rate)),
             chunk_ms=self._settings.chunk_ms,
             settle_s=self._settings.settle_s,
             keep_alive_s=KEEP_ALIVE_S,
@@ -153,7 +153,7 @@ class ScribeWire:
     def __init__(self, socket: ProviderSocket, rate: int) -> None:
         self._socket = socket
         self._rate = rate
-        self._silence = _encoder(rate)(bytes(rate * SILENCE_MS // 1000 * 2))
+        self._silence = wire_encoder(rate, rate)(bytes(rate * SILENCE_MS // 1000 * 2))
 
     async def send(self, item: Item) -> None:
         if isinstance(item, bytes):
@@ -193,10 +193,3 @@ async def objects(socket: ProviderSocket) -> AsyncIterator[dict[str, Any]]:
 def _wire_rate(sample_rate: int) -> int:
     known = sample_rate == PCMU.sample_rate or sample_rate in LINEAR_RATES
     return sample_rate if known else LINEAR_RATES[0]
-
-
-def _encoder(sample_rate: int) -> Callable[[bytes], bytes]:
-    if sample_rate == PCMU.sample_rate:
-        return PCMU.encoder()
-    rate = _wire_rate(sample_rate)
-    return bytes if rate == sample_rate else Resampler(sample_rate, rate).process

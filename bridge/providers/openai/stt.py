@@ -14,10 +14,7 @@ import httpx2
 import openai
 from openai import AsyncOpenAI, DefaultAsyncHttpx2Client
 
-from bridge.audio.codec import PCMU
-from bridge.audio.resample import Resampler
 from bridge.providers.base import (
-    ProviderBusyError,
     ProviderError,
     ProviderTimeoutError,
     ProviderUnavailableError,
@@ -38,10 +35,11 @@ from bridge.providers.openai.stt_session import (
     TranscriptionWire,
     session_update,
 )
-from bridge.providers.replies import again_in_s
+from bridge.providers.replies import Refusals, again_in_s
 from bridge.providers.scrub import scrubbed
 from bridge.providers.sdk_sockets import SdkSocket, connection_options, open_sdk_socket
 from bridge.providers.sockets import tls
+from bridge.providers.stt_audio import wire_encoder
 from bridge.providers.stt_stream import StreamingSttStream
 
 FILE_MODEL = "gpt-transcribe"
@@ -74,6 +72,7 @@ class OpenAiStt:
         self._realtime = self._settings.mode == "realtime" or (not self._settings.mode and kind == "openai")
         default = FILE_MODEL if kind == "openai" and not self._realtime else default_model(kind, "stt")
         self._model = self._settings.model or default
+        self._refusals = Refusals(name, self._base_url, self._model, self._key_from, "stt")
         timeout = httpx2.Timeout(self._settings.settle_s + 1, connect=self._connect_s)
         limits = httpx2.Limits(max_keepalive_connections=100, keepalive_expiry=IDLE_CONNECTION_S)
         self._client = AsyncOpenAI(
@@ -169,7 +168,7 @@ class OpenAiStt:
             TranscriptionDialect(self._name, self._key, detects=detects),
             emit,
             sample_rate=sample_rate,
-            encode=_encoder(sample_rate),
+            encode=wire_encoder(sample_rate, SESSION_RATE),
             chunk_ms=CHUNK_MS,
             settle_s=self._settings.settle_s,
         )
@@ -222,22 +221,12 @@ class OpenAiStt:
         name = self._name
         match error:
             case openai.APITimeoutError():
-                return ProviderTimeoutError(name, f"no answer from {self._base_url} in time")
+                return self._refusals.silent()
             case openai.APIConnectionError():
                 said = scrubbed(f"{error.message} {error.__cause__ or ''}", self._key)
-                return ProviderUnavailableError(name, f"can't connect to {self._base_url}: {said}")
-            case openai.APIStatusError(status_code=401 | 403 as status):
-                source = self._key_from or f"providers.{name}.api_key_env"
-                return ProviderUnavailableError(name, f"the key was refused ({status}): check {source}. {said}")
-            case openai.APIStatusError(status_code=404):
-                return ProviderUnavailableError(
-                    name,
-                    f"no model {self._model!r} at {self._base_url} (404): check providers.{name}.stt.model. {said}",
-                )
-            case openai.APIStatusError(status_code=429):
-                return ProviderBusyError(name, f"too many requests, or no credit left (429): {said}")
+                return self._refusals.unreachable(said)
             case openai.APIStatusError(status_code=status):
-                return ProviderError(name, f"HTTP {status}: {said}")
+                return self._refusals.of(status, said)
         return ProviderError(name, str(said))
 
 
@@ -249,10 +238,3 @@ def _again_in_s(error: openai.APIError) -> float | None:
     if isinstance(error, openai.APIStatusError):
         return again_in_s(error.status_code, error.response.headers)
     return None
-
-
-def _encoder(sample_rate: int) -> Callable[[bytes], bytes]:
-    """int16 PCM at `sample_rate` to what a session takes; telephone audio goes as it came, in mu-law."""
-    if sample_rate == PCMU.sample_rate:
-        return PCMU.encoder()
-    return Resampler(sample_rate, SESSION_RATE).process

@@ -11,9 +11,7 @@ import openai
 from openai import AsyncOpenAI, DefaultAsyncHttpx2Client
 
 from bridge.providers.base import (
-    ProviderBusyError,
     ProviderError,
-    ProviderTimeoutError,
     ProviderUnavailableError,
     SpeechChunk,
 )
@@ -21,6 +19,7 @@ from bridge.providers.models_table import default_model
 from bridge.providers.openai.access import api_key
 from bridge.providers.openai.rehearsal import rehearse, speech
 from bridge.providers.openai.settings import BASE_URL, OpenAiSettings
+from bridge.providers.replies import Refusals
 from bridge.providers.scrub import scrubbed
 from bridge.providers.tts_audio import WireFormat
 from bridge.providers.tts_source import Deadlines, Leave, SocketLostError, Source, Utterance, parts, speak, tried
@@ -54,7 +53,8 @@ class OpenAiTts:
             raise ProviderUnavailableError(name, f"no model is named: set providers.{name}.tts.model")
         self._connect_s = settings.connect_s
         self._base_url = settings.base_url or BASE_URL
-        self._key, self._key_from = api_key(name, settings, environ)
+        self._key, key_from = api_key(name, settings, environ)
+        self._refusals = Refusals(name, self._base_url, self._model, key_from, "tts")
         self._deadlines = Deadlines(self._settings.first_audio_s, self._settings.between_audio_s)
         # The deadlines are ours; these only stop what would outlive them.
         slack_s = max(self._deadlines.first_audio_s, self._deadlines.between_audio_s) + 1
@@ -144,23 +144,13 @@ class OpenAiTts:
         said = self._scrubbed(error)
         match error:
             case openai.APITimeoutError():
-                return ProviderTimeoutError(self._name, f"no answer from {self._base_url} in time")
+                return self._refusals.silent()
             case openai.APIConnectionError():
                 if isinstance(error.__cause__, httpx2.ConnectError):
-                    return ProviderUnavailableError(self._name, f"can't connect to {self._base_url}: {said}")
+                    return self._refusals.unreachable(said)
                 return SocketLostError(f"the connection broke off: {said}")
-            case openai.APIStatusError(status_code=401 | 403 as status):
-                where = self._key_from or f"providers.{self._name}.api_key_env"
-                return ProviderUnavailableError(self._name, f"the key was refused ({status}): check {where}. {said}")
-            case openai.APIStatusError(status_code=404):
-                where = f"providers.{self._name}.tts.model"
-                return ProviderUnavailableError(
-                    self._name, f"no model {self._model!r} at {self._base_url} (404): check {where}. {said}"
-                )
-            case openai.APIStatusError(status_code=429):
-                return ProviderBusyError(self._name, f"too many requests, or no credit left (429): {said}")
             case openai.APIStatusError(status_code=status):
-                return ProviderError(self._name, f"HTTP {status}: {said}")
+                return self._refusals.of(status, said)
         return ProviderError(self._name, said)
 
     def _scrubbed(self, error: openai.APIError) -> str:

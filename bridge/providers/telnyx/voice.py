@@ -76,7 +76,7 @@ class TelnyxSocket:
             await self._socket.send(json.dumps({"text": text, "flush": True}, ensure_ascii=False))
         except ProviderError as error:
             self._alive = False
-            raise SocketLostError(_said(error)) from None
+            raise SocketLostError(error.said) from None
         return spoken
 
     def forget(self, spoken: SpokenText) -> None:
@@ -102,7 +102,7 @@ class TelnyxSocket:
             async for message in self._socket.objects():
                 self._take(message)
         except ProviderError as error:
-            why = _said(error)
+            why = error.said
         finally:
             self._alive = False
             self._lost(why)
@@ -186,7 +186,3 @@ def _container(data: bytes) -> str:
     # Layer III, with a bit rate and a sample rate that exist.
     layer3 = sync and data[1] & 0x06 == 0x02 and data[2] & 0xF0 not in (0, 0xF0) and data[2] & 0x0C != 0x0C
     return "MP3" if data.startswith(b"ID3") or layer3 else ""
-
-
-def _said(error: ProviderError) -> str:
-    return str(error).removeprefix(f"{error.provider}: ")
