@@ -7,6 +7,8 @@ from call import Outcome
 from verdict import failures, memory
 
 TABLE_ENV = "OFFHOOK_CONVERSATIONS_TABLE"
+SPEAKING_S = 0.8
+"""A voice that was heard so lately is in the middle of speaking: between two sentences it is silent for less."""
 GAP_S = 0.3
 """Silence of the agent after which it has stopped."""
 
@@ -29,7 +31,7 @@ def stop_ms(outcome: Outcome) -> list[float]:
     found = []
     for said in outcome.said:
         loud = [packet.at for packet in outcome.packets if packet.loud]
-        if not any(said.began - 0.2 < at <= said.began for at in loud):
+        if not any(said.began - SPEAKING_S < at <= said.began for at in loud):
             continue
         last = said.began
         for at in (at for at in loud if at > said.began):
