@@ -21,7 +21,7 @@ from bridge.agents.endings import HandedOver, LastWords
 from bridge.agents.errors import EngineError
 from bridge.agents.expecting import Asking
 from bridge.agents.floor import CutOff, EngineFailed, Floor, Tasks
-from bridge.agents.inbox import Inbox
+from bridge.agents.inbox import Inbox, listen_in
 from bridge.agents.language import CallLanguage
 from bridge.agents.memory import Memory
 from bridge.agents.patience import Due, Patience, Situation
@@ -249,15 +249,7 @@ class Conversation:
         return done
 
     def _wire(self) -> None:
-        detector = self._bargein.voice = self._session.open_voice(self._leg.sample_rate, self._inbox.post)
-        self._unsubscribes = [
-            detector.close,
-            self._leg.listen(detector.push),
-            self._leg.listen(self._ear.push),
-            self._leg.subscribe(self._inbox.post),
-            self._leg.playout.subscribe(self._inbox.post),
-            self._leg.playout.listen(detector.reference),
-        ]
+        self._bargein.voice, self._unsubscribes = listen_in(self._session, self._inbox.post, self._ear.push)
         if self._turn_sound is not None:
             self._unsubscribes.append(self._leg.listen(self._turn_sound.push))
 

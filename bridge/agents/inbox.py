@@ -6,7 +6,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Generic, TypeVar
 
-from bridge.agents.base import AgentDone
+from bridge.agents.base import AgentDone, CallSession
+from bridge.audio.frames import FrameSink, Unsubscribe
+from bridge.audio.playout import PlayoutEvent
+from bridge.audio.voice import VoiceDetector, VoiceEvent
+from bridge.events import LegEvent
 
 E = TypeVar("E")
 
@@ -51,3 +55,21 @@ class Inbox(Generic[E]):
             with suppress(TimeoutError):
                 async with asyncio.timeout(None if due is None else max(MIN_WAIT_S, due - self._clock())):
                     await self._wake.wait()
+
+
+def listen_in(
+    session: CallSession, post: Callable[[VoiceEvent | LegEvent | PlayoutEvent], None], ear: FrameSink
+) -> tuple[VoiceDetector, list[Unsubscribe]]:
+    """Have all that happens on a call's line told to `post`, and the caller's frames given to `ear`.
+
+    Returns the voice detector, and what ends it all, to be called from the last to the first."""
+    leg = session.leg
+    detector = session.open_voice(leg.sample_rate, post)
+    return detector, [
+        detector.close,
+        leg.listen(detector.push),
+        leg.listen(ear),
+        leg.subscribe(post),
+        leg.playout.subscribe(post),
+        leg.playout.listen(detector.reference),
+    ]

@@ -18,7 +18,7 @@ from bridge.agents.agent_turn import Timing
 from bridge.agents.bargein import Confirmed
 from bridge.agents.base import AgentDone, CallSession
 from bridge.agents.endings import HandedOver, LastWords
-from bridge.agents.inbox import Inbox
+from bridge.agents.inbox import Inbox, listen_in
 from bridge.agents.patience import Due, Patience, Situation
 from bridge.agents.realtime_bargein import THEIR_EAR, BargeIns
 from bridge.agents.realtime_caller import CallerTurns, History
@@ -236,15 +236,7 @@ class _Conversation:
         return done
 
     def _wire(self) -> None:
-        detector = self._bargein.voice = self._session.open_voice(self._leg.sample_rate, self._inbox.post)
-        self._unsubscribes = [
-            detector.close,
-            self._leg.listen(detector.push),
-            self._leg.listen(self._line.push),
-            self._leg.subscribe(self._inbox.post),
-            self._leg.playout.subscribe(self._inbox.post),
-            self._leg.playout.listen(detector.reference),
-        ]
+        self._bargein.voice, self._unsubscribes = listen_in(self._session, self._inbox.post, self._line.push)
 
     def _setup(self, member: Member[Realtime]) -> RealtimeSetup:
         settings = self._settings

@@ -298,7 +298,7 @@ class ChainSttStream:
         """Nobody is left."""
         self._tried.clear()
         if not self._closed:
-            self._emit(SttFailed(_without_name(error), fatal=True, provider=error.provider))
+            self._emit(SttFailed(error.said, fatal=True, provider=error.provider))
 
     async def _open_next(self, deadline: float | None, left: tuple[Member[Stt], ProviderError] | None = None) -> None:
         """Open the first of those not tried yet that opens, and tell it what the caller said so far.
@@ -378,8 +378,3 @@ async def _close(stream: SttStream) -> None:
             await stream.aclose()
     except (TimeoutError, ProviderError):
         pass  # It is broken or hangs: there is nothing left to free that we could reach.
-
-
-def _without_name(error: ProviderError) -> str:
-    """The message as it was before the provider's name was put in front of it."""
-    return str(error).removeprefix(f"{error.provider}: ")
