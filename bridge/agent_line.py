@@ -4,7 +4,7 @@ While the call's two parties talk without the agent it is told that the line is 
 told; what it hears then is silence. All else goes through to the leg.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from bridge.audio.frames import FrameSink, Unsubscribe
 from bridge.audio.playout import Playout
@@ -184,6 +184,12 @@ class AgentLine:
 
     async def hold(self, on: bool) -> None:
         await self._leg.hold(on)
+
+    async def music(self, on: bool) -> None:
+        await self._leg.music(on)
+
+    async def set_variables(self, values: Mapping[str, str]) -> None:
+        await self._leg.set_variables(values)
 
 
 def _nothing() -> None:

@@ -9,6 +9,12 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from bridge.agents.realtime_settings import RealtimeSettings
 from bridge.agents.remote_settings import RemoteSettings
 from bridge.agents.settings import ConversationSettings, EchoSettings
+from bridge.asterisk.settings import (
+    AsteriskSettings,
+    AudioSocketSettings,
+    MediaKind,
+    WebsocketListenerSettings,
+)
 from bridge.providers.chain import FallbackSettings
 from bridge.providers.local.settings import EngineSettings
 from bridge.providers.registry import KINDS, LOCAL, settings_class
@@ -265,6 +271,8 @@ class Route(Section):
     """Name of a trunk; a call from none has the empty name."""
     from_: Annotated[str, Field(alias="from")] = "*"
     agent: str
+    media: MediaKind | None = None
+    """How the audio of an Asterisk's calls reaches us; not given: as that Asterisk's settings say."""
 
 
 def _provider(name: str, entry: Any, problems: list[str]) -> Any:
@@ -311,6 +319,10 @@ class Config(BaseSettings):
     """Vendors and servers by name. A kind that is not named here can be used by its own name, as it is."""
     fallback: FallbackSettings = FallbackSettings()
     trunks: tuple[TrunkSettings, ...] = ()
+    asterisk: tuple[AsteriskSettings, ...] = ()
+    """Asterisks whose dialplan hands calls over (docs/asterisk.md)."""
+    audiosocket: AudioSocketSettings = AudioSocketSettings()
+    websocket_listener: WebsocketListenerSettings = WebsocketListenerSettings()
     agents: dict[str, AgentSettings] = Field(default_factory=dict)
     routes: tuple[Route, ...] = ()
 
@@ -384,14 +396,27 @@ class Config(BaseSettings):
         ]
         if not (self.sip.udp or self.sip.tcp or self.tls.certificate):
             problems.append("sip: neither udp nor tcp nor a certificate for TLS: there is nothing to listen on")
+        problems += [
+            f"asterisk[{i}].agent: there is no agent {one.agent!r}; known: {', '.join(self.agents) or 'none'}"
+            for i, one in enumerate(self.asterisk)
+            if one.agent and one.agent not in self.agents
+        ]
         names = [trunk.name for trunk in self.trunks]
+        others = [("asterisk", one.name) for one in self.asterisk]
+        others += [("audiosocket", self.audiosocket.trunk)] if self.audiosocket.trunk else []
+        for section, name in others:
+            if name in names:
+                problems.append(f"{section}: {name!r} is the name of another trunk already")
+            names.append(name)
         problems += [
             f"routes[{i}].trunk: there is no trunk {route.trunk!r}; known: {', '.join(names) or 'none'}"
             for i, route in enumerate(self.routes)
             if not (set(route.trunk) & set("*?[")) and route.trunk and route.trunk not in names
         ]
         problems += [
-            f"trunks[{i}].name: {name!r} stands here again" for i, name in enumerate(names) if name in names[:i]
+            f"trunks[{i}].name: {name!r} stands here again"
+            for i, name in enumerate(names[: len(self.trunks)])
+            if name in names[:i]
         ]
         users: dict[str, str] = {}
         for i, trunk in enumerate(self.trunks):

@@ -138,6 +138,37 @@ class FarPartyChanged:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class MediaSetUp:
+    """The audio of a leg is connected, by one of several transports that its carrier has."""
+
+    transport: str
+    """`rtp`, `websocket`, `audiosocket`."""
+    codec: str
+    """As the carrier names it, e.g. `ulaw`, `slin16`."""
+    took_ms: float
+    """From our first request for it until audio can flow both ways."""
+
+
+@dataclass(frozen=True, slots=True)
+class FarFlushed:
+    """The far side was told to drop the audio that it had not played yet (barge-in)."""
+
+    took_ms: float
+    """Until it said that it had."""
+    dropped_ms: float
+    """Audio that was sent and never heard."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnsweredBy:
+    """Who took a call of ours, as far as the carrier could tell (answering machine detection)."""
+
+    who: Literal["human", "machine", "unsure", "hung-up"]
+    detail: str
+    """As the carrier says it, e.g. `MACHINE MAXWORDS-5-5`."""
+
+
 EndedBy = Literal["us", "far", "network"]
 """Who ended a leg: we did, its far party, or nobody (it broke)."""
 
@@ -165,6 +196,9 @@ LegEvent = (
     | TransferResult
     | TransferAsked
     | FarPartyChanged
+    | MediaSetUp
+    | FarFlushed
+    | AnsweredBy
     | LegEnded
 )
 

@@ -50,6 +50,10 @@ class Capability(Flag):
     TRANSFER = auto()
     TRANSFER_REPLACING = auto()
     """An attended transfer: the far party takes our place on another leg."""
+    VARIABLES = auto()
+    """Values can be set that whoever has the call after us reads (`Leg.set_variables`)."""
+    MUSIC = auto()
+    """The carrier has music of its own for a caller who waits (`Leg.music`)."""
 
 
 class LegState(Enum):
@@ -75,7 +79,10 @@ class LegInfo:
     """Address that signalling came from, `ip:port`."""
     display_name: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Headers a carrier or dialplan passed on (X-*, P-Asserted-Identity, Diversion), names in lower case."""
+    """What a carrier or dialplan passed on, names in lower case: headers (X-*, P-Asserted-Identity, Diversion), the
+    named arguments of `Stasis`, channel variables."""
+    agent: str = ""
+    """The agent that the dialplan asks for; empty: the routes pick one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +209,16 @@ class Leg(Protocol):
 
     async def hold(self, on: bool) -> None:
         """Put the far party on hold, or take it back. Raises NotCapableError or LegError."""
+        ...
+
+    async def music(self, on: bool) -> None:
+        """Play the carrier's music on hold to the far party, or stop it: what the playout sends is not heard
+        meanwhile, frames keep coming. Raises NotCapableError or LegError."""
+        ...
+
+    async def set_variables(self, values: Mapping[str, str]) -> None:
+        """Set variables that the carrier's side reads when it has the call again (a dialplan, a screen pop). Names
+        match `[A-Za-z_][A-Za-z0-9_]*`. Raises NotCapableError or LegError."""
         ...
 
 

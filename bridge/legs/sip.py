@@ -1,7 +1,7 @@
 """The SIP leg: a call of our user agent with an RTP stream, as a `Leg`."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -271,6 +271,12 @@ class SipLeg:
         await self._confirmed.wait()
         self._must_be_up()
         await self._reoffers.hold(on)
+
+    async def music(self, on: bool) -> None:
+        raise NotCapableError("music on hold is the other side's: put the caller on hold")
+
+    async def set_variables(self, values: Mapping[str, str]) -> None:
+        raise NotCapableError("a SIP call has no variables")
 
     # -- the endpoint's side --------------------------------------------------------------------------------
 

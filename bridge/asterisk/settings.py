@@ -1,0 +1,148 @@
+"""What an operator sets about an Asterisk: its ARI, its AMI, and how its audio reaches us."""
+
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, model_validator
+
+from bridge.settings import Address, Network, PasswordSource, Port, Section
+from bridge.trunks.settings import Name
+
+MediaKind = Literal["rtp", "websocket", "audiosocket"]
+RtpCodec = Literal["ulaw", "alaw", "slin", "g722"]
+"""Those that ExternalMedia takes in both directions (protocols/asterisk.md)."""
+StreamCodec = Literal["ulaw", "alaw", "slin", "slin16"]
+
+
+def _base(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{value!r} is no http:// or https:// address")
+    if parts.username or parts.password:
+        raise ValueError("the user and the password have settings of their own")
+    if parts.query or parts.fragment:
+        raise ValueError(f"{value!r}: a query or fragment has no meaning here")
+    return value.rstrip("/")
+
+
+BaseUrl = Annotated[str, AfterValidator(_base)]
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
+Context = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,79}$")]
+
+
+class AmiSettings(PasswordSource):
+    """The manager interface (AMI): for what ARI lacks (queues, device states)."""
+
+    host: Annotated[str, Field(min_length=1)]
+    port: Port = 5038
+    username: Annotated[str, Field(min_length=1)]
+    request_s: Annotated[float, Field(gt=0)] = 5.0
+    """Longest wait for the answer to an action."""
+
+    @model_validator(mode="after")
+    def _has_password(self) -> "AmiSettings":
+        if not self.has_password:
+            raise ValueError("it needs password_env or password_file")
+        return self
+
+
+class RtpMediaSettings(Section):
+    """ExternalMedia by RTP."""
+
+    codec: RtpCodec = "ulaw"
+
+
+class WebsocketMediaSettings(Section):
+    """ExternalMedia by chan_websocket: Asterisk 20.16, 22.6 and later."""
+
+    codec: StreamCodec = "slin16"
+    connects: Literal["us", "asterisk"] = "us"
+    """Who opens the connection: we, to Asterisk's HTTP server; or Asterisk, to `websocket_listener`."""
+    client: Name = "offhook"
+    """Where Asterisk connects: the section of its websocket_client.conf."""
+    control: Literal["json", "plain-text"] = "json"
+    """How commands and events are written; JSON needs 20.18 or 22.8."""
+
+
+class AudioSocketMediaSettings(Section):
+    """ExternalMedia by AudioSocket: Asterisk connects to `audiosocket`."""
+
+    codec: Literal["slin", "slin16"] = "slin"
+    """slin16 needs Asterisk 20.17, 22.7 or later."""
+
+
+class AsteriskSettings(PasswordSource):
+    """One Asterisk whose dialplan hands calls over by `Stasis(APP,agent=NAME,...)`."""
+
+    name: Name
+    """Its trunk name: in routes, on record, in requests to dial."""
+    url: BaseUrl
+    """Of its HTTP server, e.g. `http://192.168.1.5:8088`; with `prefix` of http.conf behind it, if there is one."""
+    username: Annotated[str, Field(min_length=1, pattern=r"^[^:]+$")]
+    """Of ari.conf, with the password of `password_env` or `password_file`."""
+    app: Name = "offhook"
+    """The Stasis application. Each bridge needs one of its own."""
+    agent: str = ""
+    """For calls whose `Stasis` names no agent and that no route matches."""
+
+    media: MediaKind = "rtp"
+    """How audio reaches us, where a route says nothing else."""
+    rtp: RtpMediaSettings = RtpMediaSettings()
+    websocket: WebsocketMediaSettings = WebsocketMediaSettings()
+    audiosocket: AudioSocketMediaSettings = AudioSocketMediaSettings()
+    media_address: Address | None = None
+    """Our address for its audio, where it is not the one that we reach it by (NAT, containers)."""
+
+    variables: tuple[Variable, ...] = ()
+    """Channel variables that are read when a call comes in; the agent finds them beside the arguments of `Stasis`."""
+    after: Literal["continue", "hangup"] = "continue"
+    """What a channel does when its agent is through: go on in the dialplan behind `Stasis`, or end."""
+    transfer_context: Context = "offhook-transfer"
+    """Where numbers are dialled: a caller who is transferred to one goes on there."""
+    queue_context: Context = "offhook-queue"
+    """Where a caller who is handed to a queue goes on, at the queue's name."""
+    amd_context: Context = "offhook-amd"
+    """Where answering machines are told from people, on calls of ours that ask for it."""
+    music: str = ""
+    """Class of its music on hold; empty: its default."""
+    recording: Literal["off", "asterisk"] = "off"
+    """Have Asterisk record each call as well, into its own spool."""
+
+    calls: Annotated[int, Field(ge=1)] | None = None
+    """Live calls, both ways; the next one goes on in the dialplan."""
+    request_s: Annotated[float, Field(gt=0)] = 5.0
+    """Longest wait for an answer of ARI."""
+    heartbeat_s: Annotated[float, Field(gt=0)] = 10.0
+    """How often the event socket is pinged; twice without an answer, and it is opened anew."""
+    reconnect_s: Annotated[float, Field(gt=0)] = 10.0
+    """Longest pause between attempts to connect; the first comes after a tenth of a second."""
+    verify: bool = True
+    """Whether an https server must show a valid certificate."""
+    ami: AmiSettings | None = None
+
+    @model_validator(mode="after")
+    def _has_password(self) -> "AsteriskSettings":
+        if not self.has_password:
+            raise ValueError("it needs password_env or password_file (the password of ari.conf)")
+        return self
+
+
+class AudioSocketSettings(Section):
+    """Where Asterisks connect by AudioSocket: for `media: audiosocket`, and for dialplans without ARI
+    (`AudioSocket(UUID,host:port)`)."""
+
+    listen: Address = "0.0.0.0"
+    port: Port | None = None
+    """None: 9092 if an Asterisk's or a route's media is audiosocket, or if `trunk` is set; else nobody listens."""
+    trunk: Name | Literal[""] = ""
+    """Take calls of dialplans without ARI, under this trunk name. Empty: a UUID that no call of ours knows is
+    refused."""
+    networks: tuple[Network, ...] = ()
+    """Who may connect besides loopback: the protocol knows no password."""
+
+
+class WebsocketListenerSettings(Section):
+    """Where Asterisks connect by chan_websocket, if `websocket.connects` is `asterisk`."""
+
+    listen: Address = "0.0.0.0"
+    port: Port = 8787

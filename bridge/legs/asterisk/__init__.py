@@ -1,0 +1,1 @@
+"""Calls of an Asterisk: a Stasis application whose channels are legs, and the ways that their audio reaches us."""
