@@ -114,6 +114,10 @@ class Admission:
             return f"{self._limits.conversations} conversations are live (limits.conversations)"
         return overloaded()
 
+    def too_fast(self) -> str | None:
+        """Why a call that came in by other ways than SIP can't be taken now: too many did in the last second."""
+        return self._too_fast(None, self.now())
+
     def takes_outbound(self, trunk: Trunk | None) -> str | None:
         """Why we may not place a call now; counts it on the trunk."""
         now = self.now()

@@ -25,7 +25,7 @@ from bridge.events import (
     Note,
     OneWayAudio,
 )
-from bridge.legs.base import Leg, LegError, LegState, MediaQuality
+from bridge.legs.base import Capability, Leg, LegError, LegState, MediaQuality
 from bridge.second_leg import Dial
 from bridge.tracing import CallPackets
 from bridge.transfers import DEFAULT_LIMITS, CallParts, TransferLimits, Transfers
@@ -35,6 +35,7 @@ log = structlog.get_logger(__name__)
 AGENT_STOP_S = 5.0
 """An agent that is cancelled closes what it opened; one that takes longer is a bug, logged, and left behind."""
 
+CALL_ID_VARIABLE = "OFFHOOK_CALL_ID"
 
 OpenRecording = Callable[[str, int, Callable[[str], None], float], StereoRecorder]
 """(call id, sample rate in Hz, told once why the recording stopped, clock time of the answer) -> the recorder."""
@@ -115,6 +116,7 @@ class Call:
         begun = self._services.clock()
         # While the phone rings; the answer does not wait for it.
         warming = asyncio.create_task(self._agent.warm(), name=f"warming of call {self.id}")
+        naming = asyncio.create_task(self._name_to_carrier(), name=f"naming of call {self.id}")
         unsubscribe = self.leg.subscribe(self._on_leg_event)
         limit = asyncio.get_running_loop().call_later(self._services.max_call_s, self.end, Cause.MAX_LENGTH)
         try:
@@ -132,6 +134,7 @@ class Call:
         finally:
             limit.cancel()
             warming.cancel()
+            naming.cancel()
         try:
             await self._warming_stopped(warming)
             await self._close(unsubscribe)
@@ -214,6 +217,14 @@ class Call:
         else:
             done = task.result()
             self.end(done.cause, done.detail)
+
+    async def _name_to_carrier(self) -> None:
+        """Tell a carrier that keeps variables by which id our record has the call."""
+        if Capability.VARIABLES in self.leg.capabilities:
+            try:
+                await self.leg.set_variables({CALL_ID_VARIABLE: self.id})
+            except LegError as error:
+                log.info("the carrier was not told the call's id", reason=str(error))
 
     def _noting(self, dial: Dial) -> Dial:
         """`dial`, whose legs belong to this call."""

@@ -1,7 +1,8 @@
 """The calls that are live: an agent for each that comes in, a place for each that we make, and their end."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Protocol
 
 import structlog
 
@@ -10,11 +11,18 @@ from bridge.api.control import LiveCall
 from bridge.call import Call, CallServices, refuse
 from bridge.config import Route
 from bridge.events import Cause
-from bridge.legs.sip import SipLeg
-from bridge.router import pick_agent
+from bridge.legs.base import Leg, LegInfo
+from bridge.router import NOBODY, pick_agent
 from bridge.talkers import Talker, Talkers
 
 log = structlog.get_logger(__name__)
+
+
+class Inbound(Leg, Protocol):
+    """A leg that came in."""
+
+    media_refusal: str
+    """Why there can be no audio with it; empty: there can."""
 
 
 class Switchboard:
@@ -26,6 +34,10 @@ class Switchboard:
         """`services` are asked for once for each call."""
         self.routes = routes
         """May be replaced: for calls from then on."""
+        self.others: Mapping[str, str] = NOBODY
+        """By trunk: the agent of calls that no route matches."""
+        self.draining = False
+        """Calls that come in, and that nobody before us has refused, are turned away."""
         self._admission = admission
         self._talkers = talkers
         self._services = services
@@ -36,20 +48,26 @@ class Switchboard:
     def __len__(self) -> int:
         return len(self._calls)
 
-    def take(self, leg: SipLeg) -> None:
+    def take(self, leg: Inbound) -> None:
         """Give an inbound call to its agent, or refuse it."""
         if leg.media_refusal:
             self._refuse(leg, Cause.REFUSED_MEDIA, leg.media_refusal)
             return
-        name = pick_agent(self.routes, leg.info)
+        if self.draining:
+            self._refuse(leg, Cause.REFUSED_DRAINING, "the bridge is stopping")
+            return
+        name = pick_agent(self.routes, leg.info, self.others)
         if name is None:
             self._refuse(leg, Cause.REFUSED_NO_ROUTE, f"no route for {leg.info.to!r}")
-        elif problem := self._no_room(name, leg.info.trunk):
+        elif (talker := self._talkers.get(name)) is None:
+            # Routes are checked when they are read; a dialplan may ask for anybody.
+            self._refuse(leg, Cause.REFUSED_NO_ROUTE, f"there is no agent {name!r}")
+        elif problem := self._no_room(talker, leg.info):
             self._refuse(leg, Cause.REFUSED_BUSY, problem)
         else:
-            self.begin(leg, self._talkers[name])
+            self.begin(leg, talker)
 
-    def begin(self, leg: SipLeg, talker: Talker) -> Call:
+    def begin(self, leg: Leg, talker: Talker) -> Call:
         """A call of `talker`'s on this leg."""
         services = self._services()
         call = Call(leg, talker.agent, services, record=talker.record)
@@ -98,15 +116,18 @@ class Switchboard:
 
     # -- inside ---------------------------------------------------------------------------------------------
 
-    def _no_room(self, agent: str, trunk: str) -> str | None:
-        """Why a call for `agent` can't be taken now."""
+    def _no_room(self, talker: Talker, info: LegInfo) -> str | None:
+        """Why a call for this agent can't be taken now."""
         admission = self._admission
-        problem = admission.no_room_on_box(admission.trunks.get(trunk))
-        if problem is None and self._talkers[agent].embedded:
+        problem = admission.no_room_on_box(admission.trunks.get(info.trunk))
+        if problem is None and info.kind != "sip":
+            # SIP's user agent asked before it made a call of the INVITE.
+            problem = admission.too_fast()
+        if problem is None and talker.embedded:
             problem = admission.no_room_to_talk(self._talkers.overloaded)
         return problem
 
-    def _refuse(self, leg: SipLeg, cause: Cause, detail: str) -> None:
+    def _refuse(self, leg: Leg, cause: Cause, detail: str) -> None:
         self._spawn(f"refusal of {leg.info.id}", refuse(leg, cause, detail, self._services().record))
 
     async def _live_through(self, call: Call) -> None:

@@ -37,6 +37,10 @@ class LiveCall:
     one_way: str = ""
 
 
+MachineWish = Literal["off", "talk", "hangup"]
+"""Answering machines: not looked for; told apart, and talked to all the same; hung up on."""
+
+
 @dataclass(frozen=True, slots=True)
 class DialRequest:
     """A call to be made: whom to dial, and the agent that talks once they answer."""
@@ -53,6 +57,12 @@ class DialRequest:
     """The trunk to call by; empty: straight to the URI."""
     headers: tuple[tuple[str, str], ...] = ()
     """X- headers for the INVITE, as far as the trunk allows them."""
+    caller_name: str = ""
+    """These three by an Asterisk alone: the name to call by,"""
+    variables: tuple[tuple[str, str], ...] = ()
+    """channel variables,"""
+    machine: MachineWish = "off"
+    """and whether answering machines are told from people."""
 
 
 class DialRefused(Exception):

@@ -17,12 +17,15 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from bridge.events import (
+    AnsweredBy,
     BargeIn,
     CallAnswered,
     CallEnded,
     CallEvent,
     CallStarted,
+    FarFlushed,
     FormCompleted,
+    MediaSetUp,
     OneWayAudio,
     ProviderFailed,
     ToolCalled,
@@ -167,6 +170,12 @@ class Metrics:
                 self._trunks.ended(live, event)
             case OneWayAudio():
                 self._trunks.one_way(live, event)
+            case MediaSetUp():
+                self._trunks.media(live, event)
+            case FarFlushed():
+                self._trunks.flushed(live, event)
+            case AnsweredBy():
+                self._trunks.answered_by(live, event)
             case TurnEnded():
                 self._count_turn(agent, event)
             case BargeIn():
@@ -278,6 +287,36 @@ class _TrunkMetrics:
             ["trunk", "reason"],
             registry=registry,
         )
+
+        self._media = Histogram(
+            "offhook_trunk_media_setup_seconds",
+            "From the first request for a call's audio until it flows, where the carrier has several transports.",
+            ["trunk", "transport"],
+            buckets=(0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 1, 5),
+            registry=registry,
+        )
+        self._flush = Histogram(
+            "offhook_trunk_flush_seconds",
+            "At a barge-in: until the far side had dropped the audio that it had not played.",
+            ["trunk"],
+            buckets=(0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.5),
+            registry=registry,
+        )
+        self._answered_by = Counter(
+            "offhook_trunk_answered_by",
+            "Calls of ours by who took them, where the carrier tells machines from people.",
+            ["trunk", "who"],
+            registry=registry,
+        )
+
+    def media(self, call: _Live, event: MediaSetUp) -> None:
+        self._media.labels(call.trunk, event.transport).observe(event.took_ms / 1000)
+
+    def flushed(self, call: _Live, event: FarFlushed) -> None:
+        self._flush.labels(call.trunk).observe(event.took_ms / 1000)
+
+    def answered_by(self, call: _Live, event: AnsweredBy) -> None:
+        self._answered_by.labels(call.trunk, event.who).inc()
 
     def one_way(self, call: _Live, event: OneWayAudio) -> None:
         self._one_way.labels(call.trunk, event.reason.value).inc()

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bridge.api.control import DialRequest, LiveCall
+from bridge.api.control import DialRequest, LiveCall, MachineWish
 from bridge.events import Cause
 from bridge.store.encode import event_data, event_name
 from bridge.store.records import CallHistory, CallRecord, EventRecord, Recorded, TurnRecord
@@ -32,8 +32,8 @@ class CallOut(BaseModel):
     to: str = Field(description="The dialled user or number.")
     trunk: str
     agent: str = Field(description="Empty for a call that was refused before an agent had it.")
-    leg_kind: str = Field(description="What carries the call: `sip`.")
-    leg_id: str = Field(description="What the other side calls this call: the SIP Call-ID.")
+    leg_kind: str = Field(description="What carries the call: `sip`, `asterisk`, `audiosocket`.")
+    leg_id: str = Field(description="What the other side calls this call: the SIP Call-ID, the channel id.")
     started_at: datetime
     answered_at: datetime | None = None
     ended_at: datetime | None = None
@@ -130,8 +130,10 @@ class DialIn(BaseModel):
         str,
         Field(
             max_length=256,
-            pattern=r"^(sips?:[^\s<>\",\x00-\x20\x7f]+|\+?[0-9A-D*#(][0-9A-D*# ().\/-]*)$",
-            description="A SIP URI, or with `trunk` a number.",
+            pattern=r"^(sips?:[^\s<>\",\x00-\x20\x7f]+|\+?[0-9A-D*#(][0-9A-D*# ().\/-]*"
+            r"|[A-Za-z][A-Za-z0-9_]*\/[A-Za-z0-9_.@:+*#;=%\/-]+)$",
+            description="A SIP URI; with `trunk` a number; with an Asterisk as `trunk` one of its endpoints, "
+            "e.g. `PJSIP/1001` or `PJSIP/+4930123@carrier`.",
         ),
     ]
     agent: Annotated[str, Field(min_length=1, max_length=64)]
@@ -146,6 +148,24 @@ class DialIn(BaseModel):
         Field(max_length=20, description="X- headers for the INVITE, as far as the trunk's `allow_headers` go."),
     ] = Field(default_factory=dict)
 
+    caller_name: Annotated[
+        str, Field(max_length=64, pattern=r"^[^\x00-\x1f\x7f\"<>]*$", description="Of a call by an Asterisk.")
+    ] = ""
+    variables: Annotated[
+        dict[
+            Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")],
+            Annotated[str, Field(max_length=512, pattern=r"^[^\x00-\x1f\x7f]*$")],
+        ],
+        Field(max_length=50, description="Channel variables of a call by an Asterisk."),
+    ] = Field(default_factory=dict)
+    machine: Annotated[
+        MachineWish,
+        Field(
+            description="Whether an Asterisk is to tell answering machines from people before the agent speaks, and "
+            "what then: `talk` to either, `hangup` on a machine. `off`: not asked, the agent speaks at once."
+        ),
+    ] = "off"
+
     def request(self) -> DialRequest:
         return DialRequest(
             to=self.to,
@@ -154,6 +174,9 @@ class DialIn(BaseModel):
             timeout_s=self.timeout_s,
             trunk=self.trunk,
             headers=tuple(self.headers.items()),
+            caller_name=self.caller_name,
+            variables=tuple(self.variables.items()),
+            machine=self.machine,
         )
 
 
