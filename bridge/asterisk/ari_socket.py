@@ -1,0 +1,169 @@
+"""The event socket of one Asterisk: opened within a deadline, pinged, requests and answers told apart by id."""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+
+from bridge.asterisk.ari_errors import AriError, AriUnauthorizedError, AriUnavailableError
+from bridge.asterisk.ari_wire import RestResponse, error_message, rest_request
+
+CLOSE_S = 1.0
+"""A far end that does not answer our goodbye in this time is cut off."""
+
+LARGEST_MESSAGE = 16 * 1024 * 1024
+"""Bytes; the list of a thousand channels has some 700 kB. A larger message costs the connection."""
+
+UNREAD_MESSAGES = 1024
+"""Messages held while a handler is slow: Asterisk cuts a client off that does not read for a tenth of a second."""
+
+_LOGGER = logging.getLogger("bridge.asterisk.ari_socket")
+"""The library's own would write the headers of the handshake, the password too, to a log open for debugging."""
+_LOGGER.setLevel(logging.WARNING)
+
+
+class EventSocket:
+    """One open connection."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self._connection = connection
+        self._waiting: dict[str, asyncio.Future[RestResponse]] = {}
+        self._requests = 0
+        self._lost = ""
+        self.local_address: str = connection.local_address[0]
+        """Ours, by which we reach this Asterisk."""
+
+    @property
+    def usable(self) -> bool:
+        return not self._lost
+
+    async def messages(self) -> AsyncIterator[str | bytes]:
+        """Until the connection is over: then it ends, and `reason` says why."""
+        while True:
+            try:
+                message = await self._connection.recv()
+            except ConnectionClosed as closed:
+                self.lose(_why(closed))
+                return
+            yield message
+
+    @property
+    def reason(self) -> str:
+        """Why it is over; empty: it is not."""
+        return self._lost
+
+    async def request(
+        self, method: str, path: str, query: Mapping[str, str], body: object, timeout_s: float
+    ) -> RestResponse:
+        """Raises AriUnavailableError; TimeoutError where no answer came."""
+        if self._lost:
+            raise AriUnavailableError(f"{method} {path}: the event socket is lost: {self._lost}")
+        self._requests += 1
+        request_id = str(self._requests)
+        future: asyncio.Future[RestResponse] = asyncio.get_running_loop().create_future()
+        self._waiting[request_id] = future
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._connection.send(rest_request(request_id, method, path, query, body))
+                return await future
+        except ConnectionClosed as closed:
+            self.lose(_why(closed))
+            raise AriUnavailableError(f"{method} {path}: the event socket is lost: {self._lost}") from None
+        finally:
+            self._waiting.pop(request_id, None)
+            if future.done() and not future.cancelled():
+                # Its error is told by the connection's, where both came.
+                future.exception()
+
+    def answered(self, response: RestResponse) -> bool:
+        """Whether somebody waited for it."""
+        future = self._waiting.get(response.request_id)
+        if future is None or future.done():
+            return False
+        future.set_result(response)
+        return True
+
+    def lose(self, reason: str) -> None:
+        """Requests that wait end now: their answers can't come any more."""
+        self._lost = self._lost or reason
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(AriUnavailableError(f"the event socket is lost: {self._lost}"))
+
+    async def close(self) -> None:
+        """Say goodbye, and cut the connection off if that is not answered. Never raises."""
+        self.lose("it was closed here")
+        try:
+            # The library's own deadline does not cover a close frame that can't even be written.
+            async with asyncio.timeout(CLOSE_S):
+                await self._connection.close()
+        except TimeoutError:
+            pass
+        finally:
+            self._connection.transport.abort()
+
+
+async def open_event_socket(
+    url: str, *, authorization: str, connect_s: float, heartbeat_s: float, verify: bool
+) -> EventSocket:
+    """Connect within `connect_s`. Raises AriUnauthorizedError, AriUnavailableError."""
+    options: dict[str, Any] = {"ssl": tls_context(verify)} if url.startswith("wss:") else {}
+    try:
+        connection = await _Connect(
+            url,
+            additional_headers={"Authorization": authorization},
+            compression=None,
+            open_timeout=connect_s,
+            close_timeout=CLOSE_S,
+            ping_interval=heartbeat_s,
+            ping_timeout=heartbeat_s,
+            max_size=LARGEST_MESSAGE,
+            max_queue=UNREAD_MESSAGES,
+            logger=_LOGGER,
+            proxy=None,
+            **options,
+        )
+    except TimeoutError:
+        raise AriUnavailableError(f"no connection within {connect_s:g} s") from None
+    except InvalidStatus as error:
+        raise _refusal(error) from None
+    except (OSError, InvalidHandshake, InvalidURI, EOFError, UnicodeError) as error:
+        raise AriUnavailableError(f"can't be reached: {error or type(error).__name__}") from None
+    return EventSocket(connection)
+
+
+class _Connect(connect):
+    def process_redirect(self, exc: Exception) -> Exception:
+        # Followed, it would carry the password to wherever the answer says.
+        return exc
+
+
+@lru_cache(maxsize=2)
+def tls_context(verify: bool) -> ssl.SSLContext:
+    """One for all: to load the system's certificates takes 20 ms, in which no call would be heard."""
+    context = ssl.create_default_context() if verify else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _refusal(error: InvalidStatus) -> AriError:
+    status = error.response.status_code
+    said = error_message(bytes(error.response.body or b""))
+    text = f"GET /ari/events: {status}{f' {said}' if said else ''}"
+    return AriUnauthorizedError(text) if status in (401, 403) else AriUnavailableError(text)
+
+
+def _why(closed: ConnectionClosed) -> str:
+    if closed.sent is not None and closed.sent.code != 1000 and not closed.rcvd_then_sent:
+        # We ended it: no pong in time, or a message that no Asterisk sends.
+        return f"closed here: {closed.sent.reason or closed.sent.code}"
+    if closed.rcvd is not None:
+        return f"closed by Asterisk: {closed.rcvd.code}{f' {closed.rcvd.reason}' if closed.rcvd.reason else ''}"
+    return "the connection was lost"
