@@ -89,6 +89,8 @@ class ChannelDestroyed:
     cause: int
     """Q.850."""
     cause_text: str
+    tech_cause: int | None = None
+    """Of SIP: the status that a call was refused with (Asterisk 22; 480 too where Asterisk's own limit ran out)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,7 +353,9 @@ _PARSERS: Mapping[str, Callable[[Mapping[str, Any]], AriEvent]] = {
     "ApplicationReplaced": lambda it: ApplicationReplaced(_text(it, "application")),
     "StasisStart": lambda it: StasisStart(_channel(it), _texts(it, "args"), _maybe_channel(it, "replace_channel")),
     "StasisEnd": lambda it: StasisEnd(_channel(it)),
-    "ChannelDestroyed": lambda it: ChannelDestroyed(_channel(it), _number(it, "cause"), _text(it, "cause_txt")),
+    "ChannelDestroyed": lambda it: ChannelDestroyed(
+        _channel(it), _number(it, "cause"), _text(it, "cause_txt"), _number(it, "tech_cause") or None
+    ),
     "ChannelHangupRequest": _hangup_request,
     "ChannelStateChange": lambda it: ChannelStateChange(_channel(it)),
     "ChannelDtmfReceived": lambda it: ChannelDtmfReceived(
