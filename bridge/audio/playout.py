@@ -3,11 +3,15 @@
 A producer opens an utterance (`begin`), writes PCM under its generation number, and ends it. The media clock takes
 one frame a tick. Audio written under an old generation is refused, so a producer that was interrupted needs no
 cancelling: what it still says is stale.
+
+Where the far side buffers (media streams), its transport says how many frames that is (`far_frames`), has it drop
+them when the agent is cut off (`on_cut`), and takes them back (`take_back`): they were never heard.
 """
 
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -46,8 +50,12 @@ class Playout:
 
     def __init__(self, sample_rate: int, *, max_queued_ms: int = MAX_QUEUED_MS) -> None:
         self.sample_rate = sample_rate
-        self.far_buffer_ms: float = 0.0
-        """Audio sent but not yet played by the far side, where it buffers (media streams keep it up to date)."""
+        self.far_frames = 0
+        """Frames taken, silent ones included, that the far side has not played yet; its transport keeps it up to date
+        (after `keep`)."""
+        self.on_cut: Callable[[], None] | None = None
+        """Called at once when an utterance that was heard in part is paused or dropped: where the far side buffers,
+        its transport has it drop what it has, and calls `take_back`."""
         self.overflow_ms: float = 0.0
         """Audio refused because the queue was full."""
         self.blend: Blend | None = None
@@ -80,6 +88,15 @@ class Playout:
         self._fade_in = False
         self._sinks: list[FrameSink] = []
         self._handlers: list[Callable[[PlayoutEvent], None]] = []
+        self._far_ms = 0.0
+        self._kept: deque[bytes] | None = None
+        """What the last frames held of the present utterance, unfaded; None: nobody takes anything back."""
+        self._pulled = b""
+        """The same of the frame under way."""
+        self._since_cut = 0
+        """Frames taken since the far side dropped what it had: it can't have more."""
+        self._taken_back = 0
+        """Bytes of the present utterance that were taken back last."""
 
     # -- the producer's side --------------------------------------------------------------------------------
 
@@ -89,7 +106,11 @@ class Playout:
         self._generation += 1
         self._live = self._open = True
         self._started = self._dry = self._fade_in = False
-        self._sent = 0
+        self._sent = self._taken_back = 0
+        if self._kept:
+            # Those frames are still on their way, but hold nothing of this one.
+            self._kept = deque([b""] * len(self._kept), self._kept.maxlen)
+        self._pulled = b""
         return self._generation
 
     def write(self, generation: int, pcm: bytes) -> bool:
@@ -124,6 +145,7 @@ class Playout:
         """Send silence from the next frame on (after a fade of 5 ms) and keep the tail; without an utterance
         under way it does nothing."""
         if self._live and not self._paused:
+            self._cut()
             self._paused = True
             self._fade_out = self._started and self._queued > 0 and not self._fade_in
 
@@ -140,6 +162,8 @@ class Playout:
         An utterance that is cut off while it sounds goes on for a fade of 5 ms, which counts as sent."""
         if not self._live:
             return 0.0
+        if not self._paused:
+            self._cut()
         sounding = self._started and self._queued > 0 and not self._fade_in
         if sounding and not (self._paused and not self._fade_out):
             self._edge = self._ramp(self._pull(self._fade_samples * BYTES_PER_SAMPLE), rising=False)
@@ -159,6 +183,60 @@ class Playout:
             self._live = self._open = True
             self._started, self._dry = started, False
             self._fade_in = started
+
+    def _cut(self) -> None:
+        if self._started and self.on_cut is not None:
+            self.on_cut()
+
+    # -- the far side's buffer ------------------------------------------------------------------------------
+
+    def keep(self, frames: int) -> None:
+        """Keep the last `frames` frames, so that they can be taken back."""
+        self._kept = deque(self._kept or (), frames)
+
+    def take_back(self, frames: int, *, since: int = 0) -> bytes:
+        """The far side dropped `frames` frames without playing them: the last that were taken, but for the last
+        `since`. What they held of the present utterance was not sent after all; `resume` goes on with it.
+
+        Returns a frame that fades out in their place, empty if there was nothing to be heard in them. It is no part
+        of what counts as sent."""
+        kept = self._kept
+        if kept is None or frames <= 0:
+            return b""
+        later = [kept.pop() for _ in range(min(since, len(kept)))]
+        if any(later):
+            # The utterance went on meanwhile: nothing can be put before what was played.
+            kept.extend(reversed(later))
+            return b""
+        pcm = b"".join(reversed([kept.pop() for _ in range(min(frames, len(kept)))]))
+        kept.extend(later)
+        self._since_cut = len(later)
+        self._taken_back += len(pcm)
+        self._sent -= len(pcm)
+        if not pcm:
+            return b""
+        if self._live:
+            if self._offset:
+                self._chunks[0] = self._chunks[0][self._offset :]
+                self._offset = 0
+            self._chunks.appendleft(pcm)
+            self._queued += len(pcm)
+            self._dry = self._fade_out = False
+            self._fade_in = True
+        edge = self._ramp(pcm[: self._fade_samples * BYTES_PER_SAMPLE], rising=False)
+        return edge + self._silence[len(edge) :]
+
+    def played_after_all(self, frames: int) -> None:
+        """Of what was taken back last, the first `frames` frames had been played: they count as sent, and `resume`
+        goes on behind them. Where it went on already it stays as it is."""
+        size = min(frames * self._frame_bytes, self._taken_back)
+        if not self._live:
+            self._taken_back -= size
+            self._sent += size
+        elif self._paused and size:
+            self._taken_back -= size
+            self._pull(min(size, self._queued))
+            self._pulled = b""
 
     # -- the truth ------------------------------------------------------------------------------------------
 
@@ -189,6 +267,19 @@ class Playout:
         return duration_ms(self._sent, self.sample_rate)
 
     @property
+    def far_buffer_ms(self) -> float:
+        """Audio of the present (or last) utterance that was sent and that the far side has not played yet."""
+        if self._kept is None or not self.far_frames:
+            return self._far_ms
+        frames = min(self.far_frames, self._since_cut)
+        return duration_ms(sum(map(len, islice(reversed(self._kept), frames))), self.sample_rate)
+
+    @far_buffer_ms.setter
+    def far_buffer_ms(self, value: float) -> None:
+        """For a far side of which no more is known."""
+        self._far_ms = value
+
+    @property
     def heard_ms(self) -> float:
         """Audio of the present (or last) utterance that the far party has heard: sent, less the far buffer."""
         return max(0.0, self.sent_ms - self.far_buffer_ms)
@@ -206,6 +297,10 @@ class Playout:
                 self._tell(UtteranceStarted(self._generation, now))
         else:
             frame = self._take_edge(now)
+        if self._kept is not None:
+            self._kept.append(self._pulled)
+            self._pulled = b""
+            self._since_cut += 1
         if self.blend is not None:
             frame = self.blend(frame, now)
         for sink in self._sinks:
@@ -286,6 +381,8 @@ class Playout:
             frame = b"".join(parts)
         self._queued -= len(frame)
         self._sent += len(frame)
+        if self._kept is not None:
+            self._pulled += frame
         return frame
 
     def _ramp(self, pcm: bytes, *, rising: bool) -> bytes:

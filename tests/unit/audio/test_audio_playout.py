@@ -281,6 +281,8 @@ class AnyUse(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.playout = Playout(RATE)
+        self.playout.keep(5)
+        self.playout.far_frames = 2
         self.generation = 0
         self.written = 0
         self.dropped = 0.0
@@ -329,6 +331,18 @@ class AnyUse(RuleBasedStateMachine):
         self.playout.take(0.0)
         assert self.playout.take(0.0) == SILENCE
 
+    @rule(frames=st.integers(0, 6), since=st.integers(0, 3))
+    def take_back(self, frames: int, since: int) -> None:
+        before = self.playout.sent_ms + self.playout.queued_ms
+        faded = self.playout.take_back(frames, since=since)
+        assert len(faded) in (0, FRAME)
+        if self.playout.speaking:
+            assert self.playout.sent_ms + self.playout.queued_ms == pytest.approx(before)
+
+    @rule(frames=st.integers(0, 6))
+    def played_after_all(self, frames: int) -> None:
+        self.playout.played_after_all(frames)
+
     @rule()
     def withhold(self) -> None:
         before = self.playout.sent_ms
@@ -339,6 +353,11 @@ class AnyUse(RuleBasedStateMachine):
     def no_more_is_sent_than_was_written(self) -> None:
         assert self.playout.sent_ms + self.playout.queued_ms <= self.written / 16 + 1e-9
         assert self.playout.heard_ms <= self.playout.sent_ms
+
+    @invariant()
+    def nothing_is_sent_or_heard_less_than_never(self) -> None:
+        assert self.playout.sent_ms >= 0
+        assert self.playout.heard_ms >= 0
 
     @invariant()
     def only_a_live_utterance_is_paused(self) -> None:
