@@ -143,8 +143,9 @@ class MediaStream:
 
         return unsubscribe
 
-    def start(self, agreed: Negotiated) -> None:
-        """Send and receive from the next tick on."""
+    def start(self, agreed: Negotiated, *, reports: bool = True) -> None:
+        """Send and receive from the next tick on. Without `reports` no RTCP is spoken, whatever the settings say: the
+        far side is known to have none."""
         if self._closed or self._session is not None:
             raise LegStateError("the media is running already, or over")
         self.prepare(agreed.codec)
@@ -161,7 +162,7 @@ class MediaStream:
         )
         session.sinks = self._sinks
         rtcp = None
-        if self._plane.reports:
+        if reports and self._plane.reports:
             # The name says nothing of us, and is another for each session (RFC 7022).
             rtcp = RtcpSession(session, cname=secrets.token_urlsafe(12), now=now, unix_time=time.time())
         endpoint = self._endpoint = self._plane.mux.open(self._pair, session, self._crashed, rtcp=rtcp)
@@ -193,6 +194,13 @@ class MediaStream:
         """Send nothing and expect nothing, until the next `update` or `start`."""
         if self._session is not None:
             self._session.update(self._plane.clock.time(), direction=Direction.INACTIVE)
+
+    def hold(self, on: bool) -> None:
+        """While the far party holds us nothing is sent, what is queued stays, and no media is expected; what comes
+        all the same is heard."""
+        if self._session is not None:
+            direction = Direction.RECVONLY if on else Direction.SENDRECV
+            self._session.update(self._plane.clock.time(), direction=direction)
 
     def await_media(self) -> None:
         """The call was answered: media that came before, or none, was early."""

@@ -1,4 +1,4 @@
-"""What carries an Asterisk call's audio to us: the contracts of a leg's media and of the transports that set it up."""
+"""What carries the audio of an Asterisk call to us: contracts of a leg's media, and of what sets it up."""
 
 from collections.abc import Callable
 from typing import Protocol

@@ -1,0 +1,221 @@
+"""The endpoint of one Asterisk: its ARI, the calls that its dialplan hands over, and what is left of them."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import structlog
+
+from bridge.asterisk.ari import Ari
+from bridge.asterisk.ari_errors import AriError
+from bridge.asterisk.ari_events import (
+    AriEvent,
+    Channel,
+    ChannelDestroyed,
+    ChannelDtmfReceived,
+    ChannelHangupRequest,
+    ChannelHold,
+    ChannelStateChange,
+    ChannelUnhold,
+    Dial,
+    StasisEnd,
+    StasisStart,
+)
+from bridge.asterisk.settings import AsteriskSettings, MediaKind
+from bridge.audio.clock import MediaClock
+from bridge.events import Cause
+from bridge.legs.asterisk.leg import AsteriskLeg
+from bridge.legs.asterisk.line import CallLine
+from bridge.legs.asterisk.media import MediaTransport
+from bridge.legs.asterisk.names import Names, is_made
+from bridge.legs.asterisk.release import Release
+from bridge.legs.base import LegInfo
+
+log = structlog.get_logger(__name__)
+
+
+class AsteriskEndpoint:
+    """Turns channels of the Stasis application into legs."""
+
+    def __init__(
+        self,
+        settings: AsteriskSettings,
+        *,
+        clock: MediaClock,
+        transports: Mapping[MediaKind, MediaTransport],
+        on_leg: Callable[[AsteriskLeg], None],
+        media_of: Callable[[LegInfo], MediaKind | None] = lambda info: None,
+    ) -> None:
+        """`on_leg` is given each call that comes in. `media_of` says by what the audio of a call is to reach us where
+        its route has a wish; None: as the settings say."""
+        self.settings = settings
+        self.names = Names(settings.app)
+        self.ari = Ari(settings, self._on_event)
+        self._clock = clock
+        self._transports = transports
+        self._on_leg = on_leg
+        self._media_of = media_of
+        self._legs: dict[str, AsteriskLeg] = {}
+        """By the id of their channel."""
+        self._media: dict[str, AsteriskLeg] = {}
+        """By the id of their media channel."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._refusing = ""
+        self._closed = False
+
+    def start(self) -> None:
+        """Connect, now and whenever the connection is lost."""
+        self.ari.start()
+
+    async def aclose(self) -> None:
+        """Hang up what is left, wait until all that is ours is deleted, and leave Asterisk."""
+        self.refuse_new("the bridge is stopping")
+        for leg in self.legs:
+            leg.hang_up(Cause.DRAINED, "the bridge stopped")
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+        self._closed = True
+        await self.ari.aclose()
+
+    @property
+    def legs(self) -> Sequence[AsteriskLeg]:
+        return tuple(self._legs.values())
+
+    def refuse_new(self, reason: str) -> None:
+        """Calls go on in the dialplan at once, from now on."""
+        self._refusing = reason
+
+    def accept_new(self) -> None:
+        self._refusing = ""
+
+    # -- what legs need ---------------------------------------------------------------------------------------
+
+    @property
+    def early_media(self) -> bool:
+        return True
+
+    def now(self) -> float:
+        return self._clock.time()
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+        return task
+
+    def _finished(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a call's task failed", task=task.get_name(), exc_info=error)
+
+    def release(self, release: Release) -> "asyncio.Task[None]":
+        return self.spawn(self._release(release), f"release of {release.channel_id}")
+
+    async def _release(self, release: Release) -> None:
+        await release.carry_out(self.ari)
+
+    def adopt(self, leg: AsteriskLeg) -> None:
+        """Tell `leg` the events of its channel, and of its media channel, from now on."""
+        self._legs[leg.channel_id] = leg
+        self._media[leg.line.media_id] = leg
+
+    def ended(self, leg: AsteriskLeg) -> None:
+        self._legs.pop(leg.channel_id, None)
+        self._media.pop(leg.line.media_id, None)
+        self.spawn(leg.line.close(), f"end of {leg.line.bridge_id}")
+
+    def renamed(self, leg: AsteriskLeg, former_id: str) -> None:
+        self._legs.pop(former_id, None)
+        self._legs[leg.channel_id] = leg
+
+    async def join(self, first: AsteriskLeg, second: AsteriskLeg) -> None:
+        raise NotImplementedError
+
+    def new_line(self, info: LegInfo) -> CallLine:
+        """The bridge and media channel of a call, not yet made."""
+        kind = self._media_of(info) or self.settings.media
+        return CallLine(self.ari, self._transports[kind], self.names, self.names.new_leg(), self.now)
+
+    # -- what comes in ----------------------------------------------------------------------------------------
+
+    def _on_event(self, event: AriEvent) -> None:
+        match event:
+            case StasisStart(channel=channel, args=args):
+                self._started(channel, args, event.replaces)
+            case (
+                ChannelDtmfReceived(channel=channel)
+                | ChannelHold(channel=channel)
+                | ChannelUnhold(channel=channel)
+                | ChannelHangupRequest(channel=channel)
+                | ChannelDestroyed(channel=channel)
+                | ChannelStateChange(channel=channel)
+                | StasisEnd(channel=channel)
+                | Dial(peer=channel)
+            ):
+                if (leg := self._legs.get(channel.id)) is not None:
+                    leg.on_ari_event(event)
+                elif isinstance(event, ChannelDestroyed) and (leg := self._media.get(channel.id)) is not None:
+                    leg.on_media_channel_gone(f"Asterisk ended the media channel: {event.cause_text}")
+            case _:
+                pass
+
+    def _started(self, channel: Channel, args: tuple[str, ...], replaces: Channel | None) -> None:
+        if replaces is not None and (leg := self._legs.get(replaces.id)) is not None:
+            leg.replaced_by(channel)
+        elif is_made(channel.id):
+            # One of ours that nobody waits for any more.
+            self.release(Release(channel.id, hang_up=16))
+        elif channel.id not in self._legs:
+            self.take(channel, args)
+
+    def take(self, channel: Channel, args: tuple[str, ...]) -> None:
+        """A call that comes in."""
+        info = self._info(channel, args)
+        leg = AsteriskLeg(self, channel, info, self.new_line(info))
+        self.adopt(leg)
+        if self._refusing:
+            log.info("call refused", channel=channel.id, reason=self._refusing)
+            leg.hang_up(Cause.REFUSED_DRAINING, self._refusing)
+        elif self.settings.calls is not None and len(self._legs) > self.settings.calls:
+            leg.hang_up(Cause.REFUSED_BUSY, f"{self.settings.calls} calls are live on {self.settings.name} (calls)")
+        elif self.settings.variables:
+            self.spawn(self._offer(leg), f"offer of {channel.id}")
+        else:
+            self._on_leg(leg)
+
+    async def _offer(self, leg: AsteriskLeg) -> None:
+        """Hand the call on with the variables that its agent is to see."""
+        names = self.settings.variables
+        asked = (self.ari.get_variable(leg.channel_id, name) for name in names)
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        values = {name.lower(): value for name, value in zip(names, found, strict=True) if isinstance(value, str)}
+        for error in {str(value) for value in found if isinstance(value, AriError)}:
+            log.warning("a variable could not be read", channel=leg.channel_id, error=error)
+        leg.describe(values)
+        if leg.channel_id in self._legs:
+            self._on_leg(leg)
+
+    def _info(self, channel: Channel, args: Sequence[str]) -> LegInfo:
+        named: dict[str, str] = {}
+        for index, arg in enumerate(args, 1):
+            name, is_named, value = arg.partition("=")
+            if is_named:
+                named[name.strip().lower()] = value.strip()
+            else:
+                named[f"arg{index}"] = arg
+        headers = {**named, "asterisk-channel": channel.name, "asterisk-context": channel.context}
+        if channel.protocol_id:
+            headers["call-id"] = channel.protocol_id
+        return LegInfo(
+            kind="asterisk",
+            direction="inbound",
+            from_=channel.caller_number,
+            to=channel.extension,
+            trunk=self.settings.name,
+            id=channel.id,
+            peer=urlsplit(self.settings.url).netloc,
+            display_name=channel.caller_name,
+            headers=headers,
+            agent=named.get("agent", ""),
+        )

@@ -1,0 +1,477 @@
+"""The Asterisk leg: a channel in our Stasis application, with a bridge and a media channel of its own, as a `Leg`."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import structlog
+
+from bridge.asterisk.ari import Ari
+from bridge.asterisk.ari_errors import AriError, AriRefusedError
+from bridge.asterisk.ari_events import (
+    AriEvent,
+    Channel,
+    ChannelDestroyed,
+    ChannelDtmfReceived,
+    ChannelHangupRequest,
+    ChannelHold,
+    ChannelUnhold,
+    StasisEnd,
+)
+from bridge.asterisk.settings import AsteriskSettings
+from bridge.audio.frames import FrameSink, Unsubscribe
+from bridge.audio.playout import Playout
+from bridge.causes import cause_of_bye, clearing_of, refusal_of
+from bridge.events import (
+    Answered,
+    Cause,
+    DtmfReceived,
+    FarPartyChanged,
+    Held,
+    LegEnded,
+    LegEvent,
+    MediaSetUp,
+    Resumed,
+)
+from bridge.legs.asterisk.line import CallLine
+from bridge.legs.asterisk.media import LegMedia
+from bridge.legs.asterisk.release import Release, is_variable, outcome_variables, set_all, status_of
+from bridge.legs.asterisk.transfer import Transfers
+from bridge.legs.base import (
+    Capability,
+    Leg,
+    LegError,
+    LegInfo,
+    LegState,
+    LegStateError,
+    MediaQuality,
+    NotCapableError,
+)
+from bridge.legs.media import MediaCrashed, MediaExpired, StreamEvent
+
+log = structlog.get_logger(__name__)
+
+LAST_WORD_S = 1.0
+"""A request found the channel gone: the event that says why comes within this, unless it was lost."""
+
+DIGITS = frozenset("0123456789*#ABCD")
+
+
+class AsteriskSide(Protocol):
+    """What a leg needs of its endpoint."""
+
+    ari: Ari
+    settings: AsteriskSettings
+
+    @property
+    def early_media(self) -> bool:
+        """Whether this Asterisk can let media flow before the answer."""
+        ...
+
+    def now(self) -> float:
+        """Monotonic time (s)."""
+        ...
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
+        """Run it to its end, also when the leg is over."""
+        ...
+
+    def release(self, release: Release) -> "asyncio.Task[None]":
+        """Give a channel back to Asterisk, again and again until it is."""
+        ...
+
+    def ended(self, leg: "AsteriskLeg") -> None:
+        """The leg is over: nothing of the channel is its business any more."""
+        ...
+
+    def renamed(self, leg: "AsteriskLeg", former_id: str) -> None:
+        """The leg's channel is another one now."""
+        ...
+
+    def join(self, first: "AsteriskLeg", second: "AsteriskLeg") -> Coroutine[Any, Any, None]:
+        """Have the two channels talk with each other, without us. Raises AriError; then nothing has changed."""
+        ...
+
+
+class AsteriskLeg:
+    """One channel. See `bridge.legs.base.Leg`."""
+
+    def __init__(self, side: AsteriskSide, channel: Channel, info: LegInfo, line: CallLine) -> None:
+        self.media_refusal = ""
+        """Why there can be no audio; empty: there can."""
+        self.calling: Callable[[AriEvent], bool] | None = None
+        """Of an outbound leg that is not yet answered: sees the channel's events first, True: it dealt with it."""
+        self.side = side
+        self.channel_id = channel.id
+        self.channel_state = channel.state
+        """As Asterisk told last: `Ring`, `Up`, ..."""
+        self.line = line
+        self._info = info
+        self._state = LegState.OFFERED
+        self._media: LegMedia | None = None
+        self._sinks: list[_Sink] = []
+        """Those that listened before there was media."""
+        self._handlers: list[Callable[[LegEvent], None]] = []
+        self._ended: LegEnded | None = None
+        self._over = asyncio.Event()
+        self._answering = False
+        self._joined_ms: float | None = None
+        """What it took to bring the channel into the bridge, once it is there."""
+        self._digits: asyncio.Task[None] | None = None
+        self._held = self._holding = self._music = False
+        self._transfers = Transfers(self)
+
+    # -- the Leg contract -----------------------------------------------------------------------------------
+
+    @property
+    def info(self) -> LegInfo:
+        return self._info
+
+    @property
+    def capabilities(self) -> Capability:
+        can = Capability.DTMF_SEND | Capability.DTMF_RECEIVE | Capability.HOLD | Capability.MUSIC
+        can |= Capability.TRANSFER | Capability.TRANSFER_REPLACING | Capability.VARIABLES
+        if self._info.direction == "inbound":
+            can |= Capability.RINGING
+            if self.side.early_media:
+                can |= Capability.EARLY_MEDIA
+        return can
+
+    @property
+    def state(self) -> LegState:
+        return self._state
+
+    @property
+    def sample_rate(self) -> int:
+        return self.line.transport.sample_rate if self._media is None else self._media.sample_rate
+
+    @property
+    def playout(self) -> Playout:
+        """Raises LegStateError before `answer` or `early_media` brought the audio."""
+        if self._media is None:
+            raise LegStateError("there is no audio before the answer")
+        return self._media.playout
+
+    @property
+    def quality(self) -> MediaQuality:
+        return MediaQuality() if self._media is None else self._media.quality
+
+    def listen(self, sink: FrameSink) -> Unsubscribe:
+        if self._media is not None:
+            return self._media.listen(sink)
+        waiting = _Sink(sink)
+        self._sinks.append(waiting)
+
+        def unsubscribe() -> None:
+            if waiting in self._sinks:
+                self._sinks.remove(waiting)
+            waiting.unsubscribe()
+
+        return unsubscribe
+
+    def subscribe(self, handler: Callable[[LegEvent], None]) -> Unsubscribe:
+        if self._ended is not None:
+            handler(self._ended)
+            return _nothing
+        self._handlers = [*self._handlers, handler]
+
+        def unsubscribe() -> None:
+            self._handlers = [h for h in self._handlers if h is not handler]
+
+        return unsubscribe
+
+    async def ringing(self) -> None:
+        if self._state is not LegState.OFFERED or self._info.direction != "inbound":
+            return
+        self.line.prepare()
+        if self.channel_state == "Up":
+            return
+        try:
+            await self.side.ari.ring(self.channel_id)
+        except AriError as error:
+            # The answer will show whether anything is wrong.
+            log.info("ringing not told", channel=self.channel_id, error=str(error))
+
+    async def early_media(self) -> None:
+        self._must_be_offered()
+        if Capability.EARLY_MEDIA not in self.capabilities:
+            raise NotCapableError("this Asterisk has no early media for applications")
+        if self._media is not None:
+            return
+        media = await self._ready()
+        await self._ask(self.side.ari.progress(self.channel_id), self._join())
+        self._must_be_offered()
+        self.attach(media)
+
+    async def answer(self) -> None:
+        self._must_be_offered()
+        if self._answering:
+            raise LegStateError("the call is being answered")
+        self._answering = True
+        try:
+            media = await self._ready()
+            requests = [self._join()]
+            if self.channel_state != "Up":
+                requests.append(self.side.ari.answer(self.channel_id))
+            await self._ask(*requests)
+        finally:
+            self._answering = False
+        self._must_be_offered()
+        self.attach(media)
+        self.go_up()
+
+    async def hangup(self, cause: Cause, detail: str = "") -> None:
+        done = self.hang_up(cause, detail)
+        if done is not None:
+            await asyncio.shield(done)
+
+    def hang_up(self, cause: Cause, detail: str = "") -> "asyncio.Task[None] | None":
+        """`hangup` for callers that can't wait: the task tells the far side. None: it had ended before."""
+        if self._state is LegState.ENDED:
+            return None
+        was_up = self._state is LegState.UP
+        reason = clearing_of(cause) if was_up or self._info.direction == "outbound" else refusal_of(cause)[1]
+        hang_up = None if self.returns else reason.cause
+        said = outcome_variables(status_of(cause, was_up=was_up), cause, detail)
+        self.end(LegEnded(cause, detail, "us", None, hang_up))
+        return self.side.release(Release(self.channel_id, said, hang_up=hang_up))
+
+    @property
+    def returns(self) -> bool:
+        """Whether the dialplan gets the channel back when we are through with it."""
+        return self._info.direction == "inbound" and self.side.settings.after == "continue"
+
+    async def transfer(self, target: str, *, replacing: Leg | None = None) -> None:
+        self.must_be_up()
+        await self._transfers.transfer(target, replacing)
+
+    def stop_transfer(self) -> None:
+        self._transfers.stop()
+
+    def follow_transfer(self, dialled: Leg) -> None:
+        raise NotCapableError("Asterisk itself does the transfers that its callers ask for")
+
+    def refuse_transfer(self, status: int) -> None:
+        """Nobody asks: Asterisk itself does the transfers of its callers."""
+
+    def send_dtmf(self, digits: str, *, tone_ms: int = 120, gap_ms: int = 80) -> None:
+        self.must_be_up()
+        if wrong := set(digits.upper()) - DIGITS:
+            raise ValueError(f"not DTMF digits: {''.join(sorted(wrong))!r}")
+        work = self._dial_digits(self._digits, digits.upper(), tone_ms, gap_ms)
+        self._digits = self.side.spawn(work, f"digits on {self.channel_id}")
+
+    async def _dial_digits(self, before: "asyncio.Task[None] | None", digits: str, tone_ms: int, gap_ms: int) -> None:
+        if before is not None:
+            await asyncio.wait({before})
+        try:
+            await self.side.ari.dtmf(self.channel_id, digits, tone_ms, gap_ms)
+        except AriError as error:
+            log.warning("digits not sent", channel=self.channel_id, error=str(error))
+
+    async def hold(self, on: bool) -> None:
+        self.must_be_up()
+        if on == self._holding:
+            return
+        ari = self.side.ari
+        await self._ask(ari.hold(self.channel_id) if on else ari.unhold(self.channel_id))
+        self._holding = on
+        self._apply_hold()
+
+    async def music(self, on: bool) -> None:
+        self.must_be_up()
+        if on == self._music:
+            return
+        ari = self.side.ari
+        # On the channel, not on the bridge: the caller hears the music in place of us, and we don't hear it.
+        start = ari.start_music(self.channel_id, self.side.settings.music)
+        await self._ask(start if on else ari.stop_music(self.channel_id))
+        self._music = on
+
+    async def set_variables(self, values: Mapping[str, str]) -> None:
+        if self._state is LegState.ENDED:
+            raise LegStateError("the call has ended")
+        if wrong := [name for name in values if not is_variable(name)]:
+            raise LegError(f"no name of a variable: {wrong[0]!r}")
+        await self._ask(set_all(self.side.ari, self.channel_id, values))
+
+    # -- the endpoint's side --------------------------------------------------------------------------------
+
+    def describe(self, headers: Mapping[str, str]) -> None:
+        """Add what the channel's variables say, before anybody has seen the leg."""
+        self._info = replace(self._info, headers={**self._info.headers, **headers})
+
+    def attach(self, media: LegMedia) -> None:
+        """The audio that was set up is this leg's from now on."""
+        if self._media is not None:
+            return
+        self._media = media
+        media.on_event = self._on_media_event
+        for waiting in self._sinks:
+            waiting.unsubscribe = media.listen(waiting.sink)
+        self._sinks.clear()
+        transport = self.line.transport
+        took_ms = self.line.took_ms + (self._joined_ms or 0.0)
+        self.tell(MediaSetUp(transport.kind, transport.codec, round(took_ms, 1)))
+
+    def go_up(self) -> None:
+        """The call is answered."""
+        self._state = LegState.UP
+        self.channel_state = "Up"
+        if self._media is not None:
+            self._media.await_media()
+        self.tell(Answered())
+
+    def on_ari_event(self, event: AriEvent) -> None:
+        if self._state is LegState.ENDED or (self.calling is not None and self.calling(event)):
+            return
+        match event:
+            case ChannelDtmfReceived(digit=digit, duration_ms=duration_ms):
+                if digit in DIGITS:
+                    self.tell(DtmfReceived(digit, duration_ms))
+            case ChannelHold():
+                self._held = True
+                self._apply_hold()
+                self.tell(Held())
+            case ChannelUnhold():
+                self._held = False
+                self._apply_hold()
+                self.tell(Resumed())
+            case ChannelHangupRequest(cause=cause) if cause:
+                self._far_left(cause, "")
+            case ChannelDestroyed(cause=cause, cause_text=text):
+                self._far_left(cause, text)
+            case StasisEnd():
+                self._taken_away()
+            case _:
+                pass
+
+    def on_media_channel_gone(self, detail: str) -> None:
+        """Asterisk has ended the media channel, unasked."""
+        self.hang_up(Cause.MEDIA_TIMEOUT, detail)
+
+    def lost(self, detail: str) -> None:
+        """Asterisk no longer knows the channel, and no event said so."""
+        self.end(LegEnded(Cause.SIGNALLING_LOST, detail, "network"))
+
+    def replaced_by(self, channel: Channel) -> None:
+        """Another channel has taken the place of ours in the bridge: the far party has transferred us."""
+        former, self.channel_id = self.channel_id, channel.id
+        self.channel_state = channel.state
+        self._info = replace(self._info, id=channel.id, display_name=channel.caller_name)
+        self._held = self._holding = self._music = False
+        self._apply_hold()
+        self.side.renamed(self, former)
+        self.tell(FarPartyChanged(channel.id, self._info.peer, channel.caller_number, "the far party transferred us"))
+
+    def tell(self, event: LegEvent) -> None:
+        for handler in self._handlers:
+            handler(event)
+
+    def end(self, ended: LegEnded) -> None:
+        """The leg is over; its bridge and its media channel are deleted."""
+        if self._state is LegState.ENDED:
+            return
+        self._state = LegState.ENDED
+        self._ended = ended
+        self._over.set()
+        self.line.stop()
+        self.side.ended(self)
+        handlers, self._handlers = self._handlers, []
+        for handler in handlers:
+            handler(ended)
+
+    def must_be_up(self) -> None:
+        if self._state is not LegState.UP:
+            raise LegStateError("the call is not up")
+
+    # -- inside ---------------------------------------------------------------------------------------------
+
+    async def _ready(self) -> LegMedia:
+        media = await self.line.ready()
+        self._must_be_offered()
+        return media
+
+    async def _join(self) -> None:
+        """Bring the channel into the bridge, where it may be already. Raises AriError."""
+        if self._joined_ms is None:
+            begun = self.side.now()
+            await self.line.join(self.channel_id)
+            self._joined_ms = (self.side.now() - begun) * 1000
+
+    async def _ask(self, *requests: Coroutine[Any, Any, None]) -> None:
+        """Carry out requests about our channel, at the same time. Raises LegError; LegStateError, once the end was
+        told, where the channel turns out to be gone."""
+        results = await asyncio.gather(*requests, return_exceptions=True)
+        failed = [result for result in results if isinstance(result, BaseException)]
+        if not failed:
+            return
+        error = failed[0]
+        if not isinstance(error, AriError):
+            raise error
+        if isinstance(error, AriRefusedError) and await self._is_gone():
+            raise LegStateError("the call has ended") from error
+        raise LegError(str(error)) from error
+
+    async def _is_gone(self) -> bool:
+        """Whether the channel is; then its end has been told when this returns."""
+        if self._state is not LegState.ENDED:
+            try:
+                await self.side.ari.channel(self.channel_id)
+            except AriRefusedError:
+                pass
+            except AriError:
+                return False
+            else:
+                return False
+            try:
+                await asyncio.wait_for(self._over.wait(), LAST_WORD_S)
+            except TimeoutError:
+                self.lost("the channel is gone")
+        return True
+
+    def _far_left(self, q850: int, text: str) -> None:
+        cause = cause_of_bye(q850) if self._state is LegState.UP else Cause.CANCELLED
+        self._transfers.far_left()
+        self.end(LegEnded(cause, text, "far", None, q850 or None))
+
+    def _taken_away(self) -> None:
+        """The channel left the application, unasked, and nobody hung up: somebody sent it elsewhere."""
+        self.end(LegEnded(Cause.TRANSFERRED, "Asterisk took the channel elsewhere", "far"))
+
+    def _apply_hold(self) -> None:
+        if self._media is not None:
+            self._media.hold(self._held or self._holding)
+
+    def _on_media_event(self, event: StreamEvent) -> None:
+        match event:
+            case MediaExpired(detail=detail):
+                # Before the answer nobody promised any media.
+                if self._state is LegState.UP:
+                    self.hang_up(Cause.MEDIA_TIMEOUT, detail)
+            case MediaCrashed(detail=detail):
+                self.hang_up(Cause.INTERNAL_ERROR, detail)
+            case DtmfReceived():
+                # The channel's own events say the same, whatever the media goes by.
+                pass
+            case _:
+                self.tell(event)
+
+    def _must_be_offered(self) -> None:
+        if self._state is LegState.ENDED:
+            raise LegStateError("the call has ended")
+        if self._info.direction != "inbound" or self._state is LegState.UP:
+            raise LegStateError("only an inbound call that is not yet answered can be answered")
+
+
+@dataclass(slots=True, eq=False)
+class _Sink:
+    """A listener that was there before the audio."""
+
+    sink: FrameSink
+    unsubscribe: Unsubscribe = lambda: None
+
+
+def _nothing() -> None:
+    """Ends a subscription that never began."""

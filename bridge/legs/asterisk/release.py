@@ -1,0 +1,110 @@
+"""How Asterisk gets a channel back: on in its dialplan with what we say of the call, or hung up."""
+
+import asyncio
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import structlog
+
+from bridge.asterisk.ari import Ari
+from bridge.asterisk.ari_errors import AriError, AriRefusedError
+from bridge.events import Cause
+
+log = structlog.get_logger(__name__)
+
+MAX_VALUE = 512
+"""Characters of a channel variable that we set."""
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
+
+Status = Literal["ANSWERED", "TRANSFER", "REFUSED", "FAILED"]
+"""OFFHOOK_STATUS: an agent talked; the caller goes where the agent sent it; not taken; broken."""
+
+_FAILURES = frozenset(
+    (Cause.INTERNAL_ERROR, Cause.ENGINE_FAILED, Cause.MEDIA_TIMEOUT, Cause.SIGNALLING_LOST, Cause.DRAINED)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in the dialplan a channel goes on."""
+
+    context: str
+    extension: str
+    priority: int | None = 1
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What is to be done with a channel that we are through with."""
+
+    channel_id: str
+    variables: Mapping[str, str] = field(default_factory=dict)
+    place: Place | None = None
+    """None: at the next priority."""
+    hang_up: int | None = None
+    """Hang up with this Q.850 cause; None: it goes on in the dialplan."""
+
+    async def carry_out(self, ari: Ari) -> bool:
+        """False: Asterisk could not be asked, try again later. Never raises."""
+        try:
+            if self.hang_up is not None:
+                await ari.hangup(self.channel_id, self.hang_up)
+                return True
+            if self.variables:
+                await set_all(ari, self.channel_id, self.variables)
+            place = self.place
+            if place is None:
+                await ari.continue_in_dialplan(self.channel_id)
+            else:
+                await ari.continue_in_dialplan(
+                    self.channel_id,
+                    context=place.context,
+                    extension=place.extension,
+                    priority=place.priority,
+                    label=place.label,
+                )
+        except AriRefusedError as error:
+            if error.status >= 500:
+                log.warning("channel not given back yet", channel=self.channel_id, error=str(error))
+                return False
+            # It has hung up meanwhile, or is out of the application already.
+            log.debug("channel is gone", channel=self.channel_id, error=str(error))
+        except AriError as error:
+            log.warning("channel not given back yet", channel=self.channel_id, error=str(error))
+            return False
+        return True
+
+
+def status_of(cause: Cause, *, was_up: bool) -> Status:
+    if cause is Cause.TRANSFERRED:
+        return "TRANSFER"
+    if cause in _FAILURES:
+        return "FAILED"
+    return "ANSWERED" if was_up else "REFUSED"
+
+
+def outcome_variables(status: Status, cause: Cause, detail: str) -> dict[str, str]:
+    """What the dialplan is told of a call."""
+    return {"OFFHOOK_STATUS": status, "OFFHOOK_CAUSE": cause.value, "OFFHOOK_DETAIL": variable_value(detail)}
+
+
+def variable_value(text: str) -> str:
+    """`text` on one line, and no longer than a dialplan can do with."""
+    return _CONTROL.sub(" ", text)[:MAX_VALUE]
+
+
+def is_variable(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None
+
+
+async def set_all(ari: Ari, channel_id: str, values: Mapping[str, str]) -> None:
+    """At the same time. Raises AriError: the first that failed, when all are done."""
+    requests = (ari.set_variable(channel_id, name, variable_value(value)) for name, value in values.items())
+    for result in await asyncio.gather(*requests, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
