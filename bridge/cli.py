@@ -1,4 +1,4 @@
-"""The `offhook` command: serve, call, voices, trunks, bans, turns, trace, check, doctor, version."""
+"""The `offhook` command: serve, call, voices, trunks, asterisk, bans, turns, trace, check, doctor, version."""
 
 import argparse
 import asyncio
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _call(args, loaded)
         case "voices":
             return _voices(args, loaded)
-        case "trunks" | "bans" | "trace" | "turns":
+        case "trunks" | "asterisk" | "bans" | "trace" | "turns":
             return _view(args, loaded)
         case _:
             return _serve(loaded)
@@ -125,12 +125,22 @@ def _voices(args: argparse.Namespace, loaded: Loaded) -> int:
 
 def _view(args: argparse.Namespace, loaded: Loaded) -> int:
     from bridge.view import Api, ViewError, lift_ban, save_packets, show_bans, show_trace, show_trunks
+    from bridge.view_asterisk import reconnect, show_asterisk, show_asterisks
     from bridge.view_turns import show_turns
 
     api = Api(args.api or f"http://127.0.0.1:{loaded.config.http.port}", loaded.config.data_dir)
     try:
         if args.command == "trunks":
             return show_trunks(api, print)
+        if args.command == "asterisk":
+            if not args.name and (args.queues or args.reconnect):
+                print("offhook asterisk: --queues and --reconnect need NAME", file=sys.stderr)
+                return 2
+            if args.reconnect:
+                return reconnect(api, args.name, print)
+            if args.name:
+                return show_asterisk(api, args.name, print, queues=args.queues)
+            return show_asterisks(api, print)
         if args.command == "turns":
             return show_turns(api, args.call, print)
         if args.command == "trace":
@@ -236,6 +246,16 @@ def _parser() -> argparse.ArgumentParser:
     api.add_argument("--api", metavar="URL", help="the bridge's HTTP address (default: on this machine)")
     commands.add_parser(
         "trunks", parents=[config, api], help="show the trunks of the running bridge: registrations, calls, errors"
+    )
+    asterisk = commands.add_parser(
+        "asterisk",
+        parents=[config, api],
+        help="show the Asterisks of the running bridge: connections, calls, queues",
+    )
+    asterisk.add_argument("name", nargs="?", metavar="NAME", help="its name in the configuration (default: all)")
+    asterisk.add_argument("--queues", action="store_true", help="show the queues of NAME, their members and callers")
+    asterisk.add_argument(
+        "--reconnect", action="store_true", help="connect to NAME now, and take its application back if it was taken"
     )
     bans = commands.add_parser("bans", parents=[config, api], help="show who is banned, or lift a ban")
     bans.add_argument("--lift", metavar="ADDRESS", help="let this address (or IPv6 /64) call again")

@@ -58,7 +58,7 @@ def show_bans(api: Api, say: Say, now: datetime | None = None) -> int:
         return 0
     at = now or datetime.now(UTC)
     rows = [("SOURCE", "FOR ANOTHER", "DROPPED", "WHY")]
-    rows += [(ban["source"], _span(ban["until"], at), str(ban["dropped"]), ban["why"]) for ban in bans]
+    rows += [(ban["source"], span(ban["until"], at), str(ban["dropped"]), ban["why"]) for ban in bans]
     for line in table(rows):
         say(line)
     return 0
@@ -163,9 +163,9 @@ def _trunk_row(trunk: dict[str, Any], now: datetime) -> tuple[str, ...]:
     if registration is not None:
         registered = registration["state"]
         if registration["state"] == "registered":
-            registered = f"for {_span(registration['until'], now)}"
+            registered = f"for {span(registration['until'], now)}"
         elif registration["next_at"] is not None:
-            registered += f", again in {_span(registration['next_at'], now)}"
+            registered += f", again in {span(registration['next_at'], now)}"
     round_trip = next(
         (part["round_trip_ms"] for part in (liveness, registration) if part and part["round_trip_ms"] is not None),
         None,
@@ -173,7 +173,7 @@ def _trunk_row(trunk: dict[str, Any], now: datetime) -> tuple[str, ...]:
     most = f"/{trunk['max_calls']}" if trunk["max_calls"] else ""
     error = trunk["last_error"]
     if error:
-        error += f" ({_span(trunk['last_error_at'], now)} ago)"
+        error += f" ({span(trunk['last_error_at'], now)} ago)"
     return (
         trunk["name"],
         trunk["state"],
@@ -186,7 +186,7 @@ def _trunk_row(trunk: dict[str, Any], now: datetime) -> tuple[str, ...]:
     )
 
 
-def _span(at: str, now: datetime) -> str:
+def span(at: str, now: datetime) -> str:
     """How far off a time is: `45 s`, `12 min`, `3 h`."""
     seconds = abs((datetime.fromisoformat(at) - now).total_seconds())
     if seconds < 90:

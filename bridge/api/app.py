@@ -8,7 +8,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse
 
-from bridge.api import calls, docs, handing_over, health, stream, trace, trunks
+from bridge.api import asterisk, calls, docs, handing_over, health, stream, trace, trunks
+from bridge.api.asterisk_control import AsteriskControl, NoAsterisks
 from bridge.api.carrier import CarrierRest, FindCall
 from bridge.api.control import BridgeControl
 from bridge.api.edge import Edge
@@ -40,9 +41,11 @@ def create_app(
     settings: ApiSettings,
     api_key: str,
     find_bot_call: FindCall = lambda _: None,
+    asterisks: AsteriskControl | None = None,
 ) -> FastAPI:
     """The application, to be run by `HttpServer`. `live.publish` and `metrics.observe` must be fed by the caller
-    (`call_log.subscribe`). `find_bot_call` gives a live call that a remote bot has."""
+    (`call_log.subscribe`). `find_bot_call` gives a live call that a remote bot has; `asterisks` is None where there
+    are none."""
     app = FastAPI(
         title="Offhook",
         version=_version(),
@@ -53,10 +56,10 @@ def create_app(
         redirect_slashes=False,
         responses=describe(400, 401),
     )
-    app.state.services = Services(control, store, call_log, live, metrics, settings)
+    app.state.services = Services(control, store, call_log, live, metrics, settings, asterisks or NoAsterisks())
     install_handlers(app)
-    for router in (calls.router, handing_over.router, stream.router, trace.router, trunks.router, health.router):
-        app.include_router(router)
+    for part in (calls, handing_over, stream, trace, trunks, asterisk, health):
+        app.include_router(part.router)
     metrics.register(lambda: _readings(call_log, live))
     _add_description(app)
     # The last one added is the outermost.

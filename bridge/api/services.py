@@ -1,11 +1,12 @@
 """What the routes work with, and how they get it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 from fastapi import Depends, Request
 
+from bridge.api.asterisk_control import AsteriskControl, NoAsterisks
 from bridge.api.control import BridgeControl
 from bridge.api.live import LiveEvents
 from bridge.api.metrics import Metrics
@@ -30,6 +31,7 @@ class Services:
     live: LiveEvents
     metrics: Metrics
     settings: ApiSettings
+    asterisk: AsteriskControl = field(default_factory=NoAsterisks)
 
 
 async def _services(request: Request) -> Services:

@@ -112,7 +112,8 @@ class Ami:
 
         Returns the rows of a list (none, if it is empty), or the one response. A field that is a sequence is sent as
         a header for each. Originate is `Async` unless said otherwise: without, Asterisk answers nothing else on this
-        connection until the far end does, no ping either; how it ended comes as the event OriginateResponse with the same ActionID.
+        connection until the far end does, no ping either. How it ended comes as the event OriginateResponse, with the
+        same ActionID.
 
         Raises AmiError, ValueError for a value with a line break."""
         if name.lower() == "originate" and not any(field.lower() == "async" for field in fields):
@@ -174,7 +175,7 @@ class Ami:
                 self._enter("unauthorized", str(error))
                 pause_s = max(self._reconnect_s, UNAUTHORIZED_PAUSE_S)
             except (AmiError, OSError) as error:
-                self._enter("down", self._reason(error))
+                self._enter("down", self._reason(link.reason, error))
             finally:
                 self._link = None
                 link.close("closed")
@@ -227,10 +228,10 @@ class Ami:
         except TimeoutError:
             return
 
-    def _reason(self, error: Exception) -> str:
-        where = f"{self._settings.host}:{self._settings.port}"
-        said = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
-        return f"{where}: {said}"
+    def _reason(self, lost: str, error: Exception) -> str:
+        """`lost`: why the connection is closed, if it was opened."""
+        said = lost or (error.strerror if isinstance(error, OSError) else "") or str(error)
+        return f"{self._settings.host}:{self._settings.port}: {said}"
 
     def _enter(self, state: AmiState, error: str = "") -> None:
         """Told in the log when it changes, not at every attempt."""
