@@ -1,10 +1,10 @@
 """Channels that we create, awaited from before they are asked for: their StasisStart can come before the answer."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
-from bridge.asterisk.ari_errors import AriError, AriRefusedError, AriUnavailableError
+from bridge.asterisk.ari_errors import AriError, AriNotFoundError, AriRefusedError, AriUnavailableError
 from bridge.asterisk.ari_events import AriEvent, Channel, ChannelDestroyed, StasisStart
 
 
@@ -44,6 +44,7 @@ class EnteringChannels:
 
     def __init__(self) -> None:
         self._awaited: dict[str, Entering] = {}
+        self._asking: set[asyncio.Task[None]] = set()
 
     @contextmanager
     def entering(self, channel_id: str) -> Iterator[Entering]:
@@ -65,17 +66,42 @@ class EnteringChannels:
         if isinstance(event, StasisStart):
             entering.settle(event.channel)
             return True
-        entering.settle(ended(event.channel.id, event.cause_text, event.cause))
+        entering.settle(_ended(event.channel.id, event.cause_text, event.cause))
         return False
+
+    def ask(self, find: Callable[[str], Awaitable[Channel]], app: str) -> None:
+        """A StasisStart may have been lost with the socket: look for those that are still awaited, in the background.
+        `find` raises AriError."""
+        for entering in self.unsettled():
+            task = asyncio.create_task(_ask(entering, find, app), name=f"ari asks for {entering.channel_id}")
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
 
     def unsettled(self) -> list[Entering]:
         return [entering for entering in self._awaited.values() if not entering.settled]
 
-    def fail(self, error: AriError) -> None:
+    async def aclose(self, error: AriError) -> None:
+        """Nothing comes any more."""
         for entering in self.unsettled():
             entering.settle(error)
+        asking = list(self._asking)
+        for task in asking:
+            task.cancel()
+        if asking:
+            await asyncio.wait(asking)
 
 
-def ended(channel_id: str, why: str, cause: int) -> AriError:
-    """The error for a channel that was destroyed before it entered; `cause` of Q.850."""
+async def _ask(entering: Entering, find: Callable[[str], Awaitable[Channel]], app: str) -> None:
+    try:
+        channel = await find(entering.channel_id)
+    except AriNotFoundError:
+        entering.settle(_ended(entering.channel_id, "it is not there", 0))
+    except AriError:
+        return
+    else:
+        if channel.app_name == "Stasis" and channel.app_data.split(",")[0] == app:
+            entering.settle(channel)
+
+
+def _ended(channel_id: str, why: str, cause: int) -> AriError:
     return AriRefusedError(f"channel {channel_id}: it ended before it entered the application: {why} ({cause})", 410)

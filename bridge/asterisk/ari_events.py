@@ -222,8 +222,15 @@ AriEvent = (
 def parse_event(message: Mapping[str, Any]) -> AriEvent | None:
     """An event of the socket; None: of a type that is not ours to know. Raises MalformedError."""
     kind = message.get("type")
-    parse = _PARSERS.get(kind) if isinstance(kind, str) else None
-    return parse(message) if parse is not None else None
+    if not isinstance(kind, str):
+        raise MalformedError("an event without a type")
+    parse = _PARSERS.get(kind)
+    if parse is None:
+        return None
+    try:
+        return parse(message)
+    except MalformedError as error:
+        raise MalformedError(f"{kind}: {error}") from None
 
 
 def parse_channel(data: object) -> Channel:

@@ -1,7 +1,9 @@
 """The event socket of one Asterisk: opened within a deadline, pinged, requests and answers told apart by id."""
 
 import asyncio
+import ipaddress
 import logging
+import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from functools import lru_cache
@@ -11,7 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
 from bridge.asterisk.ari_errors import AriError, AriUnauthorizedError, AriUnavailableError
-from bridge.asterisk.ari_wire import RestResponse, error_message, rest_request
+from bridge.asterisk.ari_wire import LARGEST_REQUEST, RestResponse, error_message, rest_request
 
 CLOSE_S = 1.0
 """A far end that does not answer our goodbye in this time is cut off."""
@@ -32,18 +34,20 @@ class EventSocket:
 
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
-        self._waiting: dict[str, asyncio.Future[RestResponse]] = {}
+        self._waiting: dict[str, asyncio.Future[RestResponse | None]] = {}
         self._requests = 0
-        self._lost = ""
         self.local_address: str = connection.local_address[0]
         """Ours, by which we reach this Asterisk."""
+        self.reason = ""
+        """Why it is over; empty: it is open."""
 
     @property
-    def usable(self) -> bool:
-        return not self._lost
+    def round_trip_s(self) -> float:
+        """Of the last ping; 0: none was answered yet."""
+        return self._connection.latency
 
     async def messages(self) -> AsyncIterator[str | bytes]:
-        """Until the connection is over: then it ends, and `reason` says why."""
+        """Until the connection is over."""
         while True:
             try:
                 message = await self._connection.recv()
@@ -52,52 +56,48 @@ class EventSocket:
                 return
             yield message
 
-    @property
-    def reason(self) -> str:
-        """Why it is over; empty: it is not."""
-        return self._lost
-
     async def request(
         self, method: str, path: str, query: Mapping[str, str], body: object, timeout_s: float
-    ) -> RestResponse:
-        """Raises AriUnavailableError; TimeoutError where no answer came."""
-        if self._lost:
-            raise AriUnavailableError(f"{method} {path}: the event socket is lost: {self._lost}")
-        self._requests += 1
-        request_id = str(self._requests)
-        future: asyncio.Future[RestResponse] = asyncio.get_running_loop().create_future()
-        self._waiting[request_id] = future
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._connection.send(rest_request(request_id, method, path, query, body))
-                return await future
-        except ConnectionClosed as closed:
-            self.lose(_why(closed))
-            raise AriUnavailableError(f"{method} {path}: the event socket is lost: {self._lost}") from None
-        finally:
-            self._waiting.pop(request_id, None)
-            if future.done() and not future.cancelled():
-                # Its error is told by the connection's, where both came.
-                future.exception()
+    ) -> RestResponse | None:
+        """Any number at once. None: it is too large for Asterisk, nothing was sent. Raises AriUnavailableError where
+        the socket is lost; TimeoutError."""
+        response: RestResponse | None = None
+        if not self.reason:
+            self._requests += 1
+            request_id = str(self._requests)
+            message = rest_request(request_id, method, path, query, body)
+            if len(message) > LARGEST_REQUEST:
+                return None
+            future: asyncio.Future[RestResponse | None] = asyncio.get_running_loop().create_future()
+            self._waiting[request_id] = future
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._connection.send(message)
+                    response = await future
+            except ConnectionClosed as closed:
+                self.lose(_why(closed))
+            finally:
+                del self._waiting[request_id]
+        if response is None:
+            raise AriUnavailableError(f"{method} {path}: the event socket is lost: {self.reason}")
+        return response
 
-    def answered(self, response: RestResponse) -> bool:
-        """Whether somebody waited for it."""
+    def answered(self, response: RestResponse) -> None:
+        """To nobody, where the one who waited has given up."""
         future = self._waiting.get(response.request_id)
-        if future is None or future.done():
-            return False
-        future.set_result(response)
-        return True
+        if future is not None and not future.done():
+            future.set_result(response)
 
     def lose(self, reason: str) -> None:
         """Requests that wait end now: their answers can't come any more."""
-        self._lost = self._lost or reason
+        self.reason = self.reason or reason
         for future in self._waiting.values():
             if not future.done():
-                future.set_exception(AriUnavailableError(f"the event socket is lost: {self._lost}"))
+                future.set_result(None)
 
-    async def close(self) -> None:
+    async def close(self, reason: str = "it was closed here") -> None:
         """Say goodbye, and cut the connection off if that is not answered. Never raises."""
-        self.lose("it was closed here")
+        self.lose(reason)
         try:
             # The library's own deadline does not cover a close frame that can't even be written.
             async with asyncio.timeout(CLOSE_S):
@@ -135,6 +135,18 @@ async def open_event_socket(
     except (OSError, InvalidHandshake, InvalidURI, EOFError, UnicodeError) as error:
         raise AriUnavailableError(f"can't be reached: {error or type(error).__name__}") from None
     return EventSocket(connection)
+
+
+def address_towards(host: str) -> str | None:
+    """The address of ours that packets to `host` carry; None: it has none, or `host` is a name (to look it up would
+    block)."""
+    try:
+        address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
+        with socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.connect((str(address), 9))
+            return str(probe.getsockname()[0])
+    except (ValueError, OSError):
+        return None
 
 
 class _Connect(connect):

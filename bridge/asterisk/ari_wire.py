@@ -8,9 +8,14 @@ from typing import Any
 from urllib.parse import quote
 
 from bridge.asterisk.ari_errors import AriError, AriNotFoundError, AriRefusedError, AriUnauthorizedError
+from bridge.asterisk.ari_events import AriEvent, MalformedError, parse_event
 
 LONGEST_MESSAGE = 200
 """Characters kept of what Asterisk says to an error."""
+
+LARGEST_REQUEST = 32_768
+"""Characters, all of them ASCII, of a request over the event socket: Asterisk closes it at a message of more than
+65,535. Over HTTP it refuses only the one request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,21 +66,20 @@ def rest_request(request_id: str, method: str, path: str, query: Mapping[str, st
     return json.dumps(message)
 
 
-def parse_message(data: str | bytes) -> dict[str, Any] | None:
-    """A message of the event socket; None: it is no JSON object."""
+def read_message(data: str | bytes) -> RestResponse | AriEvent | None:
+    """A message of the event socket; None: an event of a type that is not ours to know. Raises MalformedError."""
     try:
         message = json.loads(data)
     except (ValueError, RecursionError):
-        return None
-    return message if isinstance(message, dict) else None
-
-
-def parse_response(message: Mapping[str, Any]) -> RestResponse | None:
-    """A message of the type RESTResponse; None: it is malformed."""
+        raise MalformedError("no JSON") from None
+    if not isinstance(message, dict):
+        raise MalformedError("no JSON object")
+    if message.get("type") != "RESTResponse":
+        return parse_event(message)
     request_id, status, body = message.get("request_id"), message.get("status_code"), message.get("message_body", "")
     if isinstance(request_id, str) and type(status) is int and isinstance(body, str):
         return RestResponse(request_id, status, body)
-    return None
+    raise MalformedError("RESTResponse: a field is missing or of a wrong kind")
 
 
 def outcome(method: str, path: str, status: int, body: str | bytes) -> Any:
