@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from bridge.audio.frames import FrameSink, Unsubscribe
 from bridge.audio.playout import Playout
+from bridge.caller_music import CallerMusic
 from bridge.events import Cause, DtmfReceived, Held, LegEnded, LegEvent, Resumed
 from bridge.legs.base import Capability, Leg, LegInfo, LegState, MediaQuality
 
@@ -20,12 +21,22 @@ HandOver = Callable[[str], Awaitable[None]]
 class AgentLine:
     """Fulfils `Leg` for an agent. The call's owner calls what is not in that contract."""
 
-    def __init__(self, leg: Leg, hand_over: HandOver, stop_hand_over: Callable[[], None], *, can_dial: bool) -> None:
-        """`hand_over` transfers by whatever way there is; with `can_dial` there always is one."""
+    def __init__(
+        self,
+        leg: Leg,
+        hand_over: HandOver,
+        stop_hand_over: Callable[[], None],
+        music: CallerMusic,
+        *,
+        can_dial: bool,
+    ) -> None:
+        """`hand_over` transfers by whatever way there is; with `can_dial` there always is one. `music` is the
+        caller's, which others want as well."""
         self._ear: Ear | None = None
         self._leg = leg
         self._hand_over = hand_over
         self._stop_hand_over = stop_hand_over
+        self._music = music
         self._can_dial = can_dial
         self._sinks: list[FrameSink] = []
         self._handlers: list[Callable[[LegEvent], None]] = []
@@ -186,7 +197,8 @@ class AgentLine:
         await self._leg.hold(on)
 
     async def music(self, on: bool) -> None:
-        await self._leg.music(on)
+        """It plays as long as anybody wants it: the agent, or a call whose caller waits."""
+        await self._music.set("agent", on)
 
     async def set_variables(self, values: Mapping[str, str]) -> None:
         await self._leg.set_variables(values)

@@ -7,7 +7,7 @@ What the caller hears is what the leg's playout tells its listeners, so a record
 
 import audioop
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import Flag, auto
 from functools import lru_cache
@@ -62,6 +62,8 @@ TALKING = Routing(Voice.AGENT, Voice.HOLD, Voice.CALLER)
 """Caller and agent talk on; the second leg rings, or waits."""
 WAITING = Routing(Voice.HOLD, Voice.HOLD, Voice.NOBODY)
 """Both legs wait."""
+TELLING = Routing(Voice.HOLD, Voice.NOBODY, Voice.NOBODY)
+"""The caller waits; the second party hears what is written to its own playout, alone."""
 RINGING = Routing(Voice.RINGBACK | Voice.AGENT, Voice.NOBODY, Voice.CALLER)
 """The caller hears the second leg ring, and the agent where it says something about it."""
 EARLY = Routing(Voice.SECOND | Voice.AGENT, Voice.NOBODY, Voice.CALLER)
@@ -150,6 +152,8 @@ class Junction:
         self._ringback = _Loop(ringback_tone(rate), len(self._silence))
         self._second_playout: Playout | None = None
         self._unlisten: Unsubscribe | None = None
+        self.carrier_plays: Callable[[], bool] = lambda: False
+        """Whether the caller has its carrier's music, so that our hold tone stays out of it."""
         caller.playout.blend = self._to_caller
 
     def attach(self, second: Leg) -> None:
@@ -202,6 +206,8 @@ class Junction:
         to_caller = routing.caller
         if self.second_hold.silent and Voice.SECOND in to_caller:
             to_caller |= Voice.HOLD
+        if Voice.HOLD in to_caller and self.carrier_plays():
+            to_caller &= ~Voice.HOLD
         if Voice.HOLD in to_second | to_caller:
             self._hold.step()
         if Voice.RINGBACK in to_caller:

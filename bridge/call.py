@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from bridge.agents.base import Agent, AgentDone, CallSession
+from bridge.agents.base import Agent, AgentDone, CallSession, QueueView
 from bridge.audio.recording import StereoRecorder
 from bridge.audio.voice import OpenVoiceDetector
 from bridge.events import (
@@ -55,6 +55,8 @@ class CallServices:
     dial: Dial | None = None
     """Calls somebody on behalf of a call's caller; without it only the carrier can transfer."""
     transfer_limits: TransferLimits = DEFAULT_LIMITS
+    queues: Callable[[str], QueueView | None] = lambda trunk: None
+    """The queues of the telephone system that a trunk (by name) leads to, where they can be looked at."""
 
 
 def new_call_id() -> str:
@@ -179,6 +181,8 @@ class Call:
             open_voice=self._services.open_voice,
             clock=self._services.clock,
             answered_at=self._zero,
+            introductions=None if self._services.dial is None else self.transfers,
+            queues=self._services.queues(self.leg.info.trunk),
         )
         self._agent_task = asyncio.create_task(self._agent.run(session), name=f"agent of call {self.id}")
         task = self._agent_task

@@ -8,7 +8,8 @@ import structlog
 
 from bridge.agent_line import AgentLine
 from bridge.audio.frames import Unsubscribe
-from bridge.bridging import EARLY, RINGING, TALKING, WAITING, Junction, bridged
+from bridge.bridging import EARLY, RINGING, TALKING, TELLING, WAITING, Junction, Routing, Voice, bridged
+from bridge.caller_music import CallerMusic
 from bridge.causes import q850_of_status
 from bridge.events import (
     AgentPart,
@@ -77,7 +78,9 @@ class SecondLeg:
         tell: Callable[[SecondEvent], None],
         at_ms: Callable[[], float],
         on_over: Callable[["SecondLeg", LegEnded], None],
+        music: CallerMusic,
     ) -> None:
+        """`music` plays while the caller waits, where its carrier has some; else it hears our hold tone."""
         self.target = target
         self.leg: Leg | None = None
         self.agent_part: AgentPart | None = None
@@ -90,6 +93,7 @@ class SecondLeg:
         self._tell = tell
         self._at_ms = at_ms
         self._on_over = on_over
+        self._music = music
         self._meanwhile: Meanwhile = "talks"
         self._agent_apart = False
         self._early = False
@@ -99,6 +103,7 @@ class SecondLeg:
         self._junction = Junction(caller)
         if line.held:
             self._junction.caller_hold.begin(music=True)
+        self._junction.carrier_plays = lambda: music.playing
         line.ear = self._junction.agent_hears
 
     @property
@@ -146,13 +151,20 @@ class SecondLeg:
         if was_joined:
             self._tell(Unbridged(self._at_ms()))
 
+    def tell(self) -> None:
+        """The caller waits without the agent; the second party hears its own playout alone, for a word about the
+        caller."""
+        self._meanwhile, self._agent_apart = "waits", True
+        self._set(TELLING)
+        self._line.apart = True
+
     def join(self, agent: AgentPart) -> None:
         """Let the caller and the second party talk. Raises LegError if it is not up."""
         if not self.up:
             raise LegError("the second party has not answered")
         self.agent_part = agent
         self.was_joined = True
-        self._junction.routing = bridged(agent)
+        self._set(bridged(agent))
         # An agent that leaves is not told to wait: it has its last things to do.
         self._line.apart = agent == "muted"
         self._tell(Bridged(self.target, agent, self._at_ms()))
@@ -213,7 +225,11 @@ class SecondLeg:
                 routing = TALKING
             case "rings":
                 routing = EARLY if self._early else RINGING
-        self._junction.routing = routing.without_agent() if self._agent_apart else routing
+        self._set(routing.without_agent() if self._agent_apart else routing)
+
+    def _set(self, routing: Routing) -> None:
+        self._junction.routing = routing
+        self._music.want("waiting", Voice.HOLD in routing.caller)
 
     def _over(self, ended: LegEnded) -> None:
         if self.ended is not None:
@@ -222,6 +238,7 @@ class SecondLeg:
         if self._unsubscribe is not None:
             self._unsubscribe()
         self._junction.close()
+        self._music.want("waiting", False)
         self._line.ear = None
         was_joined, self.agent_part = self.agent_part is not None, None
         q850 = ended.q850 if ended.q850 is not None or ended.status is None else q850_of_status(ended.status)

@@ -81,3 +81,12 @@ def parse_target(text: str) -> Target:
         f"{text[:MAX_LENGTH]!r} is no target: a SIP URI (sip:200@pbx.example.com), a number, and where the call came "
         "from Asterisk an endpoint (PJSIP/1001), dialplan:EXTEN@CONTEXT or queue:NAME"
     )
+
+
+def in_asterisk(text: str) -> bool:
+    """Whether it is a target that only a call which came from an Asterisk has: an endpoint, a place in its dialplan,
+    a queue."""
+    try:
+        return isinstance(parse_target(text), EndpointTarget | DialplanTarget | QueueTarget)
+    except TargetError:
+        return False

@@ -1,14 +1,16 @@
-"""How a call's caller gets to somebody else: by the carrier (REFER), or through us by a second leg."""
+"""How a call's caller gets to somebody else: by the carrier (REFER, its dialplan), or through us by a second leg."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import structlog
 
 from bridge.agent_line import AgentLine
+from bridge.agents.base import Introduction, Speak
 from bridge.bridging import WAITING, Junction
+from bridge.caller_music import CallerMusic
 from bridge.events import (
     AgentPart,
     CallEvent,
@@ -16,9 +18,11 @@ from bridge.events import (
     FarPartyChanged,
     LegEnded,
     LegEvent,
+    Note,
     TransferAsked,
     TransferResult,
 )
+from bridge.introduction import LEFT, introduce
 from bridge.legs.base import (
     Capability,
     Leg,
@@ -29,7 +33,9 @@ from bridge.legs.base import (
     TransferFailedError,
     TransferRefusedError,
 )
+from bridge.legs.variables import as_values
 from bridge.second_leg import Dial, Meanwhile, SecondLeg, SecondLegError
+from bridge.targets import DialplanTarget, QueueTarget, TargetError, parse_target
 
 log = structlog.get_logger(__name__)
 
@@ -73,12 +79,17 @@ class Transfers:
     def __init__(self, call: CallParts, dial: Dial | None, limits: TransferLimits) -> None:
         """Without `dial` only the carrier can transfer."""
         self.second: SecondLeg | None = None
-        self.line = AgentLine(call.leg, self.hand_over, self._stop_hand_over, can_dial=dial is not None)
+        self._music = CallerMusic(call.leg)
+        self.line = AgentLine(call.leg, self.hand_over, self._stop_hand_over, self._music, can_dial=dial is not None)
         """The call's leg as its agent sees it."""
         self._call = call
         self._dial = dial
         self._waiting: Junction | None = None
         """The caller is on hold by us."""
+        self._speak: Speak | None = None
+        """The agent's voice, for others than the caller."""
+        self._keep_outcome = False
+        """What the carrier tells of a transfer is not the whole outcome: the agent is told that later."""
         self._limits = limits
         self._tasks: set[asyncio.Task[None]] = set()
         self._handing_over: asyncio.Task[None] | None = None
@@ -166,6 +177,14 @@ class Transfers:
         """Press keys at the caller's far end. Raises ValueError for what are no digits."""
         self._call.leg.send_dtmf(digits)
 
+    async def set_variables(self, values: Mapping[str, str]) -> None:
+        """Set variables for who has the call after us."""
+        self._must_be_up()
+        leg = self._call.leg
+        if Capability.VARIABLES not in leg.capabilities:
+            raise NotCapableError(f"a call by {leg.info.kind} has no variables")
+        await leg.set_variables(as_values(values))
+
     # -- transfers ------------------------------------------------------------------------------------------
 
     async def transfer(self, target: str, mode: TransferMode = "auto") -> TransferResult:
@@ -177,36 +196,55 @@ class Transfers:
         finally:
             self._unclaim()
 
-    def begin_transfer(self, target: str, mode: TransferMode = "auto") -> None:
-        """The same without waiting. Raises LegStateError while another one is under way."""
-        self._begin(target, mode, by_agent=False)
+    def begin_transfer(self, target: str, mode: TransferMode = "auto", *, announce: str = "") -> None:
+        """The same without waiting. With `announce` (mode `attended`) who answers is told that first, in the agent's
+        voice, while the caller waits. Raises LegStateError while another one is under way, LegError where the agent
+        has no voice for it."""
+        introduction = None
+        if announce:
+            introduction = Introduction(announce)
+            if self._speak is None or not self._call.agent_present():
+                raise LegError("this call's agent has no voice to announce it with")
+        self._begin(target, mode, introduction, by_agent=False)
 
     def begin_consult(self, target: str, *, caller: Meanwhile = "waits") -> None:
         """`consult` without waiting: the record tells what comes of it."""
         self._must_be_able_to_reach()
         self._start(self._consult_quietly(target, caller), "consultation")
 
-    async def hand_over(self, target: str) -> None:
+    def lend_voice(self, speak: Speak | None) -> None:
+        """See `Introductions`."""
+        self._speak = speak
+
+    async def hand_over(self, target: str, introduction: Introduction | None = None) -> None:
         """The agent transfers its caller: the way is ours to find, the outcome is told to the agent as an event, and
-        after success it leaves."""
-        self._handing_over = self._begin(target, "auto", by_agent=True)
+        after success it leaves. Raises LegError."""
+        self._handing_over = self._begin(target, "auto", introduction, by_agent=True)
 
     def _stop_hand_over(self) -> None:
         """The agent waits no longer."""
         if self._handing_over is not None and not self.joined:
             self._handing_over.cancel()
 
-    def _begin(self, target: str, mode: TransferMode, *, by_agent: bool) -> asyncio.Task[None]:
+    def _begin(
+        self, target: str, mode: TransferMode, introduction: Introduction | None, *, by_agent: bool
+    ) -> asyncio.Task[None]:
         self._claim()
-        task = self._start(self._quietly(target, mode, by_agent=by_agent), "transfer")
+        task = self._start(self._quietly(target, mode, introduction, by_agent=by_agent), "transfer")
         task.add_done_callback(lambda _: self._unclaim())
         return task
 
-    async def _quietly(self, target: str, mode: TransferMode, *, by_agent: bool) -> None:
+    async def _quietly(
+        self, target: str, mode: TransferMode, introduction: Introduction | None, *, by_agent: bool
+    ) -> None:
         try:
-            await self._transfer(target, mode, by_agent=by_agent)
+            if introduction is not None:
+                await self._introduced(target, introduction, by_agent=by_agent)
+            else:
+                await self._transfer(target, mode, by_agent=by_agent)
         except LegError as error:
-            self._tell_result(TransferResult(500, str(error)))
+            status = 501 if isinstance(error, NotCapableError) else 500
+            self._tell_result(TransferResult(status, str(error)))
 
     async def _consult_quietly(self, target: str, caller: Meanwhile) -> None:
         try:
@@ -226,20 +264,29 @@ class Transfers:
                 if mode == "blind" or hopeless:
                     return self._tell_result(TransferResult(error.status, str(error)))
                 log.info("the carrier does no transfers: bridging", reason=str(error))
+            except NotCapableError as error:
+                if mode == "blind" or self._dial is None or not _can_be_called(target):
+                    raise
+                log.info("the carrier does not transfer to such a target: bridging", reason=str(error))
             else:
                 return await self._referred(target, ends=not by_agent)
         return await self._bridged(target, by_agent=by_agent)
 
     async def _referred(self, target: str, *, ends: bool) -> TransferResult:
         """The carrier took our request."""
+        result = await self._carriers_outcome(target, ends=ends)
+        return self._tell_result(NO_OUTCOME) if result is NO_OUTCOME else result
+
+    async def _carriers_outcome(self, target: str, *, ends: bool) -> TransferResult:
+        """What came of our request, as the carrier told, or did not. After success the call ends, if it is to."""
         assert self._outcome is not None
         try:
             async with asyncio.timeout(self._limits.outcome_s):
                 result = await self._outcome
         except TimeoutError:
             self._call.leg.stop_transfer()
-            return self._tell_result(NO_OUTCOME)
-        if 200 <= result.status < 300 and (ends or not self._call.agent_present()):
+            return NO_OUTCOME
+        if _went_well(result) and (ends or not self._call.agent_present()):
             self._call.end(Cause.TRANSFERRED, target)
         return result
 
@@ -263,7 +310,7 @@ class Transfers:
             result = self._tell_result(TransferResult(status, str(error)))
         else:
             result = await self._referred(second.target, ends=True)
-        if not 200 <= result.status < 300 and second.up:
+        if not _went_well(result) and second.up:
             second.wait("talks", agent_apart=False)
         return result
 
@@ -274,6 +321,64 @@ class Transfers:
         except SecondLegError as error:
             return self._tell_result(TransferResult(error.status, str(error)))
         return self._join_and_leave(dismiss=not by_agent)
+
+    async def _introduced(self, target: str, introduction: Introduction, *, by_agent: bool) -> TransferResult:
+        """Whoever answers is told about the caller, who waits; then the two are connected."""
+        try:
+            second = self._consulted(target)
+            if second is None:
+                second = await self._reach(target, "waits", agent_apart=True)
+        except SecondLegError as error:
+            return await self._back(TransferResult(error.status, str(error)))
+        self._keep_outcome = True
+        try:
+            second.tell()
+            declined = await self._told(second, introduction)
+            if declined is None:
+                return await self._connect(second, dismiss=not by_agent)
+            await second.release(Cause.AGENT_HUNG_UP)
+            return await self._back(declined)
+        except BaseException:
+            # Given up, or broken: nobody else would let them go.
+            await second.release(Cause.CANCELLED)
+            raise
+        finally:
+            self._keep_outcome = False
+
+    async def _told(self, second: SecondLeg, introduction: Introduction) -> TransferResult | None:
+        assert second.leg is not None
+        if self._speak is None:
+            self._note("announcement-failed", "the agent has no voice for others")
+            return None
+        self._note("announced", introduction.text)
+        return await introduce(
+            second.leg, introduction, self._speak, lambda why: self._note("announcement-failed", why)
+        )
+
+    async def _connect(self, second: SecondLeg, *, dismiss: bool) -> TransferResult:
+        """They are told and want the caller: by the carrier where it joins the two, else through us."""
+        leg = self._call.leg
+        second.wait("waits", agent_apart=True)
+        if Capability.TRANSFER_REPLACING in leg.capabilities:
+            assert second.leg is not None
+            self._music.want("waiting", False)
+            await self._music.settled()
+            try:
+                await leg.transfer(second.target, replacing=second.leg)
+            except LegError as error:
+                log.info("the carrier does not join the two: bridging", reason=str(error))
+            else:
+                result = await self._carriers_outcome(second.target, ends=dismiss)
+                if _went_well(result) or leg.state is LegState.ENDED:
+                    self.line.tell(result)
+                    return result
+                log.info("the carrier did not join the two: bridging", status=result.status, reason=result.reason)
+        return self._join_and_leave(dismiss=dismiss) if second.up else await self._back(LEFT)
+
+    async def _back(self, result: TransferResult) -> TransferResult:
+        """Nobody takes the caller, who is to hear the agent and no music when it is told."""
+        await self._music.settled()
+        return self._tell_result(result)
 
     def _consulted(self, target: str) -> SecondLeg | None:
         """The second leg, if it is up. Raises LegStateError where it is another than `target` ("": whoever it is)."""
@@ -296,13 +401,14 @@ class Transfers:
 
     def on_leg_event(self, event: LegEvent) -> None:
         """An event of the caller's leg, on record already."""
-        self.line.tell(event)
+        if not (self._keep_outcome and isinstance(event, TransferResult)):
+            self.line.tell(event)
         if self.second is not None:
             self.second.caller_event(event)
         match event:
             case TransferResult() if self._outcome is not None and not self._outcome.done():
                 self._outcome.set_result(event)
-            case TransferResult(status=status) if self._outcome is None and 200 <= status < 300:
+            case TransferResult() if self._outcome is None and _went_well(event):
                 # Nobody waited any longer, but the caller is with somebody else.
                 self._call.end(Cause.TRANSFERRED, "the carrier told so late")
             case LegEnded() if self._outcome is not None and not self._outcome.done():
@@ -343,6 +449,7 @@ class Transfers:
         if self.second is not None:
             await self.second.release(cause)
         self._take_back()
+        self._music.close()
         self.line.close()
 
     # -- inside ---------------------------------------------------------------------------------------------
@@ -358,7 +465,7 @@ class Transfers:
     ) -> SecondLeg:
         dial = self._must_be_able_to_reach()
         call = self._call
-        second = SecondLeg(target, call.leg, self.line, call.tell, call.at_ms, self._second_over)
+        second = SecondLeg(target, call.leg, self.line, call.tell, call.at_ms, self._second_over, self._music)
         self.second = second
         await second.reach(
             dial,
@@ -385,6 +492,9 @@ class Transfers:
         self._call.tell(result)
         self.line.tell(result)
         return result
+
+    def _note(self, name: str, detail: str) -> None:
+        self._call.tell(Note(name, detail, self._call.at_ms()))
 
     def _present_second(self) -> SecondLeg:
         if self.second is None:
@@ -429,3 +539,15 @@ class Transfers:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a transfer crashed", task=task.get_name(), exc_info=error)
+
+
+def _went_well(result: TransferResult) -> bool:
+    return 200 <= result.status < 300
+
+
+def _can_be_called(target: str) -> bool:
+    """Whether somebody could answer there: in a queue, or at a place of a dialplan, nobody does."""
+    try:
+        return not isinstance(parse_target(target), QueueTarget | DialplanTarget)
+    except TargetError:
+        return True

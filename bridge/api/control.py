@@ -1,6 +1,6 @@
 """What the HTTP API asks of the bridge; `app.py` answers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -80,8 +80,8 @@ class CallVerbs(Protocol):
     """What can be done to a call that is live. Each raises LegError; LegStateError where it does not fit the state of
     the call."""
 
-    def begin_transfer(self, target: str, mode: TransferMode = "auto") -> None:
-        """Hand the caller over; the outcome is on record."""
+    def begin_transfer(self, target: str, mode: TransferMode = "auto", *, announce: str = "") -> None:
+        """Hand the caller over; the outcome is on record. `announce` is told to who answers before (`attended`)."""
         ...
 
     def begin_consult(self, target: str, *, caller: Meanwhile = "waits") -> None:
@@ -106,6 +106,10 @@ class CallVerbs(Protocol):
 
     def send_dtmf(self, digits: str) -> None:
         """Press keys at the caller's far end. Raises ValueError for what are no digits."""
+        ...
+
+    async def set_variables(self, values: Mapping[str, str]) -> None:
+        """Set variables that the carrier's side reads when it has the call again."""
         ...
 
 

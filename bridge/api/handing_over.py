@@ -1,11 +1,11 @@
-"""What can be done to a live call: transfer it, consult somebody, join the two, hold, press keys."""
+"""What can be done to a live call: transfer it, consult somebody, join the two, hold, press keys, set variables."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated
+from typing import Annotated, Self
 
 from fastapi import APIRouter, status
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from bridge.api.calls import CallId, find_call
 from bridge.api.control import CallVerbs
@@ -13,21 +13,41 @@ from bridge.api.errors import ApiError, describe
 from bridge.api.services import Bridge, Services
 from bridge.events import AgentPart
 from bridge.legs.base import LegError, LegStateError
+from bridge.legs.variables import name_problem
 from bridge.second_leg import Meanwhile
+from bridge.targets import MAX_LENGTH, PATTERN, parse_target
 from bridge.transfers import TransferMode
 
 router = APIRouter(prefix="/api/calls/{call_id}", tags=["calls"])
 
+
+def _target(value: str) -> str:
+    parse_target(value)
+    return value
+
+
 Target = Annotated[
     str,
+    AfterValidator(_target),
     Field(
-        max_length=256,
-        # No character that could end the URI inside a SIP header, and no headers in the URI.
-        pattern=r"^(sips?:[^\s<>\",?\x00-\x20\x7f]+|\+?[0-9*#]{1,32})$",
-        description="A SIP URI, or a number to be called the way the caller came.",
-        examples=["sip:desk@192.168.1.5", "+4930123456"],
+        max_length=MAX_LENGTH,
+        description="A SIP URI, or a number to be called the way the caller came. Of a call that came from an "
+        "Asterisk also an endpoint (`PJSIP/1001`), a place in its dialplan (`dialplan:EXTEN@CONTEXT[,PRIORITY]`) or "
+        "a queue (`queue:NAME`).",
+        examples=["sip:desk@192.168.1.5", "+4930123456", "PJSIP/1001", "queue:support"],
+        json_schema_extra={"pattern": f"^(?:{PATTERN})$"},
     ),
 ]
+
+
+def _variable(name: str) -> str:
+    if problem := name_problem(name):
+        raise ValueError(problem)
+    return name
+
+
+MAX_VARIABLES = 50
+"""In one request."""
 
 
 class _In(BaseModel):
@@ -42,6 +62,20 @@ class TransferIn(_In):
         "carrier connects the two (REFER with Replaces). `bridge`: they talk through this bridge. `auto`: blind, and "
         "bridge where the carrier does no transfers.",
     )
+    announce: str = Field(
+        "",
+        max_length=2000,
+        description="With `attended`: who answers is told this, alone, in the agent's voice, while the caller waits. "
+        "If they hang up before its end the caller is back with the agent; else the two are connected, by the "
+        "carrier or through this bridge.",
+        examples=["Ada Byron is on the line. She asks for an offer for ten bicycles."],
+    )
+
+    @model_validator(mode="after")
+    def _announced_in_person(self) -> Self:
+        if self.announce and self.mode != "attended":
+            raise ValueError("announce needs mode `attended`")
+        return self
 
 
 class ConsultIn(_In):
@@ -61,6 +95,19 @@ class BridgeIn(_In):
 
 class DtmfIn(_In):
     digits: Annotated[str, Field(pattern=r"^[0-9*#A-Da-d]{1,64}$")]
+
+
+class VariablesIn(_In):
+    variables: Annotated[
+        dict[Annotated[str, AfterValidator(_variable)], str],
+        Field(
+            min_length=1,
+            max_length=MAX_VARIABLES,
+            description="Values by name. A value is kept in one line of at most 512 characters; names that begin "
+            "with `OFFHOOK_` are the bridge's own.",
+            examples=[{"CUSTOMER_ID": "4711"}],
+        ),
+    ]
 
 
 @asynccontextmanager
@@ -88,7 +135,7 @@ async def transfer(bridge: Bridge, call_id: CallId, wanted: TransferIn) -> None:
     """Answered at once; the event `transfer_result` tells the outcome. After success the call ends with cause
     `transferred`, or its two parties talk on through the bridge; after failure the caller is with the agent."""
     async with _verbs(bridge, call_id) as verbs:
-        verbs.begin_transfer(wanted.target, wanted.mode)
+        verbs.begin_transfer(wanted.target, wanted.mode, announce=wanted.announce)
 
 
 @router.post(
@@ -176,3 +223,16 @@ async def press(bridge: Bridge, call_id: CallId, wanted: DtmfIn) -> None:
     """Queued; they go out as telephone-events or INFO, as the trunk takes them."""
     async with _verbs(bridge, call_id) as verbs:
         verbs.send_dtmf(wanted.digits)
+
+
+@router.put(
+    "/variables",
+    summary="Set variables",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=describe(404, 409, 503),
+)
+async def set_variables(bridge: Bridge, call_id: CallId, wanted: VariablesIn) -> None:
+    """The telephone system that has the call after us reads them: channel variables of an Asterisk, for its dialplan
+    or a screen pop. Calls that have no such thing (SIP) are a 409."""
+    async with _verbs(bridge, call_id) as verbs:
+        await verbs.set_variables(wanted.variables)

@@ -45,6 +45,7 @@ from bridge.sip.offer_answer import LocalMedia
 from bridge.sip.sdp import SessionDescription
 from bridge.sip.transports import Transports
 from bridge.sip.uri import Uri
+from bridge.targets import in_asterisk
 
 log = structlog.get_logger(__name__)
 
@@ -513,6 +514,8 @@ class SipLeg:
         """A number becomes a user at the peer's end of the call, as the peer itself calls that."""
         if target.startswith(("sip:", "sips:", "tel:", "<")):
             return target
+        if in_asterisk(target):
+            raise NotCapableError(f"{target} is a place in an Asterisk, which this call did not come from")
         peer = Uri.parse(self.agent.remote_target(self.key))
         return str(Uri("sip", peer.host, target, port=peer.port))
 

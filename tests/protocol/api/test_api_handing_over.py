@@ -17,8 +17,8 @@ class PaperCall:
             raise self.refusal
         self.asked.append(what)
 
-    def begin_transfer(self, target: str, mode: str = "auto") -> None:
-        self._note("transfer", target, mode)
+    def begin_transfer(self, target: str, mode: str = "auto", *, announce: str = "") -> None:
+        self._note("transfer", target, mode, *([announce] if announce else []))
 
     def begin_consult(self, target: str, *, caller: str = "waits") -> None:
         self._note("consult", target, caller)
@@ -38,10 +38,22 @@ class PaperCall:
     def send_dtmf(self, digits: str) -> None:
         self._note("dtmf", digits)
 
+    async def set_variables(self, values: dict[str, str]) -> None:
+        self._note("variables", values)
+
 
 REQUESTS = [
     ("POST", "transfer", {"target": "sip:desk@10.0.0.1"}, 202, ("transfer", "sip:desk@10.0.0.1", "auto")),
     ("POST", "transfer", {"target": "+4930123", "mode": "attended"}, 202, ("transfer", "+4930123", "attended")),
+    ("POST", "transfer", {"target": "queue:support"}, 202, ("transfer", "queue:support", "auto")),
+    ("POST", "transfer", {"target": "dialplan:s@sales,2"}, 202, ("transfer", "dialplan:s@sales,2", "auto")),
+    (
+        "POST",
+        "transfer",
+        {"target": "PJSIP/1001", "mode": "attended", "announce": "Ada calls."},
+        202,
+        ("transfer", "PJSIP/1001", "attended", "Ada calls."),
+    ),
     ("POST", "consult", {"target": "200"}, 202, ("consult", "200", "waits")),
     ("POST", "consult", {"target": "200", "caller": "talks"}, 202, ("consult", "200", "talks")),
     ("DELETE", "consult", None, 204, ("release",)),
@@ -51,6 +63,7 @@ REQUESTS = [
     ("PUT", "hold", None, 204, ("hold", True)),
     ("DELETE", "hold", None, 204, ("hold", False)),
     ("POST", "dtmf", {"digits": "12#"}, 204, ("dtmf", "12#")),
+    ("PUT", "variables", {"variables": {"A_1": "x"}}, 204, ("variables", {"A_1": "x"})),
 ]
 
 
@@ -101,6 +114,12 @@ async def test_nothing_can_be_done_to_a_call_that_is_not_live(api, client, metho
         ("transfer", {"target": "sip:a@b?Replaces=x"}),
         ("transfer", {"target": "200", "mode": "magic"}),
         ("transfer", {"target": "200", "extra": 1}),
+        ("transfer", {"target": "200", "announce": "Ada calls."}),
+        ("transfer", {"target": "200", "mode": "attended", "announce": "x" * 2001}),
+        ("transfer", {"target": "queue:a b"}),
+        ("transfer", {"target": "dialplan:s"}),
+        ("transfer", {"target": "PJSIP/10&PJSIP/11"}),
+        ("consult", {"target": "Local/s@x,n"}),
         ("consult", {"target": "200", "caller": "sleeps"}),
         ("bridge", {"agent": "asleep"}),
         ("dtmf", {"digits": "12x"}),
@@ -109,4 +128,14 @@ async def test_nothing_can_be_done_to_a_call_that_is_not_live(api, client, metho
 )
 async def test_a_wrong_request_is_a_400_and_asks_nothing(client, call, verb, body):
     assert (await client.post(f"/api/calls/c1/{verb}", json=body)).status_code == 400
+    assert call.asked == []
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [{}, {"A B": "x"}, {"CALLERID(num)": "x"}, {"OFFHOOK_STATUS": "x"}, {"A": 1}, {f"A{n}": "" for n in range(51)}],
+)
+async def test_variables_that_nobody_may_set_are_a_400(client, call, variables):
+    response = await client.put("/api/calls/c1/variables", json={"variables": variables})
+    assert response.status_code == 400, response.text
     assert call.asked == []

@@ -1,0 +1,61 @@
+"""Names and values of the variables that a carrier's side reads after us (`Leg.set_variables`), made fit for it."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+MAX_VALUE = 512
+"""Characters of a value; the rest is cut."""
+
+MAX_NAME = 80
+"""Characters of a name: what Asterisk keeps."""
+
+OURS = "OFFHOOK_"
+"""Begins the names of what we tell of a call ourselves: nobody else sets those."""
+
+SUMMARY = "OFFHOOK_SUMMARY"
+"""What the call was about, in words."""
+
+_NAME = re.compile(rf"[A-Za-z_][A-Za-z0-9_]{{0,{MAX_NAME - 1}}}")
+_OTHER = re.compile(r"[^A-Z0-9]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+
+
+def name_problem(name: str) -> str:
+    """Why nobody but us sets a variable of this name; empty: anybody may."""
+    if not _NAME.fullmatch(name):
+        return f"{name[:MAX_NAME]!r} is no name of a variable: a letter or _, then letters, digits and _"
+    if name.upper().startswith(OURS):
+        return f"{name!r} is set by the bridge itself"
+    return ""
+
+
+def as_value(value: Any) -> str:
+    """`value` in one line of at most MAX_VALUE characters, without control characters: how variables are taken by
+    dialplans, databases and screens alike. Truth is `true` or `false`, nothing is empty."""
+    match value:
+        case None:
+            text = ""
+        case bool():
+            text = "true" if value else "false"
+        case list() | tuple():
+            text = ", ".join(as_value(item) for item in value)
+        case _:
+            text = str(value)
+    # Half of a surrogate pair (a model's `\ud83d`) can't be sent.
+    text = text.encode("utf-8", "replace").decode()
+    return " ".join(_CONTROL.sub(" ", text).split())[:MAX_VALUE]
+
+
+def as_values(values: Mapping[str, Any]) -> dict[str, str]:
+    """All of them as they can be set."""
+    return {name: as_value(value) for name, value in values.items()}
+
+
+def form_variables(form: str, fields: Mapping[str, Any]) -> dict[str, str]:
+    """A completed form: `OFFHOOK_FORM_<FORM>_<FIELD>` for each of its fields."""
+    return {f"{OURS}FORM_{_word(form)}_{_word(name)}"[:MAX_NAME]: as_value(value) for name, value in fields.items()}
+
+
+def _word(name: str) -> str:
+    return _OTHER.sub("_", name.upper())
