@@ -1,6 +1,7 @@
 """The endpoint of one Asterisk: its ARI, the calls that its dialplan hands over, and what is left of them."""
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -46,12 +47,13 @@ class AsteriskEndpoint:
         transports: Mapping[MediaKind, MediaTransport],
         on_leg: Callable[[AsteriskLeg], None],
         media_of: Callable[[LegInfo], MediaKind | None] = lambda info: None,
+        environ: Mapping[str, str] = os.environ,
     ) -> None:
         """`on_leg` is given each call that comes in. `media_of` says by what the audio of a call is to reach us where
         its route has a wish; None: as the settings say."""
         self.settings = settings
         self.names = Names(settings.app)
-        self.ari = Ari(settings, self._on_event)
+        self.ari = Ari(settings, self._on_event, environ=environ)
         self._clock = clock
         self._transports = transports
         self._on_leg = on_leg
@@ -81,6 +83,11 @@ class AsteriskEndpoint:
     @property
     def legs(self) -> Sequence[AsteriskLeg]:
         return tuple(self._legs.values())
+
+    @property
+    def busy(self) -> bool:
+        """Something is still to be deleted, or given back."""
+        return bool(self._tasks)
 
     def refuse_new(self, reason: str) -> None:
         """Calls go on in the dialplan at once, from now on."""
@@ -211,7 +218,7 @@ class AsteriskEndpoint:
             kind="asterisk",
             direction="inbound",
             from_=channel.caller_number,
-            to=channel.extension,
+            to=named.get("did") or channel.extension,
             trunk=self.settings.name,
             id=channel.id,
             peer=urlsplit(self.settings.url).netloc,
