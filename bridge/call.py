@@ -22,6 +22,7 @@ from bridge.events import (
     LegEnded,
     LegEvent,
     LegJoined,
+    LegNote,
     Note,
     OneWayAudio,
 )
@@ -293,6 +294,9 @@ class Call:
     # -- what comes in --------------------------------------------------------------------------------------
 
     def _on_leg_event(self, event: LegEvent) -> None:
+        if isinstance(event, LegNote):
+            self._emit(Note(event.name, event.detail, self._at_ms()))
+            return
         self._emit(event)
         if isinstance(event, FarPartyChanged) and event.id not in self.packets.leg_ids:
             self.packets.leg_ids.append(event.id)

@@ -169,6 +169,14 @@ class AnsweredBy:
     """As the carrier says it, e.g. `MACHINE MAXWORDS-5-5`."""
 
 
+@dataclass(frozen=True, slots=True)
+class LegNote:
+    """Anything else about a leg that is worth keeping: on record it is a `Note` of its call."""
+
+    name: str
+    detail: str
+
+
 EndedBy = Literal["us", "far", "network"]
 """Who ended a leg: we did, its far party, or nobody (it broke)."""
 
@@ -199,6 +207,7 @@ LegEvent = (
     | MediaSetUp
     | FarFlushed
     | AnsweredBy
+    | LegNote
     | LegEnded
 )
 
