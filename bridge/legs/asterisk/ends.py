@@ -1,4 +1,4 @@
-"""How a channel of Asterisk ended, in a leg's words: Asterisk's causes are Q.850's, with a few readings of its own."""
+"""How a channel of Asterisk ended, in a leg's words: its causes are Q.850's, with a few readings of its own."""
 
 from collections.abc import Mapping
 
@@ -26,8 +26,8 @@ DIAL_STATUSES: Mapping[str, int] = {
     "DONTCALL": 21,
     "TORTURE": 21,
 }
-"""What a dialplan says by `Busy()`, `Congestion()` and its like before it hangs up, if it ever does: the cause that it
-stands for."""
+"""What a dialplan says by `Busy()`, `Congestion()` and the like before it hangs up, if it ever does: the cause that
+it stands for."""
 
 
 def end_of_call(event: ChannelDestroyed) -> LegEnded:
