@@ -18,6 +18,10 @@ from bridge.api.live import LiveEvents
 from bridge.api.metrics import Metrics
 from bridge.api.server import HttpError, HttpServer
 from bridge.api.services import ApiSettings
+from bridge.asterisk.ami import Ami
+from bridge.asterisk.settings import MediaKind
+from bridge.asterisk.status import AsteriskStatus
+from bridge.asterisks import Asterisks
 from bridge.audio.clock import MediaClock
 from bridge.audio.recording import Recordings, StereoRecorder
 from bridge.audio.vad import VoiceActivity
@@ -26,12 +30,14 @@ from bridge.capture import Capture
 from bridge.config import Config, TracingSettings
 from bridge.dialling import Dialler
 from bridge.events import CallEvent
+from bridge.legs.base import LegInfo
 from bridge.legs.codecs import CODECS
 from bridge.legs.media import MediaPlane
 from bridge.legs.outbound import LegProfile
 from bridge.legs.sip_endpoint import SipEndpoint, inbound_info
 from bridge.log import Logs
 from bridge.reload import ReloadError, running_with
+from bridge.router import pick_route
 from bridge.sip.errors import TlsError
 from bridge.sip.events import RequestAnswered
 from bridge.sip.flow import Flow
@@ -81,6 +87,7 @@ class Bridge:
         self.keeper: TrunkKeeper
         self.tracing: Tracing
         self.calls: Switchboard
+        self.asterisks: Asterisks
         self.talkers: Talkers
         self.clock: MediaClock
         self.voice: VoiceActivity
@@ -143,6 +150,7 @@ class Bridge:
             describe=inbound_info,
         )
         self.calls = Switchboard(self.admission, self.talkers, config.routes, self._services)
+        self.calls.others = _agents_by_trunk(config)
         self.sip = SipEndpoint(
             endpoint_settings(config),
             self.media,
@@ -154,7 +162,8 @@ class Bridge:
         self.tracing = Tracing(
             SipTrace(ahead_s=time.time() - loop.time(), max_bytes=config.sip.trace_mb * 1024 * 1024)
         )
-        self.dialler = Dialler(self.sip, self.admission)
+        self.asterisks = Asterisks(config, self.media, on_leg=self.calls.take, media_of=self._media_of)
+        self.dialler = Dialler(self.sip, self.asterisks, self.admission)
         self.sip.agent.refuse_new("Starting", config.limits.retry_after_s)
         try:
             await self.sip.start()
@@ -204,6 +213,7 @@ class Bridge:
             settings=ApiSettings(recordings_dir=recordings_dir),
             api_key=api_key,
             find_bot_call=self.talkers.remote_calls.get,
+            asterisks=self,
         )
         self.http = HttpServer(app, config.http.listen, config.http.port, closing=self.live.close)
         try:
@@ -230,6 +240,8 @@ class Bridge:
         self.sip.transports.on_connection_lost = self.keeper.connection_lost
         self.keeper.start()
         stack.push_async_callback(self.keeper.aclose)
+        stack.push_async_callback(self.asterisks.aclose)
+        await self.asterisks.start()
         watching = loop.create_task(self.admission.watch(), name="admission")
         stack.push_async_callback(_cancelled, watching)
         stack.push_async_callback(self._end_all_calls)
@@ -254,6 +266,11 @@ class Bridge:
     def _profile_of(self, request: Request, flow: Flow) -> LegProfile | None:
         trunk = self.admission.trunk_of(request, flow)
         return None if trunk is None else profile_of(trunk, CODECS)
+
+    def _media_of(self, info: LegInfo) -> MediaKind | None:
+        """How the audio of an Asterisk's call is to reach us, where the call's route says so."""
+        route = pick_route(self.calls.routes, info)
+        return None if route is None else route.media
 
     def _on_answered(self, event: RequestAnswered) -> None:
         if not self.keeper.answered(event):
@@ -346,6 +363,17 @@ class Bridge:
     def lift_ban(self, source: str) -> bool:
         return self.guard.lift(source)
 
+    # -- AsteriskControl ------------------------------------------------------------------------------------
+
+    def asterisk_status(self) -> Sequence[AsteriskStatus]:
+        return self.asterisks.status()
+
+    async def reconnect_asterisk(self, name: str) -> bool:
+        return await self.asterisks.reconnect(name)
+
+    def asterisk_ami(self, name: str) -> Ami | None:
+        return self.asterisks.ami(name)
+
     # -- reload ---------------------------------------------------------------------------------------------
 
     async def reload(self, wanted: Config) -> Sequence[str]:
@@ -356,8 +384,9 @@ class Bridge:
                 config, waiting = running_with(self.config, wanted)
                 trunks = prepare(config.trunks)
                 talkers = await self.talkers.prepare(config, lambda text: log.info("reloading", what=text))
+                await self.asterisks.listen(config)
                 self.sip.transports.reload_certificates()
-            except (TrunkError, AgentError, TlsError) as error:
+            except (TrunkError, AgentError, TlsError, StartError) as error:
                 raise ReloadError(str(error)) from error
             # Nothing from here on can fail, or waits: no call sees a half of it.
             self.config = config
@@ -366,6 +395,8 @@ class Bridge:
             self.guard.settings = config.guard
             self.admission.limits = config.limits
             self.calls.routes = config.routes
+            self.calls.others = _agents_by_trunk(config)
+            self.asterisks.apply(config)
             self.keeper.update()
             return waiting
 
@@ -382,6 +413,8 @@ class Bridge:
         await self._stop.wait()
         self._state = "draining"
         self.sip.agent.refuse_new("Draining", self.config.limits.retry_after_s)
+        self.calls.draining = True
+        self.asterisks.refuse_new("the bridge is stopping")
         # First, so that carriers send new calls elsewhere.
         await self.keeper.unregister(UNREGISTER_S)
         await self.calls.drain(self.config.limits.drain_s)
@@ -389,6 +422,8 @@ class Bridge:
     async def _end_all_calls(self) -> None:
         self._state = "stopping"
         self.sip.agent.refuse_new("Stopping", self.config.limits.retry_after_s)
+        self.calls.draining = True
+        self.asterisks.refuse_new("the bridge is stopping")
         await self.calls.end_all(HANG_UP_S)
 
     # -- metrics --------------------------------------------------------------------------------------------
@@ -413,6 +448,7 @@ class Bridge:
         self.metrics.register(self._voice_readings)
         self.metrics.register(self.trunks.readings)
         self.metrics.register(self.talkers.readings)
+        self.metrics.register(self.asterisks.readings)
 
     def _voice_readings(self) -> Mapping[str, float]:
         return {
@@ -420,6 +456,11 @@ class Bridge:
             "vad_windows_lost_total": float(self.voice.windows_lost),
             "vad_batches_total": float(self.voice.batches),
         }
+
+
+def _agents_by_trunk(config: Config) -> Mapping[str, str]:
+    """Who takes the calls of an Asterisk that no route matches."""
+    return {one.name: one.agent for one in config.asterisk if one.agent}
 
 
 # -- parts of the start -------------------------------------------------------------------------------------

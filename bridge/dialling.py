@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from bridge.admission import Admission
 from bridge.api.control import DialRefused, DialRequest
+from bridge.asterisks import Asterisks
 from bridge.events import LegEnded, LegEvent
 from bridge.legs.base import Leg, LegError
 from bridge.legs.codecs import CODECS
@@ -24,8 +25,9 @@ DEFAULT_CALLER = "offhook"
 class Dialler:
     """Finds the trunk, asks admission, and has the endpoint send the INVITE."""
 
-    def __init__(self, endpoint: SipEndpoint, admission: Admission) -> None:
+    def __init__(self, endpoint: SipEndpoint, asterisks: Asterisks, admission: Admission) -> None:
         self._endpoint = endpoint
+        self._asterisks = asterisks
         self._admission = admission
         self._trunks = admission.trunks
 

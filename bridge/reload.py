@@ -17,7 +17,11 @@ class ReloadError(Exception):
 def running_with(present: Config, wanted: Config) -> tuple[Config, tuple[str, ...]]:
     """What `present` becomes by what of `wanted` holds at once, and the settings that wait for a restart."""
     sip = present.sip.model_copy(update={name: getattr(wanted.sip, name) for name in RELOADED_OF_SIP})
-    taken = present.model_copy(update={name: getattr(wanted, name) for name in RELOADED} | {"sip": sip})
+    # One that stays keeps its connection, and so its settings.
+    known = {one.name: one for one in present.asterisk}
+    asterisk = tuple(known.get(one.name, one) for one in wanted.asterisk)
+    updates = {name: getattr(wanted, name) for name in RELOADED} | {"sip": sip, "asterisk": asterisk}
+    taken = present.model_copy(update=updates)
     return taken, tuple(_differences(taken, wanted))
 
 

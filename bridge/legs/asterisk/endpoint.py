@@ -24,6 +24,7 @@ from bridge.asterisk.ari_events import (
     StasisStart,
 )
 from bridge.asterisk.settings import AsteriskSettings, MediaKind
+from bridge.asterisk.status import AsteriskStatus
 from bridge.audio.clock import MediaClock
 from bridge.events import Cause
 from bridge.legs.asterisk.leg import AsteriskLeg
@@ -95,6 +96,31 @@ class AsteriskEndpoint:
 
     def accept_new(self) -> None:
         self._refusing = ""
+
+    def status(self) -> AsteriskStatus:
+        """How it stands; what its manager interface does is not known here."""
+        ari, settings = self.ari, self.settings
+        return AsteriskStatus(
+            name=settings.name,
+            url=settings.url,
+            app=settings.app,
+            state=ari.state,
+            since=ari.state_since,
+            last_error=ari.last_error,
+            version=ari.version,
+            rest_over_socket=ari.rest_over_socket,
+            calls=len(self._legs),
+            max_calls=settings.calls,
+            media=settings.media,
+        )
+
+    def readings(self) -> Mapping[str, float]:
+        """For the metrics."""
+        name = self.settings.name
+        return {
+            f'asterisk_up{{asterisk="{name}"}}': float(self.ari.state == "up"),
+            f'asterisk_calls{{asterisk="{name}"}}': float(len(self._legs)),
+        } | {f'asterisk_ari_{what}_total{{asterisk="{name}"}}': float(n) for what, n in self.ari.counters.items()}
 
     # -- what legs need ---------------------------------------------------------------------------------------
 

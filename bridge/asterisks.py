@@ -1,0 +1,216 @@
+"""The Asterisks of the configuration: an endpoint and a manager interface for each, and the listeners they share."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from bridge.asterisk.ami import Ami
+from bridge.asterisk.dialplan_calls import DialplanCalls
+from bridge.asterisk.settings import AsteriskSettings, MediaKind
+from bridge.asterisk.status import AsteriskStatus
+from bridge.config import Config
+from bridge.legs.asterisk.audiosocket import AudioSocketTransport
+from bridge.legs.asterisk.endpoint import AsteriskEndpoint
+from bridge.legs.asterisk.media import MediaTransport
+from bridge.legs.asterisk.rtp import RtpTransport
+from bridge.legs.audiosocket import AudioSocketEndpoint
+from bridge.legs.audiosocket_server import AudioSocketServer
+from bridge.legs.base import LegInfo
+from bridge.legs.media import MediaPlane
+from bridge.startup import StartError
+from bridge.switchboard import Inbound
+
+RETIRED_LOOK_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Pbx:
+    """One Asterisk."""
+
+    endpoint: AsteriskEndpoint
+    ami: Ami | None
+
+    def start(self) -> None:
+        self.endpoint.start()
+        if self.ami is not None:
+            self.ami.start()
+
+    async def aclose(self) -> None:
+        await self.endpoint.aclose()
+        if self.ami is not None:
+            await self.ami.aclose()
+
+
+class Asterisks:
+    """All of them. One that can't be reached is no reason not to start: it is tried for ever."""
+
+    def __init__(
+        self,
+        config: Config,
+        media: MediaPlane,
+        *,
+        on_leg: Callable[[Inbound], None],
+        media_of: Callable[[LegInfo], MediaKind | None],
+    ) -> None:
+        """`on_leg` takes each call that comes in; `media_of` says how its audio is to reach us, where its route
+        does."""
+        self.dialplan_calls = DialplanCalls()
+        self._media = media
+        self._on_leg = on_leg
+        self._media_of = media_of
+        self._pbxs: dict[str, Pbx] = {}
+        self._retired: set[asyncio.Task[None]] = set()
+        self._config = config
+        self._audiosocket = AudioSocketServer(config.audiosocket, media.clock)
+        self._audiosocket_listens = False
+        self._dialplans: AudioSocketEndpoint | None = None
+        self._refusing = ""
+
+    async def start(self) -> None:
+        """Listen, and begin to connect. Raises StartError."""
+        await self.listen(self._config)
+        for settings in self._config.asterisk:
+            self._add(settings)
+
+    async def listen(self, config: Config) -> None:
+        """Open what a configuration needs opened. Raises StartError."""
+        if _takes_audiosocket(config) and not self._audiosocket_listens:
+            try:
+                await self._audiosocket.start()
+            except OSError as error:
+                raise StartError(
+                    f"audiosocket: can't listen on {config.audiosocket.listen} port {self._audiosocket.port} "
+                    f"({error.strerror}): set audiosocket.listen or audiosocket.port"
+                ) from error
+            self._audiosocket_listens = True
+        if self._config.audiosocket.trunk and self._dialplans is None:
+            self._dialplans = AudioSocketEndpoint(
+                self._audiosocket,
+                self._config.audiosocket.trunk,
+                self.dialplan_calls,
+                self._on_leg,
+                self._media.limits,
+            )
+
+    def apply(self, config: Config) -> None:
+        """Take up a changed configuration, for which we listen by now: Asterisks that are new, or gone."""
+        names = {one.name for one in config.asterisk}
+        for name in [name for name in self._pbxs if name not in names]:
+            self._retire(name)
+        for settings in config.asterisk:
+            if settings.name not in self._pbxs:
+                self._add(settings)
+
+    async def aclose(self) -> None:
+        """End the calls that are left, and leave every Asterisk as it was found."""
+        closing = [pbx.aclose() for pbx in self._pbxs.values()]
+        await asyncio.gather(*closing, *self._retired)
+        await self._audiosocket.aclose()
+
+    def refuse_new(self, reason: str) -> None:
+        """From now on callers go on in their dialplans at once."""
+        self._refusing = reason
+        for pbx in self._pbxs.values():
+            pbx.endpoint.refuse_new(reason)
+
+    def accept_new(self) -> None:
+        self._refusing = ""
+        for pbx in self._pbxs.values():
+            pbx.endpoint.accept_new()
+
+    # -- what others ask --------------------------------------------------------------------------------------
+
+    @property
+    def names(self) -> Sequence[str]:
+        return tuple(self._pbxs)
+
+    def get(self, name: str) -> AsteriskEndpoint | None:
+        """The endpoint of an Asterisk."""
+        pbx = self._pbxs.get(name)
+        return None if pbx is None else pbx.endpoint
+
+    def ami(self, name: str) -> Ami | None:
+        pbx = self._pbxs.get(name)
+        return None if pbx is None else pbx.ami
+
+    async def reconnect(self, name: str) -> bool:
+        """Connect now, and take the application back from who has it. False: there is no such Asterisk."""
+        pbx = self._pbxs.get(name)
+        if pbx is None:
+            return False
+        if pbx.ami is not None:
+            pbx.ami.reconnect()
+        await pbx.endpoint.ari.reconnect()
+        return True
+
+    def status(self) -> Sequence[AsteriskStatus]:
+        return [_status(pbx) for pbx in self._pbxs.values()]
+
+    def readings(self) -> Mapping[str, float]:
+        """For the metrics."""
+        readings: dict[str, float] = {}
+        for pbx in self._pbxs.values():
+            readings |= pbx.endpoint.readings()
+        if self._audiosocket_listens:
+            readings |= self._audiosocket.readings()
+        if self._dialplans is not None:
+            readings |= self._dialplans.readings()
+        return readings
+
+    # -- inside -----------------------------------------------------------------------------------------------
+
+    def _add(self, settings: AsteriskSettings) -> None:
+        endpoint = AsteriskEndpoint(
+            settings,
+            clock=self._media.clock,
+            transports=self._transports(settings),
+            on_leg=self._on_leg,
+            media_of=self._media_of,
+        )
+        if self._refusing:
+            endpoint.refuse_new(self._refusing)
+        ami = None if settings.ami is None else Ami(settings.ami, settings.name, reconnect_s=settings.reconnect_s)
+        pbx = self._pbxs[settings.name] = Pbx(endpoint, ami)
+        pbx.start()
+
+    def _transports(self, settings: AsteriskSettings) -> Mapping[MediaKind, MediaTransport]:
+        return {
+            "rtp": RtpTransport(self._media, settings),
+            "audiosocket": AudioSocketTransport(self._audiosocket, settings, self._media.limits),
+        }
+
+    def _retire(self, name: str) -> None:
+        """One that is not in the configuration any more: its calls go on to their ends."""
+        pbx = self._pbxs.pop(name)
+        pbx.endpoint.refuse_new("this Asterisk is not in the configuration any more")
+
+        async def retire() -> None:
+            live = True
+            while live:
+                await asyncio.sleep(RETIRED_LOOK_S)
+                live = bool(pbx.endpoint.legs) or pbx.endpoint.busy
+            await pbx.aclose()
+
+        task = asyncio.create_task(retire(), name=f"end of asterisk {name}")
+        self._retired.add(task)
+        task.add_done_callback(self._retired.discard)
+
+
+def _status(pbx: Pbx) -> AsteriskStatus:
+    status = pbx.endpoint.status()
+    if pbx.ami is None:
+        return status
+    return replace(status, ami_state=pbx.ami.state, ami_error=pbx.ami.last_error)
+
+
+def _takes_audiosocket(config: Config) -> bool:
+    settings = config.audiosocket
+    return settings.port is not None or bool(settings.trunk) or "audiosocket" in _media_kinds(config)
+
+
+def _media_kinds(config: Config) -> set[MediaKind]:
+    """Those that calls may come by."""
+    if not config.asterisk:
+        return set()
+    asked = {route.media for route in config.routes if route.media is not None}
+    return asked | {one.media for one in config.asterisk}
