@@ -87,9 +87,7 @@ class QueueList(BaseModel):
 
 class DeviceOut(BaseModel):
     device: str
-    state: str = Field(
-        description="As Asterisk writes it: NOT_INUSE, INUSE, BUSY, RINGING, UNAVAILABLE, INVALID, ..."
-    )
+    state: str = Field(description="As Asterisk writes it: NOT_INUSE, INUSE, RINGING, UNAVAILABLE, INVALID, ...")
 
 
 @router.get("", summary="List Asterisks")

@@ -21,6 +21,8 @@ MOST_HELD = 1 << 20
 """Bytes of a message that has not ended: more is no message of Asterisk's."""
 MOST_ROWS = 50_000
 """Of one answer."""
+MOST_GIVEN_UP = 64
+"""Actions without an answer in time that one may still come for."""
 
 Value = str | int | float | bool | Sequence[str]
 """Of a field of an action; a sequence is a header for each (`Variable`)."""
@@ -69,19 +71,21 @@ class _Request(Action):  # type: ignore[misc] # panoramisk ships no types
 
     def add_message(self, message: Any) -> bool:
         """Whether the answer is complete."""
-        if self.future.done():
-            # Given up: the rest of a list comes to here, not to those who listen for events.
-            return not self.listed or _ends_list(message)
+        given_up = self.future.done()
         fields = fields_of(message)
         if "Response" in fields and "Event" not in fields:
             said = fields.get("Message", "")
             if fields["Response"] not in ("Success", "Follows", "Goodbye"):
-                self.future.set_exception(AmiRefusedError(self["Action"], said or fields["Response"]))
+                if not given_up:
+                    self.future.set_exception(AmiRefusedError(self["Action"], said or fields["Response"]))
                 return True
             self.listed = fields.get("EventList", "").lower() == "start" or "will follow" in said
-            if not self.listed:
+            if not self.listed and not given_up:
                 self.future.set_result([fields])
             return not self.listed
+        if given_up:
+            # The rest of a list comes to here, not to those who listen for events.
+            return _ends_list(message)
         if not _ends_list(message):
             self.rows.append(fields)
             if len(self.rows) < MOST_ROWS:
@@ -156,6 +160,7 @@ class AmiLink:
         self._on_event = on_event
         self._protocol = _Protocol(self)
         self._pending: dict[str, _Request] = {}
+        self._given_up: deque[str] = deque()
         # What panoramisk's protocol asks of its factory.
         self.forgetable_actions: tuple[str, ...] = ()
         self.awaiting_actions: deque[Any] = deque(maxlen=0)
@@ -192,6 +197,9 @@ class AmiLink:
             async with asyncio.timeout(timeout_s):
                 rows: list[Fields] = await request.future
         except TimeoutError as error:
+            self._given_up.append(request.id)
+            if len(self._given_up) > MOST_GIVEN_UP:
+                self._protocol.responses.pop(self._given_up.popleft(), None)
             raise AmiUnavailableError(f"{name}: no answer within {timeout_s:g} s") from error
         finally:
             self._pending.pop(request.id, None)

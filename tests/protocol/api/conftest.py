@@ -15,6 +15,8 @@ from bridge.api.live import LiveEvents
 from bridge.api.metrics import Metrics
 from bridge.api.server import HttpServer
 from bridge.api.services import ApiSettings
+from bridge.asterisk.ami import Ami
+from bridge.asterisk.status import AsteriskStatus
 from bridge.capture import Capture
 from bridge.events import CallAnswered, CallEnded, CallEvent, CallStarted, Cause, TurnDelays, TurnEnded
 from bridge.sip.trace import SipTrace, TracedMessage
@@ -41,6 +43,9 @@ class MadeUpBridge:
         self.trunks: list[TrunkStatus] = []
         self.registered: list[str] = []
         self.banned: dict[str, Ban] = {}
+        self.asterisks: list[AsteriskStatus] = []
+        self.managers: dict[str, Ami] = {}
+        self.reconnected: list[str] = []
         self.tracing = Tracing(SipTrace(ahead_s=0.0))
         self.verbs: dict[str, CallVerbs] = {}
         """Of the calls to which something can be done."""
@@ -98,6 +103,16 @@ class MadeUpBridge:
         if source == "nobody":
             raise ValueError("'nobody' is no address")
         return self.banned.pop(source, None) is not None
+
+    def asterisk_status(self) -> Sequence[AsteriskStatus]:
+        return self.asterisks
+
+    async def reconnect_asterisk(self, name: str) -> bool:
+        self.reconnected.append(name)
+        return name in (one.name for one in self.asterisks)
+
+    def asterisk_ami(self, name: str) -> Ami | None:
+        return self.managers.get(name)
 
     def begin(
         self,
@@ -169,6 +184,7 @@ class Api:
             metrics=self.metrics,
             settings=settings,
             api_key=KEY,
+            asterisks=self.bridge,
         )
         self.server = HttpServer(self.app, "127.0.0.1", 0, closing=self.live.close)
 
