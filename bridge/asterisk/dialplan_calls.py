@@ -6,7 +6,6 @@ we have closed the connection it asks how the call ended and where its caller is
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Literal
 from uuid import UUID
 
@@ -89,7 +88,7 @@ class DialplanCall:
     detail: str = ""
     target: str = ""
     """Where the caller is to go."""
-    variables: Mapping[str, str] = MappingProxyType({})
+    variables: Mapping[str, str] = field(default_factory=dict)
     """What we would have set on a channel: OFFHOOK_CALL_ID, OFFHOOK_SUMMARY, and what agents set."""
 
     def fields(self) -> dict[str, str]:
