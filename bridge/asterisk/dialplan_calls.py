@@ -35,15 +35,6 @@ Status = Literal["ANNOUNCED", "LIVE", "ANSWERED", "TRANSFER", "REFUSED", "FAILED
 """The last four are those of OFFHOOK_STATUS: an agent talked; the caller goes where the agent sends it; no agent took
 the call; the call broke."""
 
-_REFUSALS = frozenset(
-    {
-        Cause.REFUSED_BUSY,
-        Cause.REFUSED_DRAINING,
-        Cause.REFUSED_FORBIDDEN,
-        Cause.REFUSED_NO_ROUTE,
-        Cause.REFUSED_MEDIA,
-    }
-)
 _FAILURES = frozenset(
     {
         Cause.ENGINE_FAILED,
@@ -158,10 +149,11 @@ class DialplanCalls:
         if (call := self._live.get(uuid)) is not None:
             self._live[uuid] = replace(call, target=target)
 
-    def end(self, uuid: UUID, cause: Cause, detail: str, now: float) -> None:
-        """The call is over, before its connection is closed: whoever asks from then on is told. Idempotent."""
+    def end(self, uuid: UUID, cause: Cause, detail: str, now: float, *, was_up: bool) -> None:
+        """The call is over, before its connection is closed: whoever asks from then on is told. Idempotent.
+        `was_up`: an agent took it."""
         if (call := self._live.pop(uuid, None)) is not None:
-            status = "TRANSFER" if call.target and cause is Cause.TRANSFERRED else status_of(cause)
+            status = "TRANSFER" if call.target and cause is Cause.TRANSFERRED else status_of(cause, was_up=was_up)
             target = call.target if status == "TRANSFER" else ""
             ended = replace(call, status=status, cause=cause, detail=detail, target=target)
             self._keep(ended, now + ENDED_S, now)
@@ -177,11 +169,11 @@ class DialplanCalls:
             self.expired += kept.status == "ANNOUNCED"
 
 
-def status_of(cause: Cause) -> Status:
+def status_of(cause: Cause, *, was_up: bool) -> Status:
     """What a dialplan is told of a call that ended so, and was sent nowhere."""
-    if cause in _REFUSALS:
-        return "REFUSED"
-    return "FAILED" if cause in _FAILURES else "ANSWERED"
+    if cause in _FAILURES:
+        return "FAILED"
+    return "ANSWERED" if was_up else "REFUSED"
 
 
 def where(target: str) -> dict[str, str]:

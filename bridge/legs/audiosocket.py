@@ -231,10 +231,11 @@ class AudioSocketLeg:
     def _end(self, ended: LegEnded) -> None:
         if self._state is LegState.ENDED:
             return
+        was_up = self._state is LegState.UP
         self._state = LegState.ENDED
         self._ended = ended
         # Before the connection is closed: the dialplan asks at once.
-        self._endpoint.left(self, ended)
+        self._endpoint.left(self, ended, was_up=was_up)
         self._stream.close()
         self._tell(ended)
         self._handlers = []
@@ -275,10 +276,10 @@ class AudioSocketEndpoint:
             "audiosocket_announced_expired_total": float(self.calls.expired),
         }
 
-    def left(self, leg: AudioSocketLeg, ended: LegEnded) -> None:
+    def left(self, leg: AudioSocketLeg, ended: LegEnded, *, was_up: bool) -> None:
         """A leg is over."""
         del self.legs[leg.info.id]
-        self.calls.end(leg.uuid, ended.cause, ended.detail, self._server.clock.time())
+        self.calls.end(leg.uuid, ended.cause, ended.detail, self._server.clock.time(), was_up=was_up)
 
     def _take(self, connection: AudioSocketConnection) -> None:
         try:
