@@ -82,6 +82,11 @@ class AsteriskEndpoint:
         await self.ari.aclose()
 
     @property
+    def peer(self) -> str:
+        """Where its ARI is, `host:port`."""
+        return urlsplit(self.settings.url).netloc
+
+    @property
     def legs(self) -> Sequence[AsteriskLeg]:
         return tuple(self._legs.values())
 
@@ -247,7 +252,7 @@ class AsteriskEndpoint:
             to=named.get("did") or channel.extension,
             trunk=self.settings.name,
             id=channel.id,
-            peer=urlsplit(self.settings.url).netloc,
+            peer=self.peer,
             display_name=channel.caller_name,
             headers=headers,
             agent=named.get("agent", ""),

@@ -386,6 +386,23 @@ class AsteriskLeg:
         if self._state is not LegState.UP:
             raise LegStateError("the call is not up")
 
+    async def is_gone(self) -> bool:
+        """Whether the channel is; then its end has been told when this returns."""
+        if self._state is not LegState.ENDED:
+            try:
+                await self.side.ari.channel(self.channel_id)
+            except AriRefusedError:
+                pass
+            except AriError:
+                return False
+            else:
+                return False
+            try:
+                await asyncio.wait_for(self._over.wait(), LAST_WORD_S)
+            except TimeoutError:
+                self.lost("the channel is gone")
+        return True
+
     # -- inside ---------------------------------------------------------------------------------------------
 
     async def _ready(self) -> LegMedia:
@@ -410,26 +427,9 @@ class AsteriskLeg:
         error = failed[0]
         if not isinstance(error, AriError):
             raise error
-        if isinstance(error, AriRefusedError) and await self._is_gone():
+        if isinstance(error, AriRefusedError) and await self.is_gone():
             raise LegStateError("the call has ended") from error
         raise LegError(str(error)) from error
-
-    async def _is_gone(self) -> bool:
-        """Whether the channel is; then its end has been told when this returns."""
-        if self._state is not LegState.ENDED:
-            try:
-                await self.side.ari.channel(self.channel_id)
-            except AriRefusedError:
-                pass
-            except AriError:
-                return False
-            else:
-                return False
-            try:
-                await asyncio.wait_for(self._over.wait(), LAST_WORD_S)
-            except TimeoutError:
-                self.lost("the channel is gone")
-        return True
 
     def _far_left(self, q850: int, text: str) -> None:
         cause = cause_of_bye(q850) if self._state is LegState.UP else Cause.CANCELLED

@@ -25,6 +25,7 @@ class CallLine:
     ) -> None:
         """`stem`: what the call's names on Asterisk begin with (`Names.new_leg`). `clock`: monotonic time (s)."""
         self.transport = transport
+        self.stem = stem
         self.bridge_id = bridge_of(stem)
         self.media_id = media_of(stem)
         self.media: LegMedia | None = None
