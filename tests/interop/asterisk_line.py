@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,12 @@ from asterisk_shop import AsteriskShop
 from free_ports import free_ports
 from sip_line import Line, line
 
-from bridge.asterisk.settings import AsteriskSettings
+from bridge.asterisk.settings import AsteriskSettings, MediaKind
 from bridge.config import RtpSettings
 from bridge.events import Cause
 from bridge.legs.asterisk.endpoint import AsteriskEndpoint
 from bridge.legs.asterisk.leg import AsteriskLeg
+from bridge.legs.asterisk.media import MediaTransport
 from bridge.legs.asterisk.rtp import RtpTransport
 from bridge.legs.base import LegState
 from bridge.legs.sip import SipLeg
@@ -26,14 +27,24 @@ WAIT_S = 20.0
 RTP_PORTS = 80
 PASSWORD = "OFFHOOK_ARI_PASSWORD"
 
+MoreTransports = Callable[[Line, AsteriskSettings], Mapping[MediaKind, MediaTransport]]
+"""Makes those beside RTP."""
+
 
 class AsteriskLine:
     """`sip.far` and `sip.third` are callers; `incoming` are the legs that the endpoint hands on."""
 
-    def __init__(self, shop: AsteriskShop, sip: Line, settings: AsteriskSettings) -> None:
+    def __init__(
+        self,
+        shop: AsteriskShop,
+        sip: Line,
+        settings: AsteriskSettings,
+        more: MoreTransports = lambda sip, settings: {},
+    ) -> None:
         self.shop = shop
         self.sip = sip
         self.settings = settings
+        self._more = more
         self.incoming: asyncio.Queue[AsteriskLeg] = asyncio.Queue()
         self.endpoint = self.new_endpoint()
 
@@ -42,7 +53,10 @@ class AsteriskLine:
         return AsteriskEndpoint(
             self.settings,
             clock=self.sip.clock,
-            transports={"rtp": RtpTransport(self.sip.media, self.settings)},
+            transports={
+                "rtp": RtpTransport(self.sip.media, self.settings),
+                **self._more(self.sip, self.settings),
+            },
             on_leg=self.incoming.put_nowait,
             environ={PASSWORD: self.shop.password},
         )
@@ -81,12 +95,14 @@ class AsteriskLine:
 
 
 @asynccontextmanager
-async def asterisk_line(shop: AsteriskShop, **settings: Any) -> AsyncIterator[AsteriskLine]:
+async def asterisk_line(
+    shop: AsteriskShop, *, more: MoreTransports = lambda sip, settings: {}, **settings: Any
+) -> AsyncIterator[AsteriskLine]:
     """An endpoint that is connected; leaving it checks that nothing is left of it, here or on Asterisk."""
     first = free_ports(RTP_PORTS)
     rtp = settings.pop("rtp_settings", None) or {}
     async with line(rtp=RtpSettings(port_min=first, port_max=first + RTP_PORTS - 1, **rtp)) as sip:
-        made = AsteriskLine(shop, sip, settings_of(shop, **settings))
+        made = AsteriskLine(shop, sip, settings_of(shop, **settings), more)
         made.endpoint.start()
         try:
             await made.up()
