@@ -280,7 +280,8 @@ class Talkers:
             language = spoken.language
             voice = member.voice_in.get(language) or member.voice
             # Most calls are of 8 kHz; of the others' phrases the greeting is the one that nothing was said before.
-            wanted = [(texts, 8000)] + ([((spoken.greeting,), 16000)] if spoken.greeting else [])
+            greeting = spoken.fixed_greeting
+            wanted = [(texts, 8000)] + ([((greeting,), 16000)] if greeting else [])
             for phrases, rate in wanted:
                 if isinstance(member.provider, PhraseTts):
                     lot = Phrases(tuple(phrases), voice, rate, language)

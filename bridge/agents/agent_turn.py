@@ -7,6 +7,7 @@ from datetime import datetime
 
 from bridge.agents.base import AgentDone
 from bridge.agents.errors import EngineError, StreamEndedError, closing, next_within
+from bridge.agents.hold_music import HoldMusic
 from bridge.agents.record import TurnSlot
 from bridge.agents.settings import ConversationSettings
 from bridge.agents.speech import Speech
@@ -138,7 +139,12 @@ class Thinker:
         failed: Callable[[ProviderError], None],
         switched: Callable[[Switched], None] = lambda _: None,
         call_id: str = "",
+        known: str = "",
     ) -> None:
+        """`known` is what the model is told of the call itself."""
+        self.music: HoldMusic | None = None
+        """For a caller who waits for a tool."""
+        self._known = known
         self._switched = switched
         self._call_id = call_id
         self._llm = llm
@@ -191,6 +197,7 @@ class Thinker:
                 language=self._settings.language,
                 call_id=self._call_id,
                 summary=summary,
+                known=self._known,
             )
             cover = self._cover(turn, self._limits.llm_filler_ms, only_first=True)
             try:
@@ -260,7 +267,7 @@ class Thinker:
             manner = self._toolbox.manner(call)
             if manner.announce is not None:
                 await self._announce_transfer(turn, manner.announce)
-            cover = Cover(turn, self._settings, manner)
+            cover = Cover(turn, self._settings, manner, self.music)
             turn.interruptible = manner.interruptible
             turn.steps.tool_began(self._clock())
             try:

@@ -14,13 +14,16 @@ from zoneinfo import ZoneInfo
 import structlog
 
 from bridge.agents.agent_turn import AgentTurn, Thinker, Timing
+from bridge.agents.announcing import Announcer
 from bridge.agents.base import AgentDone, CallSession
+from bridge.agents.call_context import filled, known_facts, template_facts
 from bridge.agents.conversation_bargein import BargeIns
 from bridge.agents.ear import Ear
 from bridge.agents.endings import HandedOver, LastWords
 from bridge.agents.errors import EngineError
 from bridge.agents.expecting import Asking
 from bridge.agents.floor import CutOff, EngineFailed, Floor, Tasks
+from bridge.agents.hold_music import HoldMusic
 from bridge.agents.inbox import Inbox, listen_in
 from bridge.agents.language import CallLanguage
 from bridge.agents.memory import Memory
@@ -184,6 +187,7 @@ class Conversation:
             failed=lambda error: self._record.provider_failed("llm", error),
             switched=self._record.provider_switched,
             call_id=session.call_id,
+            known=known_facts(session.leg.info, settings.context),
         )
         self._floor = Floor(
             session.leg.playout,
@@ -204,6 +208,9 @@ class Conversation:
                 note=self._record.note,
             ).consider,
         )
+        self._music = HoldMusic(session.leg, self._floor.outlet, limits.tool_music_ms, self._record.note)
+        self._thinker.music = self._music
+        self._announcer = Announcer(tts, lambda: _voice_options(self._settings), self._record, session.clock)
         self._ear = Ear(
             self._stt,
             sample_rate=session.leg.sample_rate,
@@ -235,8 +242,8 @@ class Conversation:
         try:
             async with self._group:
                 self._wire()
-                if self._settings.greeting:
-                    self._speak([self._settings.greeting], interruptible=self._settings.greeting_interruptible)
+                if greeting := self._greeting():
+                    self._speak([greeting], interruptible=self._settings.greeting_interruptible)
                 self._tasks.start(self._ear.open)
                 done = await self._inbox.serve(self._handle, self._tick, self._deadline, lambda: self._done)
                 self._tasks.cancel()
@@ -246,12 +253,22 @@ class Conversation:
                 unsubscribe()
             self._floor.outlet.close()
             await self._ear.aclose()
+            await self._music.aclose()
+            await self._toolbox.aclose()
         return done
+
+    def _greeting(self) -> str:
+        settings, session = self._settings, self._session
+        facts = template_facts(session.call_id, session.leg.info, settings.context)
+        return filled(settings.greeting, settings.greeting_plain, facts)
 
     def _wire(self) -> None:
         self._bargein.voice, self._unsubscribes = listen_in(self._session, self._inbox.post, self._ear.push)
         if self._turn_sound is not None:
             self._unsubscribes.append(self._leg.listen(self._turn_sound.push))
+        if (introductions := self._session.introductions) is not None:
+            introductions.lend_voice(self._announcer)
+            self._unsubscribes.append(lambda: introductions.lend_voice(None))
 
     def _deadline(self) -> float | None:
         if self._last_words.begun:

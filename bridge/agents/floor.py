@@ -201,3 +201,4 @@ class Floor:
         turn.steps.decided_at = self._clock()
         turn.confirmed.set()
         turn.speech.release()
+        self.outlet.utterance_begun()

@@ -5,7 +5,7 @@ from typing import Literal
 from bridge.agents.tone import reorder_tone
 from bridge.audio.playout import Playout
 
-PauseReason = Literal["barge-in", "hold"]
+PauseReason = Literal["barge-in", "hold", "music"]
 
 
 class Outlet:

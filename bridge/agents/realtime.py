@@ -17,7 +17,9 @@ import structlog
 from bridge.agents.agent_turn import Timing
 from bridge.agents.bargein import Confirmed
 from bridge.agents.base import AgentDone, CallSession
+from bridge.agents.call_context import filled, known_facts, template_facts
 from bridge.agents.endings import HandedOver, LastWords
+from bridge.agents.hold_music import HoldMusic
 from bridge.agents.inbox import Inbox, listen_in
 from bridge.agents.patience import Due, Patience, Situation
 from bridge.agents.realtime_bargein import THEIR_EAR, BargeIns
@@ -158,8 +160,15 @@ class _Conversation:
         self._callers = CallerTurns(self._record, self._history, text_s=self._waits.text_ms / 1000)
         self._floor = RealtimeFloor(session.leg.playout, self._record, self._remember)
         self._toolbox = Toolbox(
-            session, settings.brief, self._limits, agent.tools, language=settings.language, post=self._inbox.post
+            session,
+            settings.brief,
+            self._limits,
+            agent.tools,
+            language=settings.language,
+            post=self._inbox.post,
+            has_voice=agent.tts is not None,
         )
+        self._music = HoldMusic(session.leg, self._floor.outlet, self._limits.tool_music_ms, self._record.note)
         self._line = Line(
             agent.members, self._setup, self._waits, emit=self._told, switched=self._record.provider_switched
         )
@@ -186,6 +195,7 @@ class _Conversation:
         self._tools = ToolRuns(
             self._toolbox,
             filler_ms=self._limits.tool_filler_ms,
+            music_after_s=self._music.after_s,
             start=self._start,
             announce=self._announce,
             drained=self._drained,
@@ -221,8 +231,8 @@ class _Conversation:
         try:
             async with self._group:
                 self._wire()
-                if self._settings.greeting:
-                    self._greet()
+                if greeting := self._greeting():
+                    self._greet(greeting)
                 self._start(self._reach(self._line.open))
                 done = await self._inbox.serve(self._handle, self._tick, self._deadline, lambda: self._done)
                 for task in self._tasks:
@@ -233,16 +243,24 @@ class _Conversation:
                 unsubscribe()
             self._floor.outlet.close()
             await self._line.aclose()
+            await self._music.aclose()
+            await self._toolbox.aclose()
         return done
 
     def _wire(self) -> None:
         self._bargein.voice, self._unsubscribes = listen_in(self._session, self._inbox.post, self._line.push)
+        introductions = self._session.introductions
+        if introductions is not None and (speak := self._rote.announcer()) is not None:
+            introductions.lend_voice(speak)
+            self._unsubscribes.append(lambda: introductions.lend_voice(None))
 
     def _setup(self, member: Member[Realtime]) -> RealtimeSetup:
         settings = self._settings
         now, language = self._began_at, settings.language
+        prompt = settings.instructions or render_prompt(settings.brief, now, language)
+        known = known_facts(self._leg.info, settings.context)
         return RealtimeSetup(
-            instructions=settings.instructions or render_prompt(settings.brief, now, language),
+            instructions="\n\n".join(filter(None, (prompt, known))),
             tools=self._toolbox.tools,
             sample_rate=self._leg.sample_rate,
             voice=member.voice,
@@ -280,7 +298,7 @@ class _Conversation:
         else:
             due.append(self._patience.deadline(self._clock(), self._situation))
             due += [self._bargein.deadline(), self._unanswered_at, self._tools.filler_at]
-            due += [self._stalled_at(), self._keys.deadline(), self._renewal_at()]
+            due += [self._stalled_at(), self._keys.deadline(), self._renewal_at(), self._music_at()]
         return min(at for at in due if at is not None)
 
     def _tick(self, now: float) -> None:
@@ -313,6 +331,8 @@ class _Conversation:
             if self._tools and self._idle:
                 self._say(Words(self._settings.phrases.filler))
         self._lose_patience(self._patience.tick(now, self._situation))
+        music_at = self._tools.music_at
+        self._music.want(music_at is not None and now >= music_at and self._may_wait)
         if self._floor.free and not self._rote.asked:
             self._quiet.set()
         else:
@@ -343,8 +363,16 @@ class _Conversation:
     @property
     def _idle(self) -> bool:
         """Nobody speaks, or is about to."""
-        quiet = self._floor.free and self._awaiting is None and not self._rote.asked
-        return quiet and self._voice_since is None and not self._callers.open
+        return self._may_wait and self._voice_since is None and not self._callers.open
+
+    @property
+    def _may_wait(self) -> bool:
+        """The agent does not speak, and is not about to."""
+        return self._floor.free and self._awaiting is None and not self._rote.asked
+
+    def _music_at(self) -> float | None:
+        wanted = self._music.possible and not self._music.playing and self._may_wait
+        return self._tools.music_at if wanted else None
 
     def _awaiting_until(self) -> float | None:
         if self._awaiting is None or self._reopening or self._held:
@@ -632,13 +660,17 @@ class _Conversation:
 
     # -- words of our own -------------------------------------------------------------------------------------
 
-    def _greet(self) -> None:
-        settings = self._settings
-        turn = self._say(Words(settings.greeting, settings.greeting_interruptible))
+    def _greeting(self) -> str:
+        settings, session = self._settings, self._session
+        facts = template_facts(session.call_id, session.leg.info, settings.context)
+        return filled(settings.greeting, settings.greeting_plain, facts)
+
+    def _greet(self, greeting: str) -> None:
+        turn = self._say(Words(greeting, self._settings.greeting_interruptible))
         if turn is not None:
             # The session that is being opened meanwhile has to know of it.
             turn.place = self._history.place()
-            turn.place.append(Message("assistant", settings.greeting))
+            turn.place.append(Message("assistant", greeting))
 
     def _say(self, words: Words) -> RealtimeTurn | None:
         turn = self._rote.say(words)

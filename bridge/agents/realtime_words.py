@@ -4,6 +4,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from bridge.agents.announcing import Announcer
 from bridge.agents.base import AgentDone, CallSession
 from bridge.agents.errors import EngineError
 from bridge.agents.realtime_floor import RealtimeFloor
@@ -64,6 +65,12 @@ class RoteWords:
         """There is a voice of our own."""
         return self._tts is not None
 
+    def announcer(self) -> Announcer | None:
+        """That voice for others than the caller; None: there is none."""
+        if self._tts is None:
+            return None
+        return Announcer(self._tts, self._options, self._record, self._session.clock)
+
     @property
     def asked(self) -> bool:
         """The model is to say something that it has not begun to."""
@@ -96,11 +103,11 @@ class RoteWords:
         self._tts = None
 
     def _speak(self, tts: Tts, words: Words) -> RealtimeTurn:
-        settings, limits, clock = self._settings, self._settings.limits, self._session.clock
+        clock = self._session.clock
         speech = Speech(
             self._session.leg.playout,
             tts,
-            VoiceOptions(settings.voice, settings.language, limits.tts_chunk_ms / 1000, limits.look_ahead_ms),
+            self._options(),
             clock=clock,
             failed=lambda error: self._record.provider_failed("tts", error),
             switched=self._record.provider_switched,
@@ -111,6 +118,10 @@ class RoteWords:
         turn.stop = self._start(self._synthesise(turn, speech))
         self._floor.add(turn)
         return turn
+
+    def _options(self) -> VoiceOptions:
+        settings, limits = self._settings, self._settings.limits
+        return VoiceOptions(settings.voice, settings.language, limits.tts_chunk_ms / 1000, limits.look_ahead_ms)
 
     async def _synthesise(self, turn: RealtimeTurn, speech: Speech) -> None:
         try:

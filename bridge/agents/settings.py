@@ -6,8 +6,11 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from bridge.agents.call_context import PREFIX, names_facts
 from bridge.agents.clauses import split
 from bridge.agents.tool_settings import AgentToolSettings
+from bridge.agents.tools_template import CALL_FACTS, TemplateError, parameters_in
+from bridge.agents.transfer_settings import target_of
 from bridge.providers.brief import Brief, abilities
 
 AUTO = "auto"
@@ -196,6 +199,8 @@ class LimitSettings(Strict):
     tool_ms: Ms = 10_000
     transfer_ms: Ms = 30_000
     """Transfer asked for until its outcome is known: the other phone rings within it."""
+    announce_ms: Annotated[int, Field(ge=1000)] = 60_000
+    """On top of that, where who answers is told about the caller first, and may take the call or refuse it."""
     tool_rounds: Annotated[int, Field(ge=1)] = 4
     """Times in one turn the model may see results and go on; after that it must speak without tools."""
     tool_result_bytes: Annotated[int, Field(ge=100)] = 4000
@@ -204,6 +209,9 @@ class LimitSettings(Strict):
     """A tool that leaves the caller in silence this long is covered by its `say`, or the filler phrase."""
     tool_filler_again_ms: Annotated[int, Field(ge=1000)] = 7000
     """Silence after that, while it still works, until the caller is asked for patience again."""
+    tool_music_ms: Ms = 0
+    """From a tool's beginning until the caller has the telephone system's music on hold, where that has some, in the
+    place of words; 0: none."""
     llm_filler_ms: Ms = 2500
     """The same for the model's first words."""
     look_ahead_ms: Ms = 3000
@@ -271,7 +279,10 @@ class ConversationSettings(AgentToolSettings):
     """One talking agent."""
 
     greeting: str = "Hello, how can I help you?"
-    """Empty: the caller speaks first."""
+    """Empty: the caller speaks first. `{call.NAME}` stands for what `context` names, and for `{call.from}`,
+    `{call.to}`; it is then spoken without preparation."""
+    greeting_plain: str = "Hello, how can I help you?"
+    """Said where the call lacks a fact that `greeting` names."""
     greeting_interruptible: bool = True
     brief: Brief = Field(default_factory=Brief)
     language: str = "en"
@@ -292,7 +303,31 @@ class ConversationSettings(AgentToolSettings):
     def _tools_fit(self) -> Self:
         if wrong := self.clash(form.id for form in self.brief.forms):
             raise ValueError(wrong)
+        target = self.brief.handover.target
+        if target and target not in self.transfer.targets:
+            try:
+                target_of(target)
+            except ValueError as error:
+                raise ValueError(f"brief.handover.target: {error}, nor a name in transfer.targets") from error
         return self
+
+    @model_validator(mode="after")
+    def _greeting_is_known(self) -> Self:
+        if not names_facts(self.greeting):
+            return self
+        try:
+            named = parameters_in(self.greeting)
+        except TemplateError as error:
+            raise ValueError(f"greeting: {error}") from error
+        facts = {*CALL_FACTS, *(PREFIX + name for name in self.context)}
+        if unknown := [name for name in named if name not in facts]:
+            raise ValueError(f"greeting names {{{unknown[0]}}}; there are: {', '.join(sorted(facts))}")
+        return self
+
+    @property
+    def fixed_greeting(self) -> str:
+        """The greeting of calls that it does not name a fact of."""
+        return self.greeting_plain if names_facts(self.greeting) else self.greeting
 
     @property
     def first_language(self) -> str:
@@ -333,7 +368,7 @@ class ConversationSettings(AgentToolSettings):
         urgent first."""
         brief, phrases = self.brief, self.phrases
         texts = [
-            self.greeting,
+            self.fixed_greeting,
             phrases.apology,
             phrases.apology_handover if brief.handover.target else "",
             phrases.filler,

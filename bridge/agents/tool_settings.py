@@ -1,5 +1,4 @@
-"""What an operator sets about an agent's tools: the built-in ones, who can be reached, HTTP requests, MCP servers.
-Units are in names."""
+"""What an operator sets about an agent's tools: the built-in ones, HTTP requests, MCP servers. Units are in names."""
 
 import re
 from collections.abc import Iterable
@@ -10,19 +9,33 @@ from urllib.parse import urlsplit
 from jsonschema import Draft202012Validator, SchemaError
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from bridge.agents.call_context import PREFIX, context_problem, may_be_fact
 from bridge.agents.tools_template import CALL_FACTS, TemplateError, parameters_in, secrets_in, without_secrets
+from bridge.agents.transfer_settings import AnnounceSettings, TransferSettings, TransferTarget
+from bridge.legs.variables import name_problem
 from bridge.settings import Section
+
+__all__ = [
+    "AgentToolSettings",
+    "AnnounceSettings",
+    "BuiltInTools",
+    "CollectDigitsSettings",
+    "HttpTool",
+    "McpServerSettings",
+    "TransferSettings",
+    "TransferTarget",
+    "check_schema",
+]
 
 Seconds = Annotated[float, Field(gt=0)]
 Bytes = Annotated[int, Field(ge=100)]
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}\Z")
-_TARGET_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}\Z")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
-_SIP = re.compile(r"sips?:[^\s<>\"]+\Z", re.IGNORECASE)
-_EXTENSION = re.compile(r"\+?[A-Za-z0-9*#._-]{1,64}\Z")
 
-RESERVED = frozenset({"hang_up", "transfer", "send_dtmf", "collect_digits", "take_message"})
+RESERVED = frozenset(
+    {"hang_up", "transfer", "send_dtmf", "collect_digits", "take_message", "set_variables", "queue_status"}
+)
 """Names of the built-in tools: another one can't take them, switched off or not."""
 
 OURS = frozenset({"host", "content-length", "transfer-encoding", "connection", "accept-encoding", "idempotency-key"})
@@ -38,37 +51,6 @@ def _tool_name(value: str) -> str:
     if value in RESERVED:
         raise ValueError(f"{value!r} is a built-in tool")
     return value
-
-
-def _transfer_target(value: str) -> str:
-    if not (_SIP.match(value) or _EXTENSION.match(value)):
-        raise ValueError(f"{value!r} is neither a SIP address (sip:200@pbx.example.com) nor an extension or number")
-    return value
-
-
-class TransferTarget(Section):
-    """Somebody a caller may be put through to."""
-
-    to: Annotated[str, AfterValidator(_transfer_target)]
-    """A SIP address, or an extension or number where the call came from; a queue is reached by its extension."""
-    description: str = ""
-    """For the model: who that is, and for which matters."""
-    say: str = ""
-    """What the caller hears before, where the model says nothing; empty: `brief.handover.say`."""
-
-
-class TransferSettings(Section):
-    """Who can be reached, besides `brief.handover.target`, which may be one of these names."""
-
-    targets: dict[str, TransferTarget] = Field(default_factory=dict)
-
-    @field_validator("targets")
-    @classmethod
-    def _names(cls, value: dict[str, TransferTarget]) -> dict[str, TransferTarget]:
-        for name in value:
-            if not _TARGET_NAME.match(name):
-                raise ValueError(f"{name!r} is no name of a target: small letters, digits, _ and -")
-        return value
 
 
 class CollectDigitsSettings(Section):
@@ -106,6 +88,8 @@ class BuiltInTools(Section):
     collect_digits: CollectDigitsSettings = Field(default_factory=CollectDigitsSettings)
     take_message: bool = True
     """Not where the brief has a form of that name: the form is used."""
+    queue_status: bool = True
+    """Look at a queue before the caller is put into it: where a target is one, and the telephone system tells."""
 
     @field_validator("collect_digits", mode="before")
     @classmethod
@@ -202,7 +186,7 @@ class HttpTool(Section):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         known = self.parameters.get("properties", {})
-        if clash := sorted(set(known) & set(CALL_FACTS)):
+        if clash := sorted(filter(may_be_fact, known)):
             raise ValueError(f"parameters.{clash[0]}: this name is a fact of the call")
         self._check_url(known)
         for key, text in (self.query or {}).items():
@@ -214,6 +198,11 @@ class HttpTool(Section):
         if self.body_format == "form" and self.body is not None and not _is_flat(self.body):
             raise ValueError("the body of a form is one level of names and values")
         return self
+
+    def named(self) -> set[str]:
+        """What its templates name."""
+        texts = [self.url, *self.headers.values(), *(self.query or {}).values(), *_strings(self.body)]
+        return {name for text in texts for name in parameters_in(text)} - set(self.parameters.get("properties", {}))
 
     def _check_url(self, known: dict[str, Any]) -> None:
         _only(self.url, known, "url")
@@ -243,7 +232,8 @@ def _only(text: str, known: dict[str, Any] | tuple[str, ...], place: str) -> Non
     except TemplateError as error:
         raise ValueError(f"{place}: {error}") from error
     for name in named:
-        if name not in known and name not in CALL_FACTS:
+        # Which facts there are is the agent's to know (`AgentToolSettings`).
+        if name not in known and not may_be_fact(name):
             there = ", ".join((*known, *CALL_FACTS))
             raise ValueError(f"{place} names {{{name}}}; there are: {there}")
 
@@ -289,6 +279,9 @@ class McpServerSettings(Section):
     max_retry_s: Seconds = 60
     interruptible: bool = True
     """A caller who speaks stops its calls."""
+    call_facts: bool = False
+    """Tell it with each call of a tool whose telephone call it is for, as `_meta` of the request: id, from, to, and
+    what `context` names."""
     say: str = ""
     """What the caller hears while a call of it takes long; empty: the filler phrase."""
     max_result_bytes: Bytes | None = None
@@ -322,6 +315,33 @@ class AgentToolSettings(Section):
     mcp: tuple[McpServerSettings, ...] = ()
     transfer: TransferSettings = Field(default_factory=TransferSettings)
     builtin_tools: BuiltInTools = Field(default_factory=BuiltInTools)
+    context: dict[str, str] = Field(default_factory=dict)
+    """What the agent is told of what the dialplan or the carrier passed on with a call (arguments, variables,
+    headers): names in lower case, each with what it is, for the model; or names alone."""
+    variables: dict[str, str] = Field(default_factory=dict)
+    """Variables that the model may set for who has the call after it, by name with what belongs into each."""
+
+    @field_validator("context", "variables", mode="before")
+    @classmethod
+    def _names_alone(cls, value: object) -> object:
+        if isinstance(value, list | tuple) and all(isinstance(name, str) for name in value):
+            return dict.fromkeys(value, "")
+        return value
+
+    @field_validator("context")
+    @classmethod
+    def _context(cls, value: dict[str, str]) -> dict[str, str]:
+        lower = {name.lower(): meaning for name, meaning in value.items()}
+        if problem := next(filter(None, map(context_problem, lower)), ""):
+            raise ValueError(problem)
+        return lower
+
+    @field_validator("variables")
+    @classmethod
+    def _variables(cls, value: dict[str, str]) -> dict[str, str]:
+        if problem := next(filter(None, map(name_problem, value)), ""):
+            raise ValueError(problem)
+        return value
 
     @field_validator("tools", "mcp")
     @classmethod
@@ -330,6 +350,18 @@ class AgentToolSettings(Section):
         if twice := next((name for i, name in enumerate(names) if name in names[:i]), None):
             raise ValueError(f"{twice!r} stands there twice")
         return value
+
+    @model_validator(mode="after")
+    def _facts_are_known(self) -> Self:
+        facts = {*CALL_FACTS, *(PREFIX + name for name in self.context)}
+        for tool in self.tools:
+            for name in tool.named():
+                if name.startswith(PREFIX) and name not in facts:
+                    there = ", ".join((*CALL_FACTS, *sorted(facts - set(CALL_FACTS))))
+                    raise ValueError(
+                        f"tools: {tool.name} names {{{name}}}; there are: {there}; `context` names others"
+                    )
+        return self
 
     def clash(self, form_ids: Iterable[str]) -> str:
         """What is wrong with an agent that has these forms besides; empty if nothing is."""

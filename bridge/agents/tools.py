@@ -3,21 +3,33 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from bridge.agents.base import AgentDone, CallSession
+from bridge.agents.call_context import PREFIX, template_facts
+from bridge.agents.call_notes import SUMMARY_ARGUMENT, CallNotes, variables_tool, with_summary
 from bridge.agents.settings import LimitSettings
 from bridge.agents.tool_settings import AgentToolSettings, HttpTool, TransferTarget
 from bridge.agents.tools_agent import AgentTools, McpTool
-from bridge.agents.tools_builtin import COLLECT_DIGITS, SEND_DTMF, TAKE_MESSAGE, built_in_tools, message_fields
+from bridge.agents.tools_builtin import (
+    COLLECT_DIGITS,
+    SEND_DTMF,
+    TAKE_MESSAGE,
+    built_in_tools,
+    message_fields,
+    queue_tool,
+)
 from bridge.agents.tools_digits import MOST_DIGITS, DigitCollector, Listening
 from bridge.agents.tools_result import ToolResult, limited
-from bridge.events import Cause, FormCompleted, Note, ToolCalled, TransferResult
+from bridge.agents.tools_transfer import HandOvers
+from bridge.agents.transfer_settings import target_of
+from bridge.events import FormCompleted, Note, ToolCalled, TransferResult
 from bridge.legs.base import Capability, LegError
 from bridge.providers.base import Tool, ToolCall
 from bridge.providers.brief import Brief
 from bridge.providers.tools import HANG_UP, TRANSFER, check_arguments, form_tools
+from bridge.targets import QueueTarget
 
 __all__ = ["Listening", "Manner", "ToolResult", "Toolbox"]
 
@@ -44,6 +56,8 @@ class Manner:
     """False: the caller is to answer, so nothing is said meanwhile."""
     announce: str | None = None
     """To be heard to its end before the tool is called, where the model said nothing itself."""
+    music: bool = True
+    """The caller may have music while it is carried out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +81,21 @@ class Toolbox:
         *,
         language: str = "en",
         post: Callable[[Listening], None] = lambda _: None,
+        has_voice: bool = True,
     ) -> None:
         """`shared` belongs to the agent; without it there are the forms and the built-in tools. `language` (BCP 47)
         is for spoken digits. `post` is told when a tool begins and ceases to wait for the caller's digits: in between
-        the floor is the caller's, and his words go to `spoken`. MCP servers that are down are noted on the record."""
+        the floor is the caller's, and his words go to `spoken`. `has_voice`: the agent can speak to others than its
+        caller. MCP servers that are down are noted on the record."""
         self._session = session
         self._brief = brief
         self._limits = limits
         self._shared = shared or AgentTools(AgentToolSettings())
         self._language = language
         self._post = post
-        self._transfer_results: asyncio.Queue[TransferResult] = asyncio.Queue()
+        self._notes = CallNotes(session.leg, self._note)
         self._targets = self._reachable()
+        self._hand_overs = HandOvers(session, self._targets, limits, self._notes, has_voice=has_voice)
         self._own = {bound.tool.name: bound for bound in self._own_tools()}
         self._mcp: dict[str, _Bound] = {}
         self._collector: DigitCollector | None = None
@@ -87,11 +104,21 @@ class Toolbox:
         """A tool has asked its question and waits for the caller's digits."""
         self.hang_up_asked = False
         """The model wants the call to end once it has spoken."""
-        self.done: AgentDone | None = None
-        """A tool ended our part in the call."""
-        self.transferring = False
         for name, why in self._shared.down.items():
-            self._session.emit(Note("tools-missing", f"MCP server {name}: {why}", session.at_ms(session.clock())))
+            self._note("tools-missing", f"MCP server {name}: {why}")
+
+    @property
+    def done(self) -> AgentDone | None:
+        """A tool ended our part in the call."""
+        return self._hand_overs.done
+
+    @property
+    def transferring(self) -> bool:
+        return self._hand_overs.under_way
+
+    async def aclose(self) -> None:
+        """The agent's part in the call is over: leave what who has it next is to know, in bounded time."""
+        await self._notes.aclose()
 
     @property
     def tools(self) -> tuple[Tool, ...]:
@@ -105,10 +132,14 @@ class Toolbox:
         if bound is None:
             return Manner()
         if call.name == TRANSFER:
-            target = self._targets.get(str(call.arguments.get("target")))
-            return (
-                Manner(interruptible=False, announce=target.say or self._brief.handover.say) if target else Manner()
-            )
+            name = str(call.arguments.get("target"))
+            target = self._targets.get(name)
+            if target is None:
+                return Manner()
+            # Who waits for somebody that is told about them does not hear the agent.
+            covered = not self._hand_overs.announced(name)
+            say = target.say or self._brief.handover.say
+            return Manner(interruptible=False, covered=covered, announce=say, music=False)
         return bound.manner
 
     async def call(self, call: ToolCall, *, asked: Asked | None = None) -> ToolResult:
@@ -137,11 +168,14 @@ class Toolbox:
             )
         if wrong := check_arguments(bound.tool, call.arguments):
             return ToolResult(False, wrong)
+        deadline_s = bound.deadline_s
+        if call.name == TRANSFER:
+            deadline_s = self._hand_overs.deadline_s(call.arguments["target"])
         try:
-            async with asyncio.timeout(bound.deadline_s):
+            async with asyncio.timeout(deadline_s):
                 result = await bound.run(call.arguments, asked)
         except TimeoutError:
-            return ToolResult(False, f"no result within {bound.deadline_s:g} s")
+            return ToolResult(False, f"no result within {deadline_s:g} s")
         return limited(result, bound.max_bytes or self._limits.tool_result_bytes)
 
     # -- what tools there are -------------------------------------------------------------------------------
@@ -163,10 +197,12 @@ class Toolbox:
             match tool.name:
                 case name if name == HANG_UP:
                     if switches.hang_up:
-                        bound.append(_Bound(tool, self._hang_up, tool_s))
+                        read = "Shown to who has the call next: what it came to, in a sentence."
+                        ending = with_summary(tool, read) if self._notes.settable else tool
+                        bound.append(_Bound(ending, self._hang_up, tool_s))
                 case name if name == TRANSFER:
                     if switches.transfer and Capability.TRANSFER in capabilities:
-                        bound.append(_Bound(tool, self._transfer, self._limits.transfer_ms / 1000))
+                        bound.append(_Bound(self._hand_overs.tool(tool), self._transfer, tool_s))
                 case name:
                     bound.append(_Bound(tool, self._form(name), tool_s))
         for tool in built_in_tools(switches, capabilities, {form.id for form in self._brief.forms}):
@@ -178,14 +214,26 @@ class Toolbox:
                 case name if name == COLLECT_DIGITS:
                     deadline_s = switches.collect_digits.max_s + PROMPT_S
                     bound.append(_Bound(tool, self._collect_digits, deadline_s, Manner(covered=False)))
+        variables = self._shared.settings.variables
+        if variables and self._notes.settable:
+            bound.append(_Bound(variables_tool(variables), self._set_variables, tool_s))
+        if switches.queue_status and self._session.queues is not None and (queues := self._queues()):
+            bound.append(_Bound(queue_tool(queues), self._queue_status, tool_s))
         bound += [self._http_tool(settings, tool) for settings, tool in self._shared.http_tools]
         return bound
 
+    def _queues(self) -> dict[str, str]:
+        """The queues among the targets: theirs, by the name that the model has for them."""
+        targets = {name: target_of(target.to) for name, target in self._targets.items()}
+        return {name: target.name for name, target in targets.items() if isinstance(target, QueueTarget)}
+
+    def _facts(self) -> dict[str, str]:
+        """What is known of the call, as templates name it."""
+        return template_facts(self._session.call_id, self._session.leg.info, self._shared.settings.context)
+
     def _http_tool(self, settings: HttpTool, tool: Tool) -> _Bound:
         async def run(arguments: dict[str, Any], _: Asked | None) -> ToolResult:
-            info = self._session.leg.info
-            facts = {"call.id": self._session.call_id, "call.from": info.from_, "call.to": info.to}
-            return await self._shared.http.call(tool.name, arguments, facts)
+            return await self._shared.http.call(tool.name, arguments, self._facts())
 
         return _Bound(
             tool,
@@ -199,7 +247,8 @@ class Toolbox:
         settings = one.server.settings
 
         async def run(arguments: dict[str, Any], _: Asked | None) -> ToolResult:
-            return await one.server.call(one.name, arguments)
+            facts = {key.removeprefix(PREFIX): value for key, value in self._facts().items()}
+            return await one.server.call(one.name, arguments, facts if settings.call_facts else None)
 
         return _Bound(
             one.tool,
@@ -220,12 +269,15 @@ class Toolbox:
 
     def _completed(self, form: str, fields: dict[str, Any]) -> None:
         self._session.emit(FormCompleted(form, fields, self._session.at_ms(self._session.clock())))
+        described = self._brief.form(form)
+        self._notes.form_completed(form, described.description if described else "A message", fields)
 
     async def _take_message(self, arguments: dict[str, Any], _: Asked | None) -> ToolResult:
         self._completed(TAKE_MESSAGE, message_fields(arguments, self._session.leg.info.from_))
         return ToolResult(True)
 
-    async def _hang_up(self, _: dict[str, Any], __: Asked | None) -> ToolResult:
+    async def _hang_up(self, arguments: dict[str, Any], _: Asked | None) -> ToolResult:
+        self._notes.summarise(arguments.get(SUMMARY_ARGUMENT))
         self.hang_up_asked = True
         return ToolResult(True)
 
@@ -314,29 +366,28 @@ class Toolbox:
 
     async def hand_over(self) -> None:
         """Put the caller through to that one; `done` tells whether it worked."""
+        self._hand_overs.in_haste = True
         await self.call(ToolCall("handover", TRANSFER, {"target": self._brief.handover.target}))
 
     def transfer_result(self, event: TransferResult) -> None:
         """The leg told how a transfer ended."""
-        self._transfer_results.put_nowait(event)
+        self._hand_overs.result(event)
 
     async def _transfer(self, arguments: dict[str, Any], _: Asked | None) -> ToolResult:
-        target = self._targets[arguments["target"]].to
-        while not self._transfer_results.empty():
-            self._transfer_results.get_nowait()
-        self.transferring = True
-        try:
-            await self._session.leg.transfer(target)
-            outcome = await self._transfer_results.get()
-        except asyncio.CancelledError:
-            # Out of time: a phone that still rings must not take the caller away from what is said now.
-            self._session.leg.stop_transfer()
-            raise
-        except LegError as error:
-            return ToolResult(False, f"the transfer failed: {error}")
-        finally:
-            self.transferring = False
-        if not 200 <= outcome.status < 300:
-            return ToolResult(False, f"the transfer failed: {outcome.status} {outcome.reason}".rstrip())
-        self.done = AgentDone(Cause.TRANSFERRED, target)
-        return ToolResult(True)
+        return await self._hand_overs.carry_out(arguments)
+
+    # -- what the telephone system is told, and tells -------------------------------------------------------
+
+    async def _set_variables(self, arguments: dict[str, Any], _: Asked | None) -> ToolResult:
+        wrong = await self._notes.set(arguments)
+        return ToolResult(False, f"the variables could not be set: {wrong}") if wrong else ToolResult(True)
+
+    async def _queue_status(self, arguments: dict[str, Any], _: Asked | None) -> ToolResult:
+        assert self._session.queues is not None
+        numbers = await self._session.queues.queue(self._queues()[arguments["queue"]])
+        if numbers is None:
+            return ToolResult(False, "nothing is known of that queue now")
+        return ToolResult(True, value=asdict(numbers))
+
+    def _note(self, name: str, detail: str) -> None:
+        self._session.emit(Note(name, detail, self._session.at_ms(self._session.clock())))

@@ -1,6 +1,6 @@
 """The built-in tools as the model sees them, besides `hang_up` and `transfer` (`bridge.providers.tools`)."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from bridge.agents.tool_settings import BuiltInTools
@@ -11,6 +11,7 @@ from bridge.providers.base import Tool
 SEND_DTMF = "send_dtmf"
 COLLECT_DIGITS = "collect_digits"
 TAKE_MESSAGE = "take_message"
+QUEUE_STATUS = "queue_status"
 
 _SEND_DTMF = Tool(
     SEND_DTMF,
@@ -80,6 +81,21 @@ def built_in_tools(switches: BuiltInTools, capabilities: Capability, form_ids: C
     if switches.take_message and TAKE_MESSAGE not in form_ids:
         tools.append(_TAKE_MESSAGE)
     return tools
+
+
+def queue_tool(queues: Iterable[str]) -> Tool:
+    """The tool that looks at one of these targets, each of which is a queue."""
+    return Tool(
+        QUEUE_STATUS,
+        "Look how long a queue is before you offer to put the caller into it: how many callers wait there, and how "
+        "many people are free to take one.",
+        {
+            "type": "object",
+            "properties": {"queue": {"type": "string", "enum": list(queues)}},
+            "required": ["queue"],
+            "additionalProperties": False,
+        },
+    )
 
 
 def message_fields(arguments: dict[str, Any], caller: str) -> dict[str, str]:

@@ -1,8 +1,9 @@
-"""What the caller hears while a tool works: words, before the silence gets long."""
+"""What the caller hears while a tool works: words, before the silence gets long, and then perhaps music."""
 
 import asyncio
 from typing import TYPE_CHECKING
 
+from bridge.agents.hold_music import HoldMusic
 from bridge.agents.settings import ConversationSettings
 from bridge.agents.tools import Manner
 
@@ -16,14 +17,18 @@ LOOK_S = 0.1
 class Cover:
     """Speaks up in `turn` whenever the caller has heard nothing for a while, until it is cancelled."""
 
-    def __init__(self, turn: "AgentTurn", settings: ConversationSettings, manner: Manner) -> None:
+    def __init__(
+        self, turn: "AgentTurn", settings: ConversationSettings, manner: Manner, music: HoldMusic | None = None
+    ) -> None:
+        """`music` takes the place of the words once the tool has worked for long enough."""
         self._turn = turn
+        self._music = music if manner.music else None
         self._phrases = settings.phrases
         self._say = manner.say or settings.phrases.filler
         self._patience_s = settings.limits.tool_filler_ms / 1000
         self._again_s = settings.limits.tool_filler_again_ms / 1000
         self._loop = asyncio.get_running_loop()
-        self._quiet_since = self._loop.time()
+        self._began_at = self._quiet_since = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
         if manner.covered:
             self._timer = self._loop.call_later(min(LOOK_S, self._patience_s), self._look)
@@ -31,12 +36,17 @@ class Cover:
     def cancel(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        if self._music is not None:
+            self._music.want(False)
 
     def _look(self) -> None:
         now = self._loop.time()
-        speech = self._turn.speech
-        if speech.waiting or speech.queued_ms > 0 or not self._turn.confirmed.is_set():
+        speech, music = self._turn.speech, self._music
+        heard = speech.waiting or speech.queued_ms > 0 or (music is not None and music.playing)
+        if heard or not self._turn.confirmed.is_set():
             self._quiet_since = now
+        elif music is not None and music.possible and now - self._began_at >= music.after_s:
+            music.want(True)
         elif now - self._quiet_since >= self._patience_s:
             speech.say(self._say)
             self._say, self._patience_s = self._phrases.still_working, self._again_s

@@ -5,14 +5,14 @@ import logging
 import os
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import anyio
 import httpx2
 import structlog
 from mcp import Client, MCPError, StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
-from mcp_types import CONNECTION_CLOSED, CallToolResult, Implementation, TextContent
+from mcp_types import CONNECTION_CLOSED, CallToolResult, Implementation, RequestParamsMeta, TextContent
 from mcp_types import Tool as ServerTool
 from pydantic import ValidationError
 
@@ -35,6 +35,9 @@ STDERR_LINES = 3
 """Of a program's last words, told when it did not come up."""
 
 STDERR_LINE_CHARS = 500
+
+FACTS = "offhook/call"
+"""What a server finds the facts of a telephone call under."""
 
 _INFO = Implementation(name="offhook", version="1")
 
@@ -80,13 +83,15 @@ class McpServer:
             self._task.cancel()
             await asyncio.wait({self._task}, timeout=CLOSE_S)
 
-    async def call(self, tool: str, arguments: dict[str, Any]) -> ToolResult:
-        """Call a tool; the caller of this keeps the deadline. The server is told of a call that is cancelled."""
+    async def call(self, tool: str, arguments: dict[str, Any], facts: dict[str, str] | None = None) -> ToolResult:
+        """Call a tool; the caller of this keeps the deadline. The server is told of a call that is cancelled, and
+        `facts` of the telephone call, as the request's `_meta` under FACTS."""
         client = self._client
         if client is None:
             return ToolResult(False, "the server of this tool is down")
         try:
-            result = await client.call_tool(tool, arguments)
+            meta = None if facts is None else cast("RequestParamsMeta", {FACTS: facts})
+            result = await client.call_tool(tool, arguments, meta=meta)
         except MCPError as error:
             if error.code == CONNECTION_CLOSED:
                 self._wake.set()

@@ -230,6 +230,8 @@ class LlmRequest:
     instructions: str = ""
     """In place of the brief's prompt, for work beside the conversation (a summary). Only for a model whose
     `follows_instructions` is true."""
+    known: str = ""
+    """What was known of this call before it began, as it stands in the prompt."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,8 +50,8 @@ def dialogue(request: LlmRequest, messages: Sequence[Message] | None = None) -> 
         said.insert(
             0, f"EARLIER IN THIS CALL (summed up; the caller was told only what stands here)\n{request.summary}"
         )
-    varying = [varying_prompt(request.now, request.language), *said]
-    return Dialogue(steady_prompt(request.brief), "\n\n".join(varying), tidied(rest))
+    varying = [varying_prompt(request.now, request.language), request.known, *said]
+    return Dialogue(steady_prompt(request.brief), "\n\n".join(filter(None, varying)), tidied(rest))
 
 
 def _greeting(memory: Sequence[Message]) -> tuple[str, Sequence[Message]]:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -102,6 +102,13 @@ class LoopbackLeg:
         self.playout = Playout(RATE)
         self.quality = MediaQuality()
         self.transfers: list[str] = []
+        self.variables: dict[str, str] = {}
+        self.variables_refused = False
+        self.music_turns: list[tuple[float, bool]] = []
+        """When the music began and stopped."""
+        self.music_s = 0.05
+        """What it takes to switch it."""
+        self.music_refused = False
         self.transfers_stopped = 0
         self.transfer_s = 0.5
         self.transfer_status = transfer_status
@@ -178,3 +185,15 @@ class LoopbackLeg:
 
     async def hold(self, on: bool) -> None:
         pass
+
+    async def music(self, on: bool) -> None:
+        if self.music_refused:
+            raise LegError("no such class")
+        await asyncio.sleep(self.music_s)
+        self.music_turns.append((asyncio.get_running_loop().time(), on))
+
+    async def set_variables(self, values: Mapping[str, str]) -> None:
+        if self.variables_refused:
+            raise LegError("404 Channel not found")
+        await asyncio.sleep(0.02)
+        self.variables.update(values)
