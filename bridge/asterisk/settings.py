@@ -99,6 +99,8 @@ class AsteriskSettings(PasswordSource):
     """What a channel does when its agent is through: go on in the dialplan behind `Stasis`, or end."""
     transfer_context: Context = "offhook-transfer"
     """Where numbers are dialled: a caller who is transferred to one goes on there."""
+    outbound_context: Context = "offhook-outbound"
+    """Where numbers are dialled that we call ourselves, where an endpoint is not named."""
     queue_context: Context = "offhook-queue"
     """Where a caller who is handed to a queue goes on, at the queue's name."""
     amd_context: Context = "offhook-amd"

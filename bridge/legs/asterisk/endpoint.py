@@ -31,6 +31,7 @@ from bridge.legs.asterisk.leg import AsteriskLeg
 from bridge.legs.asterisk.line import CallLine
 from bridge.legs.asterisk.media import MediaTransport
 from bridge.legs.asterisk.names import Names, is_made
+from bridge.legs.asterisk.outbound import AsteriskCall, CallLimitError, place
 from bridge.legs.asterisk.release import Release
 from bridge.legs.base import LegInfo
 
@@ -169,6 +170,12 @@ class AsteriskEndpoint:
 
     async def join(self, first: AsteriskLeg, second: AsteriskLeg) -> None:
         raise NotImplementedError
+
+    async def place(self, call: AsteriskCall, *, timeout_s: float = 60.0) -> AsteriskLeg:
+        """Call somebody: see `bridge.legs.asterisk.outbound.place`."""
+        if self._refusing:
+            raise CallLimitError(self._refusing)
+        return await place(self, call, timeout_s=timeout_s)
 
     def new_line(self, info: LegInfo) -> CallLine:
         """The bridge and media channel of a call, not yet made."""

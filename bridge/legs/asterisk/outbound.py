@@ -1,0 +1,377 @@
+"""Calls that we make through an Asterisk: a channel is created, brought into the call's bridge, then dialled.
+
+Dialled in the bridge (not by `originate`, which brings a channel to the application once it is answered), a channel
+lets us hear what comes before the answer: ringback tones, announcements.
+"""
+
+import asyncio
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
+
+from bridge.asterisk.ari import Ari
+from bridge.asterisk.ari_errors import AriError, AriNotFoundError, AriRefusedError
+from bridge.asterisk.ari_events import (
+    AriEvent,
+    Channel,
+    ChannelDestroyed,
+    ChannelHangupRequest,
+    ChannelStateChange,
+    Dial,
+    StasisEnd,
+)
+from bridge.asterisk.ari_wire import segment
+from bridge.asterisk.settings import AsteriskSettings
+from bridge.causes import NORMAL_CLEARING
+from bridge.events import AnsweredBy, Cause, LegEnded, LegEvent, MediaSetUp, Progress
+from bridge.legs.asterisk.amd import AmdLostError, detect
+from bridge.legs.asterisk.ends import DIAL_STATUSES, end_of_call, end_of_dialling, refusal
+from bridge.legs.asterisk.leg import AsteriskLeg
+from bridge.legs.asterisk.line import CallLine
+from bridge.legs.asterisk.names import called_of
+from bridge.legs.asterisk.release import Release, is_variable, set_all, variable_value
+from bridge.legs.base import LegError, LegInfo, LegState
+from bridge.targets import (
+    DialplanTarget,
+    EndpointTarget,
+    NumberTarget,
+    QueueTarget,
+    SipTarget,
+    TargetError,
+    parse_target,
+)
+
+if TYPE_CHECKING:
+    from bridge.legs.asterisk.endpoint import AsteriskEndpoint
+
+_HEADER = re.compile(r"[A-Za-z0-9-]{1,64}")
+
+OnMachine = Literal["talk", "hangup"]
+
+DEAD_MAN_S = 5
+"""Asterisk's own limit comes so much later than ours: it is for a bridge that has died meanwhile."""
+
+ABSENT = 20
+"""Q.850: the subscriber is not registered."""
+
+
+class CallLimitError(LegError):
+    """No call more at present: the limit of this Asterisk is reached, or the bridge stops."""
+
+
+class AsteriskDownError(LegError):
+    """Asterisk can't be asked to call anybody now."""
+
+
+@dataclass(frozen=True, slots=True)
+class AsteriskCall:
+    """A call to be made."""
+
+    endpoint: str
+    """As Asterisk dials it: `PJSIP/1001`, `PJSIP/+4930123@carrier`, `Local/1001@offhook-outbound/n`."""
+    caller_number: str = ""
+    """Shown to the called party; empty: as the endpoint is configured."""
+    caller_name: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+    """Of the INVITE, where the endpoint is PJSIP's."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Of the channel; a name that begins with `_` is handed on to the channels that it dials."""
+    amd: bool = False
+    """Have Asterisk tell answering machines from people, before the call counts as answered."""
+    on_machine: OnMachine = "hangup"
+    shown_to: str = ""
+    """The called one as our records name it; empty: the endpoint."""
+
+
+def asterisk_call(
+    settings: AsteriskSettings,
+    to: str,
+    *,
+    caller: str = "",
+    caller_name: str = "",
+    headers: Sequence[tuple[str, str]] = (),
+    variables: Mapping[str, str] | None = None,
+    amd: bool = False,
+    on_machine: OnMachine = "hangup",
+) -> AsteriskCall:
+    """A call to a target (`bridge.targets`) by way of an Asterisk. Raises LegError for what it can't dial, or for a
+    caller or variable that can't be sent."""
+    try:
+        target = parse_target(to)
+    except TargetError as error:
+        raise LegError(str(error)) from error
+    match target:
+        case EndpointTarget():
+            endpoint = str(target)
+        case NumberTarget(number=number):
+            endpoint = f"Local/{number}@{settings.outbound_context}/n"
+        case QueueTarget(name=name):
+            endpoint = f"Local/{name}@{settings.queue_context}/n"
+        case DialplanTarget(context=context, extension=extension, priority="1"):
+            endpoint = f"Local/{extension}@{context}/n"
+        case DialplanTarget():
+            raise LegError(f"{to!r}: a call that we make begins at priority 1 of an extension")
+        case SipTarget():
+            raise LegError(f"{to!r}: Asterisk calls SIP by an endpoint of its own, e.g. PJSIP/1001@carrier")
+    if headers and not endpoint.upper().startswith("PJSIP/"):
+        raise LegError(f"{to!r}: headers can be given to endpoints PJSIP/... alone")
+    if wrong := [name for name, _ in headers if not _HEADER.fullmatch(name)]:
+        raise LegError(f"no name of a header: {wrong[0]!r}")
+    if wrong := [name for name in variables or () if not is_variable(name)]:
+        raise LegError(f"no name of a variable: {wrong[0]!r}")
+    for text in (caller, caller_name, *(part for header in headers for part in header)):
+        if any(ord(char) < 32 or ord(char) == 127 for char in text):
+            raise LegError(f"{text!r} has a control character")
+    return AsteriskCall(
+        endpoint,
+        caller,
+        caller_name,
+        tuple(headers),
+        dict(variables or {}),
+        amd,
+        on_machine,
+        shown_to=to,
+    )
+
+
+# -- the way of a call, by Asterisk's events ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PickedUp:
+    """The called party has taken the call."""
+
+
+Step = Progress | PickedUp | LegEnded
+
+
+class CallProgress:
+    """Reads the events of a channel that is dialled, until it is over."""
+
+    def __init__(self) -> None:
+        self.dialled = False
+        """Asterisk has begun to call."""
+        self.picked_up = False
+        self.ended = False
+        self._told: set[int] = set()
+
+    def step(self, event: AriEvent) -> Step | None:
+        """What an event means; None: nothing new."""
+        if self.ended:
+            return None
+        match event:
+            case Dial(status=""):
+                self.dialled = True
+            case Dial(status="RINGING") | ChannelStateChange(channel=Channel(state="Ringing")):
+                return self._progress(Progress(180))
+            case Dial(status="PROGRESS"):
+                return self._progress(Progress(183, early_media=True))
+            case Dial(status="ANSWER") | ChannelStateChange(channel=Channel(state="Up")):
+                if not self.picked_up:
+                    self.dialled = self.picked_up = True
+                    return PickedUp()
+            case Dial(status=status) if status in DIAL_STATUSES and not self.picked_up:
+                # A dialplan may play its busy tone without end before it hangs up.
+                self.ended = True
+                return refusal(DIAL_STATUSES[status], status)
+            case ChannelDestroyed():
+                self.ended = True
+                return end_of_call(event) if self.picked_up else end_of_dialling(event, dialled=self.dialled)
+        return None
+
+    def _progress(self, progress: Progress) -> Progress | None:
+        self.dialled = True
+        if self.picked_up or progress.status in self._told:
+            return None
+        self._told.add(progress.status)
+        return progress
+
+
+# -- carrying it out ----------------------------------------------------------------------------------------------
+
+
+async def place(endpoint: "AsteriskEndpoint", call: AsteriskCall, *, timeout_s: float) -> AsteriskLeg:
+    """Make a call. Returns the leg as soon as Asterisk has been told to dial, with its audio; its events tell the
+    rest. A call that is not answered within `timeout_s` from then ends with `no-answer`.
+
+    Raises LegError for what can't be called (no such endpoint), MediaUnavailableError without a free port,
+    CallLimitError, AsteriskDownError. An endpoint that is not registered is no error: the leg has ended then."""
+    ari, settings = endpoint.ari, endpoint.settings
+    if settings.calls is not None and len(endpoint.legs) >= settings.calls:
+        raise CallLimitError(f"{settings.calls} calls are live on {settings.name} (calls)")
+    if ari.state != "up":
+        raise AsteriskDownError(f"no connection to Asterisk {settings.name!r}: {ari.last_error or ari.state}")
+    info = LegInfo(
+        kind="asterisk",
+        direction="outbound",
+        from_=call.caller_number,
+        to=call.shown_to or call.endpoint,
+        trunk=settings.name,
+        id="",
+        peer=urlsplit(settings.url).netloc,
+    )
+    line = endpoint.new_line(info)
+    channel_id = called_of(line.stem)
+    try:
+        media = await line.ready()
+        channel = await _create(endpoint, line, channel_id, call)
+    except BaseException:
+        endpoint.spawn(_undo(endpoint, line, channel_id), f"end of {channel_id}")
+        raise
+    made = channel or Channel(channel_id, call.endpoint, "Down")
+    known = {"asterisk-channel": made.name, "call-id": made.protocol_id}
+    info = replace(info, id=channel_id, headers={name: value for name, value in known.items() if value})
+    leg = AsteriskLeg(endpoint, made, info, line)
+    endpoint.adopt(leg)
+    if channel is None:
+        leg.end(refusal(ABSENT, f"{call.endpoint} is not registered"))
+        return leg
+    leg.attach(media)
+    _Calling(leg, call, timeout_s)
+    try:
+        await line.join(channel_id)
+        await ari.dial(channel_id, caller=line.media_id, timeout_s=math.ceil(timeout_s) + DEAD_MAN_S)
+    except AriError as error:
+        if leg.state is not LegState.ENDED:
+            leg.hang_up(Cause.SIGNALLING_LOST, str(error))
+            raise AsteriskDownError(f"{call.endpoint!r} could not be called: {error}") from error
+    except BaseException:
+        leg.hang_up(Cause.CANCELLED, "nobody waits for the call any more")
+        raise
+    return leg
+
+
+async def _create(
+    endpoint: "AsteriskEndpoint", line: CallLine, channel_id: str, call: AsteriskCall
+) -> Channel | None:
+    """The channel, in the application; None where the endpoint is not registered. Raises LegError."""
+    ari = endpoint.ari
+    try:
+        # The other party of a bridge is who calls: our media channel, so the number is put there. What is set on the
+        # called channel itself is lost when it comes into the bridge.
+        await set_all(ari, line.media_id, _caller(call))
+        with ari.entering(channel_id) as entering:
+            # With the media channel as originator the called one prefers its codec, and has its linked id in CDRs.
+            await ari.create_channel(channel_id, call.endpoint, originator=line.media_id, variables=_variables(call))
+            return await entering.wait(endpoint.settings.request_s)
+    except AriRefusedError as error:
+        if await _is_absent(ari, call.endpoint):
+            return None
+        raise LegError(f"Asterisk can't call {call.endpoint!r}: {error}") from error
+    except AriError as error:
+        raise AsteriskDownError(f"{call.endpoint!r} could not be called: {error}") from error
+
+
+def _caller(call: AsteriskCall) -> dict[str, str]:
+    shown = {"CALLERID(num)": call.caller_number, "CALLERID(name)": call.caller_name}
+    return {name: value for name, value in shown.items() if value}
+
+
+def _variables(call: AsteriskCall) -> dict[str, str]:
+    headers = {f"PJSIP_HEADER(add,{name})": value for name, value in call.headers}
+    return headers | {name: variable_value(value) for name, value in call.variables.items()}
+
+
+async def _is_absent(ari: Ari, endpoint: str) -> bool:
+    """Whether a PJSIP endpoint that could not be called is known, but not registered. Raises LegError where there is
+    no such endpoint."""
+    technology, _, resource = endpoint.partition("/")
+    if technology.upper() != "PJSIP":
+        return False
+    name = resource.partition("/")[0].rpartition("@")[2]
+    try:
+        found = await ari.request("GET", f"endpoints/PJSIP/{segment(name)}")
+    except AriNotFoundError:
+        raise LegError(f"Asterisk has no endpoint PJSIP/{name}") from None
+    except AriError:
+        return False
+    return isinstance(found, dict) and found.get("state") != "online"
+
+
+async def _undo(endpoint: "AsteriskEndpoint", line: CallLine, channel_id: str) -> None:
+    await line.close()
+    await endpoint.release(Release(channel_id, hang_up=NORMAL_CLEARING))
+
+
+class _Calling:
+    """A leg that is not up yet: its channel's events carried out."""
+
+    def __init__(self, leg: AsteriskLeg, call: AsteriskCall, timeout_s: float) -> None:
+        self._leg = leg
+        self._call = call
+        self._progress = CallProgress()
+        self._analysing = False
+        leg.calling = self._on_event
+        self._limit = asyncio.get_running_loop().call_later(timeout_s, self._give_up)
+        leg.subscribe(self._on_leg_event)
+
+    def _on_event(self, event: AriEvent) -> bool:
+        match event:
+            case Dial() | ChannelStateChange() | ChannelDestroyed():
+                step = self._progress.step(event)
+            case ChannelHangupRequest() | StasisEnd():
+                # What ended it, or where it is meanwhile, is told by what comes next.
+                return True
+            case _:
+                return False
+        match step:
+            case Progress():
+                self._leg.tell(step)
+            case PickedUp():
+                self._limit.cancel()
+                if self._call.amd:
+                    self._leg.side.spawn(self._analyse(), f"answering machine detection on {self._leg.channel_id}")
+                else:
+                    self._go_up()
+            case LegEnded():
+                self._over(step, there=isinstance(event, Dial))
+        return True
+
+    def _over(self, ended: LegEnded, *, there: bool) -> None:
+        leg = self._leg
+        if there:
+            leg.side.release(Release(leg.channel_id, hang_up=ended.q850 or NORMAL_CLEARING))
+        if self._analysing:
+            leg.tell(AnsweredBy("hung-up", "the called party hung up while it was analysed"))
+        leg.end(ended)
+
+    def _go_up(self) -> None:
+        leg = self._leg
+        leg.calling = None
+        transport = leg.line.transport
+        leg.tell(MediaSetUp(transport.kind, transport.codec, round(leg.line.took_ms, 1)))
+        leg.go_up()
+
+    async def _analyse(self) -> None:
+        """Go up when it is known who took the call, or end."""
+        leg = self._leg
+        self._analysing = True
+        try:
+            found = await detect(leg.side.ari, leg.channel_id, leg.side.settings.amd_context)
+            if found.left and found.result.who != "hung-up" and leg.state is LegState.OFFERED:
+                await leg.line.join(leg.channel_id)
+        except (AmdLostError, AriError) as error:
+            leg.hang_up(Cause.SIGNALLING_LOST, str(error))
+            return
+        finally:
+            self._analysing = False
+        if leg.state is not LegState.OFFERED:
+            return
+        leg.tell(found.result)
+        if found.result.who == "hung-up":
+            leg.lost("the channel is gone")
+        elif found.result.who == "machine" and self._call.on_machine == "hangup":
+            leg.hang_up(Cause.AGENT_HUNG_UP, f"an answering machine took the call: {found.result.detail}")
+        else:
+            self._go_up()
+
+    def _give_up(self) -> None:
+        if self._leg.state is LegState.OFFERED:
+            self._leg.hang_up(Cause.NO_ANSWER, "nobody answered in time")
+
+    def _on_leg_event(self, event: LegEvent) -> None:
+        if isinstance(event, LegEnded):
+            self._limit.cancel()
