@@ -30,7 +30,7 @@ from bridge.legs.base import (
 from bridge.legs.frame_stream import FrameStream
 from bridge.legs.media import MediaCrashed, MediaExpired, StreamEvent
 from bridge.rtp.format import RtpLimits
-from bridge.targets import TargetError, parse_target
+from bridge.targets import SipTarget, TargetError, parse_target
 
 CODEC = "slin"
 RATE_HZ = 8000
@@ -158,9 +158,11 @@ class AudioSocketLeg:
         if replacing is not None:
             raise TransferRefusedError("a dialplan without ARI can't join two calls", 501)
         try:
-            parse_target(target)
+            parsed = parse_target(target)
         except TargetError as error:
             raise TransferFailedError(str(error), 400) from error
+        if isinstance(parsed, SipTarget):
+            raise TransferRefusedError("a dialplan dials numbers and endpoints of its own, no SIP URI", 501)
         self._endpoint.calls.send_to(self.uuid, target)
         # The request is accepted first, as everywhere; then the caller is let go.
         asyncio.get_running_loop().call_soon(self._let_go, target)

@@ -135,7 +135,12 @@ class AudioSocketConnection(asyncio.Protocol):
         # Read on until Asterisk has closed as well: a frame of its that met a closed socket would be an error to it,
         # and cost the caller the call.
         self._transport.write(END)
-        self._transport.write_eof()
+        try:
+            self._transport.write_eof()
+        except OSError:
+            # It has gone, and the loop has not told us yet.
+            self._transport.abort()
+            return
         self._timer = asyncio.get_running_loop().call_later(CLOSING_S, self._transport.abort)
 
     # -- asyncio --------------------------------------------------------------------------------------------
