@@ -105,6 +105,9 @@ class AsteriskSettings(PasswordSource):
     """Where a caller who is handed to a queue goes on, at the queue's name."""
     amd_context: Context = "offhook-amd"
     """Where answering machines are told from people, on calls of ours that ask for it."""
+    amd_s: Annotated[float, Field(gt=0)] = 20.0
+    """Longest wait for its result; AMD() itself decides within `total_analysis_time` of amd.conf, 5 s unless it is
+    set. A call that does not come back by then is hung up: nobody hears anybody on it."""
     music: str = ""
     """Class of its music on hold; empty: its default."""
     recording: Literal["off", "asterisk"] = "off"

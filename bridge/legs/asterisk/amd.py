@@ -22,9 +22,6 @@ APP_VARIABLE = "OFFHOOK_APP"
 STATUS, CAUSE = "amd", "amd_cause"
 """Names of the arguments of `Stasis` that bring the result."""
 
-LIMIT_S = 20.0
-"""Longest wait for the result. AMD() itself decides within its `total_analysis_time`, 5 s unless it is set."""
-
 Who = Literal["human", "machine", "unsure", "hung-up"]
 
 _WHO: Mapping[str, Who] = {"HUMAN": "human", "MACHINE": "machine", "NOTSURE": "unsure", "HANGUP": "hung-up"}
@@ -54,7 +51,7 @@ def arguments_of(channel: Channel) -> dict[str, str]:
     return {name.strip().lower(): value.strip() for name, found, value in named if found}
 
 
-async def detect(ari: Ari, channel_id: str, context: str, *, limit_s: float = LIMIT_S) -> Detection:
+async def detect(ari: Ari, channel_id: str, context: str, *, limit_s: float) -> Detection:
     """Send an answered channel of the application through `context`, and wait until it is back. Where that can't be
     done it stays where it is, and the result is `unsure` with the reason.
 

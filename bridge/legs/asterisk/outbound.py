@@ -350,7 +350,8 @@ class _Calling:
         leg = self._leg
         self._analysing = True
         try:
-            found = await detect(leg.side.ari, leg.channel_id, leg.side.settings.amd_context)
+            settings = leg.side.settings
+            found = await detect(leg.side.ari, leg.channel_id, settings.amd_context, limit_s=settings.amd_s)
             if found.left and found.result.who != "hung-up" and leg.state is LegState.OFFERED:
                 await leg.line.join(leg.channel_id)
         except (AmdLostError, AriError) as error:
