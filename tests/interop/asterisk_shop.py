@@ -9,6 +9,7 @@ belong to the operator (`*_local.conf`): the world that the tests call and are c
 """
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -111,7 +112,10 @@ exten => tone,1,Answer()
  same => n,Gosub(world-hear,s,1(${{EXTEN}}))
  same => n,Playtones(523)
  same => n,Wait(600)
-exten => desk,1,Goto(tone,1)
+exten => desk,1,Answer()
+ same => n,Gosub(world-hear,s,1(${{EXTEN}}))
+ same => n,Playtones(523)
+ same => n,Wait(600)
 
 ; As numbers, for what takes only numbers: 2000 plays the tone, 2001 echoes, 2002 is busy, 2003 rings.
 exten => 2000,1,Goto(tone,1)
@@ -146,16 +150,12 @@ exten => refused,1,Hangup(21)
 exten => ring,1,Ringing()
  same => n,Wait(600)
 
-; A person says one word and waits, a machine talks on.
+; A person says one word and waits, a machine talks on. Playtones sends silence as well, as real phones do.
 exten => human,1,Answer()
- same => n,Wait(0.5)
- same => n,Playtones(523)
- same => n,Wait(0.6)
- same => n,StopPlaytones()
+ same => n,Playtones(0/500,523/600,0/600000)
  same => n,Wait(600)
 exten => machine,1,Answer()
- same => n,Wait(0.3)
- same => n,Playtones(523/400,0/150)
+ same => n,Playtones(0/300,523/400,0/150,523/600,0/150,523/500,0/100,523/2000)
  same => n,Wait(600)
 
 exten => digits,1,Answer()
@@ -169,8 +169,9 @@ exten => reading,1,Answer()
  same => n,Wait(600)
 
 [world-calls]
-exten => _[0-9+a-z].,1,Dial(PJSIP/${{EXTEN}}@shop,60)
+exten => _[0-9+a-z].,1,Dial(PJSIP/${{EXTEN}}@shop,60,g)
  same => n,Verbose(0,world call ended ${{DIALSTATUS}} ${{HANGUPCAUSE}})
+ same => n,Hangup()
 
 [world-hear]
 exten => s,1,Set(file=${{ARG1}}-${{UNIQUEID}}.wav)
@@ -184,7 +185,8 @@ class AsteriskShop:
 
     `dialplan`, `pjsip`, `queues`: further lines of extensions_local.conf, pjsip_local.conf, queues_local.conf
     (taken as they are). `offhook_sip_port`, `audiosocket_port`, `websocket_port`, `api_port`: where the bridge
-    listens, for the ways that need to know. `uncommented`: lines of shipped files that an operator makes active, as
+    listens, for the ways that need to know; `api_key`: of its API. `secrets`: without, those that `install` made are
+    taken away. `uncommented`: lines of shipped files that an operator makes active, as
     (file, the line without its semicolon). `replaced`: by file, (what stands there, what is wanted, how often).
     """
 
@@ -201,6 +203,8 @@ class AsteriskShop:
         dialplan: str = "",
         pjsip: str = "",
         queues: str = "",
+        api_key: str = "",
+        secrets: bool = True,
         uncommented: Sequence[tuple[str, str]] = (),
         replaced: Mapping[str, Sequence[tuple[str, str, int]]] | None = None,
     ) -> None:
@@ -210,7 +214,7 @@ class AsteriskShop:
         self.http_port = free_port()
         self.ami_port = free_port()
         self.sip_port = free_port()
-        self._near_port, self._far_port = free_port(), free_port()
+        self.near_port, self.far_port = free_port(), free_port()
         self.rtp_min = free_ports(RTP_PORTS)
         self.rtp_max = self.rtp_min + RTP_PORTS - 1
         self.offhook_sip_port = offhook_sip_port or free_port()
@@ -221,6 +225,10 @@ class AsteriskShop:
             (folder / name).mkdir(parents=True)
         self._package()
         self._install()
+        if not secrets:
+            shutil.rmtree(self.etc / "offhook/secrets")
+        if api_key:
+            (self.etc / "offhook/secrets/api.conf").write_text(f" same => n,Set(OFFHOOK_API_KEY={api_key})\n")
         for path, changes in {**self._replaced(), **(replaced or {})}.items():
             for old, new, count in changes:
                 _replace(self.etc / path, old, new, count)
@@ -229,8 +237,8 @@ class AsteriskShop:
         values = {
             "folder": folder,
             "port": self.sip_port,
-            "near_port": self._near_port,
-            "far_port": self._far_port,
+            "near_port": self.near_port,
+            "far_port": self.far_port,
         }
         (self.etc / "extensions_local.conf").write_text(WORLD.format(**values) + dialplan)
         (self.etc / "pjsip_local.conf").write_text(WORLD_PJSIP.format(**values) + pjsip)
