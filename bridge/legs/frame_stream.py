@@ -38,6 +38,10 @@ class FrameStream:
         self.on_event: Callable[[StreamEvent], None] = _ignore
         self.on_close: Callable[[], None] = _nothing
         """Called once by `close`: the transport gives its connection up."""
+        self.poll: Callable[[float], None] | None = None
+        """Called at the beginning of each tick with its time, for a transport that reads its socket then."""
+        self.stalled = False
+        """Set by the transport while the far side takes nothing: the playout waits meanwhile."""
         self.sample_rate = sample_rate
         self.playout = Playout(sample_rate)
         self._clock = clock
@@ -176,6 +180,8 @@ class FrameStream:
 
     def tick(self, now: float) -> None:
         """One step of 20 ms: listeners get a frame, the playout gives one, which is sent."""
+        if self.poll is not None:
+            self.poll(now)
         frame = self._take(now)
         for sink in self._sinks:
             sink(frame, now)
@@ -187,7 +193,7 @@ class FrameStream:
         # A listener may have ended the leg meanwhile.
         if self._closed:
             return
-        if self._held:
+        if self._held or self.stalled:
             self.playout.withhold(now)
         else:
             self._send(self.playout.take(now))

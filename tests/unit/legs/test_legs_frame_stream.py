@@ -246,3 +246,26 @@ def test_what_comes_before_the_start_is_dropped() -> None:
         stream.push(tone(10), 5.0)
     assert stream.quality.packets_received == 0
     assert stream.quality.mos is None
+
+
+def test_a_far_side_that_takes_nothing_is_waited_for() -> None:
+    line = Line()
+    generation = line.stream.playout.begin()
+    line.stream.playout.write(generation, tone(4))
+    line.ticks(1)
+    line.stream.stalled = True
+    line.ticks(50, tone(1))
+    assert len(line.sent) == 1
+    assert line.stream.playout.queued_ms == 60
+    assert line.heard[-1] != SILENCE
+    line.stream.stalled = False
+    line.ticks(3)
+    assert line.stream.playout.sent_ms == 80
+
+
+def test_a_transport_may_read_at_each_tick() -> None:
+    line = Line()
+    line.stream.poll = lambda now: line.stream.push(tone(1), now - 0.005)
+    line.ticks(20)
+    assert line.stream.quality.packets_received == 20
+    assert line.heard[-1] == tone(1)
