@@ -19,6 +19,7 @@ from bridge.asterisk.ari_events import (
     ChannelHold,
     ChannelStateChange,
     ChannelUnhold,
+    Connected,
     Dial,
     StasisEnd,
     StasisStart,
@@ -27,15 +28,22 @@ from bridge.asterisk.settings import AsteriskSettings, MediaKind
 from bridge.asterisk.status import AsteriskStatus
 from bridge.audio.clock import MediaClock
 from bridge.events import Cause
+from bridge.legs.asterisk.joined import JoinedPairs, delete_bridge
 from bridge.legs.asterisk.leg import AsteriskLeg
 from bridge.legs.asterisk.line import CallLine
 from bridge.legs.asterisk.media import MediaTransport
 from bridge.legs.asterisk.names import Names, is_made
 from bridge.legs.asterisk.outbound import AsteriskCall, CallLimitError, place
+from bridge.legs.asterisk.reconcile import Known, Reconciler
 from bridge.legs.asterisk.release import Release
 from bridge.legs.base import LegInfo
 
 log = structlog.get_logger(__name__)
+
+RETRY_S = 1.0
+"""Between two attempts to give a channel back."""
+CLOSE_S = 2.0
+"""On top of a request's limit, what is under way may take when the endpoint closes."""
 
 
 class AsteriskEndpoint:
@@ -64,22 +72,36 @@ class AsteriskEndpoint:
         """By the id of their channel."""
         self._media: dict[str, AsteriskLeg] = {}
         """By the id of their media channel."""
+        self._lines: dict[str, CallLine] = {}
+        """By stem: of calls that are not quite over."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._refusing = ""
-        self._closed = False
+        self._closing = False
+        self._progress = False
+        self._counts = dict.fromkeys(("taken", "refused"), 0)
+        self.joined = JoinedPairs(self.ari, settings, self.names, self.release, self._delete_bridge)
+        """Pairs of parties that an attended transfer left talking with each other."""
+        self._reconciler = Reconciler(self)
 
     def start(self) -> None:
         """Connect, now and whenever the connection is lost."""
+        self._reconciler.start()
         self.ari.start()
 
     async def aclose(self) -> None:
-        """Hang up what is left, wait until all that is ours is deleted, and leave Asterisk."""
+        """Give back what is left, wait until all that is ours is deleted, and leave Asterisk. Joined parties talk on;
+        the next process finds them."""
         self.refuse_new("the bridge is stopping")
+        self._closing = True
         for leg in self.legs:
             leg.hang_up(Cause.DRAINED, "the bridge stopped")
-        while self._tasks:
-            await asyncio.wait(set(self._tasks))
-        self._closed = True
+        await self._reconciler.aclose()
+        until = self.now() + self.settings.request_s + CLOSE_S
+        while self._tasks and (left := until - self.now()) > 0:
+            await asyncio.wait(set(self._tasks), timeout=left)
+        for task in self._tasks:
+            log.warning("left undone on Asterisk", task=task.get_name())
+            task.cancel()
         await self.ari.aclose()
 
     @property
@@ -118,21 +140,30 @@ class AsteriskEndpoint:
             calls=len(self._legs),
             max_calls=settings.calls,
             media=settings.media,
+            orphans_cleaned=self._reconciler.orphans_cleaned,
+            joined=len(self.joined),
         )
 
     def readings(self) -> Mapping[str, float]:
         """For the metrics."""
         name = self.settings.name
-        return {
-            f'asterisk_up{{asterisk="{name}"}}': float(self.ari.state == "up"),
-            f'asterisk_calls{{asterisk="{name}"}}': float(len(self._legs)),
-        } | {f'asterisk_ari_{what}_total{{asterisk="{name}"}}': float(n) for what, n in self.ari.counters.items()}
+        now = {
+            "up": self.ari.state == "up",
+            "calls": len(self._legs),
+            "joined": len(self.joined),
+            "orphans_cleaned_total": self._reconciler.orphans_cleaned,
+            "callers_found_total": self._reconciler.callers_found,
+        }
+        now |= {f"calls_{what}_total": count for what, count in self._counts.items()}
+        return {f'asterisk_{what}{{asterisk="{name}"}}': float(value) for what, value in now.items()} | {
+            f'asterisk_ari_{what}_total{{asterisk="{name}"}}': float(n) for what, n in self.ari.counters.items()
+        }
 
     # -- what legs need ---------------------------------------------------------------------------------------
 
     @property
     def early_media(self) -> bool:
-        return True
+        return self._progress
 
     def now(self) -> float:
         return self._clock.time()
@@ -152,7 +183,10 @@ class AsteriskEndpoint:
         return self.spawn(self._release(release), f"release of {release.channel_id}")
 
     async def _release(self, release: Release) -> None:
-        await release.carry_out(self.ari)
+        while True:
+            if await release.carry_out(self.ari) or self._closing:
+                return
+            await asyncio.sleep(RETRY_S)
 
     def adopt(self, leg: AsteriskLeg) -> None:
         """Tell `leg` the events of its channel, and of its media channel, from now on."""
@@ -169,7 +203,16 @@ class AsteriskEndpoint:
         self._legs[leg.channel_id] = leg
 
     async def join(self, first: AsteriskLeg, second: AsteriskLeg) -> None:
-        raise NotImplementedError
+        await self.joined.join(first.channel_id, second.channel_id)
+
+    def _delete_bridge(self, bridge_id: str) -> None:
+        self.spawn(delete_bridge(self.ari, bridge_id), f"end of {bridge_id}")
+
+    def known(self) -> Known:
+        """What is ours, for who looks through what Asterisk has."""
+        self._lines = {stem: line for stem, line in self._lines.items() if not line.over}
+        channels = frozenset(self._legs) | self.joined.channels
+        return Known(channels, frozenset(self._lines), self.joined.bridges)
 
     async def place(self, call: AsteriskCall, *, timeout_s: float = 60.0) -> AsteriskLeg:
         """Call somebody: see `bridge.legs.asterisk.outbound.place`."""
@@ -180,7 +223,9 @@ class AsteriskEndpoint:
     def new_line(self, info: LegInfo) -> CallLine:
         """The bridge and media channel of a call, not yet made."""
         kind = self._media_of(info) or self.settings.media
-        return CallLine(self.ari, self._transports[kind], self.names, self.names.new_leg(), self.now)
+        stem = self.names.new_leg()
+        line = self._lines[stem] = CallLine(self.ari, self._transports[kind], self.names, stem, self.now)
+        return line
 
     # -- what comes in ----------------------------------------------------------------------------------------
 
@@ -200,34 +245,69 @@ class AsteriskEndpoint:
             ):
                 if (leg := self._legs.get(channel.id)) is not None:
                     leg.on_ari_event(event)
+                elif self.joined.has_channel(channel.id):
+                    if isinstance(event, ChannelHangupRequest | ChannelDestroyed | StasisEnd):
+                        self.joined.left(channel.id)
                 elif isinstance(event, ChannelDestroyed) and (leg := self._media.get(channel.id)) is not None:
                     leg.on_media_channel_gone(f"Asterisk ended the media channel: {event.cause_text}")
+            case Connected():
+                self.spawn(self._look_around(), f"look at {self.settings.name}")
             case _:
                 pass
 
+    async def _look_around(self) -> None:
+        """What Asterisk can do, and what it has of ours."""
+        self._reconciler.look_soon()
+        try:
+            await self.ari.request("OPTIONS", "channels/none/progress", over_http=True)
+            self._progress = True
+        except AriError:
+            # Asterisks before that resource say 404.
+            self._progress = False
+
     def _started(self, channel: Channel, args: tuple[str, ...], replaces: Channel | None) -> None:
-        if replaces is not None and (leg := self._legs.get(replaces.id)) is not None:
-            leg.replaced_by(channel)
+        if replaces is not None:
+            self._replaced(replaces.id, channel)
         elif is_made(channel.id):
             # One of ours that nobody waits for any more.
             self.release(Release(channel.id, hang_up=16))
         elif channel.id not in self._legs:
             self.take(channel, args)
 
+    def _replaced(self, former_id: str, channel: Channel) -> None:
+        """A phone has transferred its call: another channel is in its place, in its bridge."""
+        if (leg := self._legs.get(former_id)) is not None:
+            leg.replaced_by(channel)
+        elif self.joined.has_channel(former_id):
+            self.joined.replaced(former_id, channel.id)
+        else:
+            log.info("a channel took the place of one that is none of ours", channel=channel.id, former=former_id)
+
     def take(self, channel: Channel, args: tuple[str, ...]) -> None:
         """A call that comes in."""
         info = self._info(channel, args)
         leg = AsteriskLeg(self, channel, info, self.new_line(info))
         self.adopt(leg)
-        if self._refusing:
-            log.info("call refused", channel=channel.id, reason=self._refusing)
-            leg.hang_up(Cause.REFUSED_DRAINING, self._refusing)
-        elif self.settings.calls is not None and len(self._legs) > self.settings.calls:
-            leg.hang_up(Cause.REFUSED_BUSY, f"{self.settings.calls} calls are live on {self.settings.name} (calls)")
-        elif self.settings.variables:
+        if refusal := self._refusal():
+            cause, why = refusal
+            log.info("call refused", channel=channel.id, reason=why)
+            self._counts["refused"] += 1
+            leg.hang_up(cause, why)
+            return
+        self._counts["taken"] += 1
+        if self.settings.variables:
             self.spawn(self._offer(leg), f"offer of {channel.id}")
         else:
             self._on_leg(leg)
+
+    def _refusal(self) -> tuple[Cause, str] | None:
+        """Why the call that has just come in is not taken."""
+        if self._refusing:
+            return Cause.REFUSED_DRAINING, self._refusing
+        limit = self.settings.calls
+        if limit is not None and len(self._legs) > limit:
+            return Cause.REFUSED_BUSY, f"{limit} calls are live on {self.settings.name} (calls)"
+        return None
 
     async def _offer(self, leg: AsteriskLeg) -> None:
         """Hand the call on with the variables that its agent is to see."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from bridge.asterisk.ari_events import ChannelDestroyed
+from bridge.asterisk.ari_events import ChannelDestroyed, ChannelHangupRequest
 from bridge.causes import NORMAL_CLEARING, NORMAL_UNSPECIFIED, cause_of_bye, cause_of_rejection, status_of_q850
 from bridge.events import Cause, EndedBy, LegEnded
 
@@ -14,6 +14,9 @@ UNALLOCATED = 1
 CONGESTION = 34
 NO_RTP = 44
 """Requested channel unavailable: what Asterisk ends a call with whose `rtp_timeout` ran out."""
+
+SOFT_HANGUP_DEVICE = 1
+"""Of the flags of a soft hangup: the channel's driver gave up, SIP's when `rtp_timeout` ran out."""
 
 _NETWORK = frozenset({27, 34, 38, 41, 42, 44, 47, 102})
 """Nobody was reached: the way to the called party is broken, full or misconfigured."""
@@ -42,6 +45,20 @@ def end_of_call(event: ChannelDestroyed) -> LegEnded:
 def end_of_offer(event: ChannelDestroyed) -> LegEnded:
     """Of an inbound channel that was not answered yet: the caller gave up."""
     return LegEnded(Cause.CANCELLED, _detail(event.cause_text, event.cause), "far", 487, event.cause)
+
+
+def end_of_channel(event: ChannelHangupRequest | ChannelDestroyed, *, was_up: bool) -> LegEnded:
+    """Of a channel that somebody else ends: `was_up`, or inbound and not answered yet."""
+    if isinstance(event, ChannelDestroyed):
+        return end_of_call(event) if was_up else end_of_offer(event)
+    if not event.soft:
+        destroyed = ChannelDestroyed(event.channel, event.cause or NOT_DEFINED, "")
+        return end_of_call(destroyed) if was_up else end_of_offer(destroyed)
+    # The "cause" of a soft hangup is a set of flags of Asterisk's own.
+    if was_up and event.cause == SOFT_HANGUP_DEVICE:
+        return LegEnded(Cause.MEDIA_TIMEOUT, "Asterisk gave the channel up: no RTP reached it", "network")
+    who = "Asterisk ended the channel: a command, a limit of time, or its own stop"
+    return LegEnded(Cause.CALLER_HUNG_UP, who, "far") if was_up else LegEnded(Cause.CANCELLED, who, "far", 487)
 
 
 def end_of_dialling(event: ChannelDestroyed, *, dialled: bool) -> LegEnded:

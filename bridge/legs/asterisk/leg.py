@@ -22,7 +22,7 @@ from bridge.asterisk.ari_events import (
 from bridge.asterisk.settings import AsteriskSettings
 from bridge.audio.frames import FrameSink, Unsubscribe
 from bridge.audio.playout import Playout
-from bridge.causes import cause_of_bye, clearing_of, refusal_of
+from bridge.causes import NORMAL_CLEARING, clearing_of, refusal_of
 from bridge.events import (
     Answered,
     Cause,
@@ -33,7 +33,9 @@ from bridge.events import (
     LegEvent,
     MediaSetUp,
     Resumed,
+    TransferResult,
 )
+from bridge.legs.asterisk.ends import end_of_channel
 from bridge.legs.asterisk.line import CallLine
 from bridge.legs.asterisk.media import LegMedia
 from bridge.legs.asterisk.release import Release, is_variable, outcome_variables, set_all, status_of
@@ -106,6 +108,8 @@ class AsteriskLeg:
         self.channel_id = channel.id
         self.channel_state = channel.state
         """As Asterisk told last: `Ring`, `Up`, ..."""
+        self.technology = channel.name.partition("/")[0]
+        """Of the channel: `PJSIP`, `DAHDI`, `Local`, ..."""
         self.line = line
         self._info = info
         self._state = LegState.OFFERED
@@ -119,7 +123,7 @@ class AsteriskLeg:
         self._joined_ms: float | None = None
         """What it took to bring the channel into the bridge, once it is there."""
         self._digits: asyncio.Task[None] | None = None
-        self._held = self._holding = self._music = False
+        self._held = self._holding = self._music = self._paused = False
         self._transfers = Transfers(self)
 
     # -- the Leg contract -----------------------------------------------------------------------------------
@@ -247,7 +251,7 @@ class AsteriskLeg:
         await self._transfers.transfer(target, replacing)
 
     def stop_transfer(self) -> None:
-        self._transfers.stop()
+        """Asterisk carries a transfer out, or it does not: there is nothing to undo."""
 
     def follow_transfer(self, dialled: Leg) -> None:
         raise NotCapableError("Asterisk itself does the transfers that its callers ask for")
@@ -333,17 +337,17 @@ class AsteriskLeg:
             case ChannelHold():
                 self._held = True
                 self._apply_hold()
-                self.tell(Held())
+                # Asterisk plays its music to the bridge for as long, so to us.
+                self.tell(Held(music=True))
             case ChannelUnhold():
                 self._held = False
                 self._apply_hold()
                 self.tell(Resumed())
-            case ChannelHangupRequest(cause=cause) if cause:
-                self._far_left(cause, "")
-            case ChannelDestroyed(cause=cause, cause_text=text):
-                self._far_left(cause, text)
-            case StasisEnd():
-                self._taken_away()
+            case ChannelHangupRequest() | ChannelDestroyed():
+                self._far_left(end_of_channel(event, was_up=self._state is LegState.UP))
+            case StasisEnd() if not self._transfers.leaving:
+                # Nobody hung up: somebody sent the channel elsewhere.
+                self.end(LegEnded(Cause.TRANSFERRED, "Asterisk took the channel elsewhere", "far"))
             case _:
                 pass
 
@@ -363,6 +367,8 @@ class AsteriskLeg:
         self._held = self._holding = self._music = False
         self._apply_hold()
         self.side.renamed(self, former)
+        # Who transferred hangs up; a phone that does not is no caller of ours any more.
+        self.side.release(Release(former, hang_up=NORMAL_CLEARING))
         self.tell(FarPartyChanged(channel.id, self._info.peer, channel.caller_number, "the far party transferred us"))
 
     def tell(self, event: LegEvent) -> None:
@@ -382,6 +388,29 @@ class AsteriskLeg:
         for handler in handlers:
             handler(ended)
 
+    def pause(self, on: bool) -> None:
+        """The channel is out of its bridge for a while: nothing is sent or expected."""
+        self._paused = on
+        self._apply_hold()
+
+    async def stop_waiting(self) -> None:
+        """End music and hold, whose effects outlast our part in the call. Raises AriError."""
+        if self._music:
+            await self.side.ari.stop_music(self.channel_id)
+            self._music = False
+        if self._holding:
+            await self.side.ari.unhold(self.channel_id)
+            self._holding = False
+            self._apply_hold()
+
+    async def ended_within(self, limit_s: float) -> bool:
+        """Wait for the end of the leg, for so long."""
+        try:
+            await asyncio.wait_for(self._over.wait(), limit_s)
+        except TimeoutError:
+            return False
+        return True
+
     def must_be_up(self) -> None:
         if self._state is not LegState.UP:
             raise LegStateError("the call is not up")
@@ -397,9 +426,7 @@ class AsteriskLeg:
                 return False
             else:
                 return False
-            try:
-                await asyncio.wait_for(self._over.wait(), LAST_WORD_S)
-            except TimeoutError:
+            if not await self.ended_within(LAST_WORD_S):
                 self.lost("the channel is gone")
         return True
 
@@ -431,18 +458,16 @@ class AsteriskLeg:
             raise LegStateError("the call has ended") from error
         raise LegError(str(error)) from error
 
-    def _far_left(self, q850: int, text: str) -> None:
-        cause = cause_of_bye(q850) if self._state is LegState.UP else Cause.CANCELLED
-        self._transfers.far_left()
-        self.end(LegEnded(cause, text, "far", None, q850 or None))
-
-    def _taken_away(self) -> None:
-        """The channel left the application, unasked, and nobody hung up: somebody sent it elsewhere."""
-        self.end(LegEnded(Cause.TRANSFERRED, "Asterisk took the channel elsewhere", "far"))
+    def _far_left(self, ended: LegEnded) -> None:
+        if self._transfers.referring:
+            done = "the far end took the transfer and hung up"
+            self.tell(TransferResult(200, done))
+            ended = LegEnded(Cause.TRANSFERRED, done, "far")
+        self.end(ended)
 
     def _apply_hold(self) -> None:
         if self._media is not None:
-            self._media.hold(self._held or self._holding)
+            self._media.hold(self._held or self._holding or self._paused)
 
     def _on_media_event(self, event: StreamEvent) -> None:
         match event:

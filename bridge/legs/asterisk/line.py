@@ -37,6 +37,8 @@ class CallLine:
         self._clock = clock
         self._task: asyncio.Task[None] | None = None
         self._closed = False
+        self.over = False
+        """Closed, and deleted on Asterisk as far as that could be done."""
 
     def prepare(self) -> None:
         """Begin to set the media up, while the caller is still called or the phone rings. Idempotent."""
@@ -70,6 +72,7 @@ class CallLine:
         """Delete the media channel and the bridge. Never raises: what can't be deleted now is found later."""
         self.stop()
         if self._task is None:
+            self.over = True
             return
         # A request that is under way might be carried out after ours to delete.
         await asyncio.wait({self._task})
@@ -79,6 +82,7 @@ class CallLine:
             self._deleted(self._ari.hangup(self.media_id), self.media_id),
             self._deleted(self._ari.delete_bridge(self.bridge_id), self.bridge_id),
         )
+        self.over = True
 
     # -- inside ---------------------------------------------------------------------------------------------
 

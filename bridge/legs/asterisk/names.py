@@ -38,6 +38,16 @@ def is_made(id: str) -> bool:
     return id.startswith(PREFIX)
 
 
+def stem_of(id: str) -> str:
+    """Of an id that is made: what all the names of its call begin with."""
+    return "-".join(id.split("-", 3)[:3])
+
+
+def instance_of(id: str) -> str:
+    """Of an id that is made: the process that did."""
+    return id.split("-", 2)[1] if id.count("-") >= 2 else ""
+
+
 def media_of(stem: str) -> str:
     return f"{stem}-media"
 
@@ -49,6 +59,11 @@ def bridge_of(stem: str) -> str:
 def called_of(stem: str) -> str:
     """A channel that we call somebody by."""
     return f"{stem}-out"
+
+
+def joined_of(stem: str) -> str:
+    """The bridge of two parties that talk without us."""
+    return f"{stem}-joined"
 
 
 def snoop_of(stem: str, index: int) -> str:

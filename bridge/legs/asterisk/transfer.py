@@ -2,36 +2,196 @@
 
 from typing import TYPE_CHECKING
 
-from bridge.legs.base import Leg, LegError, TransferRefusedError
+import structlog
+
+from bridge.asterisk.ari_errors import AriError, AriRefusedError
+from bridge.asterisk.ari_wire import segment
+from bridge.events import Cause, LegEnded, TransferResult
+from bridge.legs.asterisk.release import Place, outcome_variables, set_all, variable_value
+from bridge.legs.base import Leg, LegError, LegState, LegStateError, TransferFailedError, TransferRefusedError
+from bridge.targets import (
+    DialplanTarget,
+    EndpointTarget,
+    NumberTarget,
+    QueueTarget,
+    SipTarget,
+    TargetError,
+    parse_target,
+)
 
 if TYPE_CHECKING:
     from bridge.legs.asterisk.leg import AsteriskLeg
+
+log = structlog.get_logger(__name__)
+
+REFERRING = frozenset({"PJSIP", "SIP"})
+"""Channel technologies whose far end can be asked to call somebody else."""
+
+REFER_S = 90.0
+"""How long the far end may ring its new party until Asterisk is asked no more how that went."""
+LEAVING_S = 2.0
+"""A far end that has been connected with its new party hangs up on us within this."""
+TRIED_S = 3.0
+"""A REFER that failed after more than this was taken, and the target tried in vain; before, it was refused."""
 
 
 class Transfers:
     """The transfers of one leg, at most one at a time."""
 
     def __init__(self, leg: "AsteriskLeg") -> None:
+        self.leaving = False
+        """The channel leaves the application by our wish."""
+        self.referring = False
+        """The far end was asked to call somebody else: if it hangs up now, it has done so."""
         self._leg = leg
         self._busy = False
 
     async def transfer(self, target: str, replacing: Leg | None) -> None:
-        """See `Leg.transfer`."""
+        """See `Leg.transfer`. When it returns the leg has ended, its outcome told."""
         if self._busy:
             raise LegError("another transfer is under way")
         self._busy = True
         try:
-            await self._transfer(target, replacing)
+            if replacing is not None:
+                await self._join(target, replacing)
+            else:
+                await self._hand_over(target)
         finally:
             self._busy = False
 
-    def stop(self) -> None:
-        """Nobody waits for the outcome."""
+    async def _hand_over(self, target: str) -> None:
+        settings = self._leg.side.settings
+        try:
+            parsed = parse_target(target)
+        except TargetError as error:
+            raise TransferFailedError(str(error), 400) from error
+        match parsed:
+            case NumberTarget(number=number):
+                await self._continue(target, Place(settings.transfer_context, number))
+            case QueueTarget(name=name):
+                # Asterisks without app_queue can't say, and then the context decides.
+                if await self._read(f"QUEUE_EXISTS({name})") == "0":
+                    raise TransferFailedError(f"Asterisk {settings.name!r} has no queue {name!r}", 404)
+                await self._continue(target, Place(settings.queue_context, name))
+            case DialplanTarget(context=context, extension=extension, priority=priority):
+                number_ = int(priority) if priority.isdigit() else None
+                label = None if priority.isdigit() else priority
+                await self._continue(target, Place(context, extension, number_, label))
+            case EndpointTarget(technology=technology):
+                if technology != self._leg.technology:
+                    by = self._leg.technology
+                    raise TransferRefusedError(f"a caller by {by} can't be sent to {target}: join the two", 501)
+                await self._refer(target, str(parsed))
+            case SipTarget(uri=uri):
+                technology = self._leg.technology
+                await self._refer(target, f"{technology}/{uri if technology == 'PJSIP' else uri.partition(':')[2]}")
 
-    def far_left(self) -> None:
-        """The far party hangs up."""
+    # -- in the dialplan ------------------------------------------------------------------------------------
 
-    # -- ways -----------------------------------------------------------------------------------------------
+    async def _continue(self, target: str, place: Place) -> None:
+        leg, ari = self._leg, self._leg.side.ari
+        where = f"{place.context},{place.extension},{place.label or place.priority}"
+        # A channel that goes on at a place that does not exist is hung up.
+        found = await self._read(f"DIALPLAN_EXISTS({where})")
+        if found is None:
+            raise TransferFailedError(
+                f"whether {where} exists can't be told without func_dialplan.so in Asterisk", 500
+            )
+        if found != "1":
+            raise TransferFailedError(f"Asterisk's dialplan has no {where}", 404)
+        said = outcome_variables("TRANSFER", Cause.TRANSFERRED, "")
+        said["OFFHOOK_TARGET"] = variable_value(target)
+        self.leaving = True
+        try:
+            await leg.stop_waiting()
+            await set_all(ari, leg.channel_id, said)
+            await ari.continue_in_dialplan(
+                leg.channel_id,
+                context=place.context,
+                extension=place.extension,
+                priority=place.priority,
+                label=place.label,
+            )
+        except AriError as error:
+            self.leaving = False
+            raise await self._failure(error) from error
+        self._gone(target, f"went on at {where}")
 
-    async def _transfer(self, target: str, replacing: Leg | None) -> None:
-        raise TransferRefusedError("not yet", 501)
+    async def _read(self, function: str) -> str | None:
+        """What a function of the dialplan gives; None where Asterisk does not have it."""
+        try:
+            return await self._leg.side.ari.get_variable(self._leg.channel_id, function)
+        except AriRefusedError as error:
+            if await self._leg.is_gone():
+                raise LegStateError("the call has ended") from error
+            log.debug("function of the dialplan not read", function=function, error=str(error))
+            return None
+        except AriError as error:
+            raise LegError(str(error)) from error
+
+    # -- by REFER -------------------------------------------------------------------------------------------
+
+    async def _refer(self, target: str, endpoint: str) -> None:
+        """Asterisk tells nothing of what becomes of a REFER. But its thread of the channel waits for it, and for as
+        long carries out nothing else that was asked of the channel: the answer to a request says that it is over. If
+        it went well the far end hangs up."""
+        leg = self._leg
+        if leg.technology not in REFERRING:
+            raise TransferRefusedError(f"a caller by {leg.technology} can't be asked to call somebody else", 501)
+        ari, channel = leg.side.ari, leg.channel_id
+        begun = leg.side.now()
+        try:
+            await leg.stop_waiting()
+            # In a bridge the channel's thread would never see the end of a REFER that was refused, and wait for ever.
+            await leg.line.part(channel)
+            leg.pause(True)
+            self.referring = True
+            try:
+                await ari.redirect(channel, endpoint)
+                await ari.request("POST", f"channels/{segment(channel)}/answer", timeout_s=REFER_S, over_http=True)
+                took_s = leg.side.now() - begun
+                await leg.line.join(channel)
+            finally:
+                leg.pause(False)
+            if await leg.ended_within(LEAVING_S):
+                return
+        except AriError as error:
+            failure = await self._failure(error)
+            if leg.state is LegState.ENDED and self.referring:
+                # Told already, as it is when the far end hangs up.
+                return
+            raise failure from error
+        finally:
+            self.referring = False
+        kind = TransferFailedError if took_s > TRIED_S else TransferRefusedError
+        raise kind(f"the far end did not get through to {target}", 480)
+
+    # -- with another channel -------------------------------------------------------------------------------
+
+    async def _join(self, target: str, replacing: Leg) -> None:
+        leg = self._leg
+        # A leg's own type alone knows its channel.
+        if not isinstance(replacing, type(leg)) or replacing.side is not leg.side:
+            raise TransferRefusedError("the two parties are not on the same Asterisk", 501)
+        replacing.must_be_up()
+        try:
+            await leg.stop_waiting()
+            await replacing.stop_waiting()
+            await leg.side.join(leg, replacing)
+        except AriError as error:
+            raise await self._failure(error) from error
+        replacing.end(LegEnded(Cause.TRANSFERRED, "the two parties talk without us"))
+        self._gone(target, "the two parties talk without us")
+
+    # -- inside ---------------------------------------------------------------------------------------------
+
+    def _gone(self, target: str, how: str) -> None:
+        self._leg.tell(TransferResult(200, how))
+        self._leg.end(LegEnded(Cause.TRANSFERRED, target))
+
+    async def _failure(self, error: AriError) -> LegError:
+        if isinstance(error, AriRefusedError) and await self._leg.is_gone():
+            return LegStateError("the call has ended")
+        if isinstance(error, AriRefusedError):
+            return TransferFailedError(f"Asterisk refused: {error}", 500)
+        return TransferFailedError(str(error), 503)

@@ -1,0 +1,298 @@
+"""What Asterisk has against what we know: lost legs, orphans, callers whom nobody attends to.
+
+Events get lost (a cut socket), processes die: so all channels and bridges are looked through after each connect and
+now and then. What another process made for the same application may be live there (it drains, while we have taken the
+application): a process with calls keeps a variable of Asterisk's counting, and one whose variable stands still is
+dead.
+"""
+
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import structlog
+
+from bridge.asterisk.ari import Ari
+from bridge.asterisk.ari_errors import AriError, AriNotFoundError
+from bridge.asterisk.ari_events import Bridge, Channel
+from bridge.legs.asterisk.joined import JoinedPairs, Pair
+from bridge.legs.asterisk.leg import AsteriskLeg
+from bridge.legs.asterisk.names import Names, instance_of, is_made, stem_of
+
+log = structlog.get_logger(__name__)
+
+LOOK_S = 30.0
+"""Between two looks while all is well."""
+WATCH_S = 2.0
+"""Between two looks at our legs while no events come."""
+BEAT_S = 2.0
+"""Between two signs of life."""
+SECOND_LOOK_S = 5.0
+"""What seems to be nobody's must seem so for this long: a live process gives two signs meanwhile."""
+
+
+# -- sans-IO ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is ours, as we know it."""
+
+    channels: frozenset[str]
+    """Of legs and joined pairs."""
+    stems: frozenset[str]
+    """Of calls that are not quite over."""
+    pairs: frozenset[str]
+    """Bridges of joined pairs."""
+
+
+@dataclass(slots=True)
+class Stranger:
+    """What another process left, or attends to."""
+
+    channels: list[str] = field(default_factory=list)
+    """Media channels and the like."""
+    bridges: list[str] = field(default_factory=list)
+    callers: list[Channel] = field(default_factory=list)
+    pairs: list[Pair] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Findings:
+    present: frozenset[str] = frozenset()
+    """Ids of all channels."""
+    orphan_channels: list[str] = field(default_factory=list)
+    """Made by us, for a call that is over."""
+    orphan_bridges: list[str] = field(default_factory=list)
+    strangers: dict[str, Stranger] = field(default_factory=dict)
+    """By instance."""
+    callers: list[Channel] = field(default_factory=list)
+    """In our application, attended to by nobody."""
+
+
+def look_through(channels: Sequence[Channel], bridges: Sequence[Bridge], names: Names, known: Known) -> Findings:
+    """Channels of other applications, and bridges of anybody else, are not even looked at."""
+    found = Findings(present=frozenset(channel.id for channel in channels))
+    holder: dict[str, str] = {}
+    in_pair: set[str] = set()
+    for bridge in bridges:
+        if not is_made(bridge.id) or bridge.name not in (names.bridge, names.joined):
+            continue
+        instance = instance_of(bridge.id)
+        if bridge.name == names.joined:
+            in_pair |= set(bridge.channels)
+            if bridge.id not in known.pairs:
+                pair = Pair(bridge.id, bridge.channels)
+                found.strangers.setdefault(instance, Stranger()).pairs.append(pair)
+            continue
+        holder |= dict.fromkeys(bridge.channels, instance)
+        if not names.is_own(bridge.id):
+            found.strangers.setdefault(instance, Stranger()).bridges.append(bridge.id)
+        elif stem_of(bridge.id) not in known.stems:
+            found.orphan_bridges.append(bridge.id)
+    for channel in channels:
+        if channel.app_name != "Stasis" or channel.app_data.partition(",")[0] != names.app:
+            continue
+        if channel.id in known.channels or channel.id in in_pair:
+            continue
+        if is_made(channel.id):
+            if not names.is_own(channel.id):
+                found.strangers.setdefault(instance_of(channel.id), Stranger()).channels.append(channel.id)
+            elif stem_of(channel.id) not in known.stems:
+                found.orphan_channels.append(channel.id)
+        elif (instance := holder.get(channel.id, names.instance)) != names.instance:
+            found.strangers.setdefault(instance, Stranger()).callers.append(channel)
+        else:
+            found.callers.append(channel)
+    return found
+
+
+def arguments_of(channel: Channel) -> tuple[str, ...]:
+    """Of the `Stasis` that it is in, the application's name left out."""
+    return tuple(channel.app_data.split(",")[1:])
+
+
+def alive_variable(instance: str) -> str:
+    """Asterisk's global variable by which a process shows that it lives."""
+    return f"OFFHOOK_ALIVE_{instance}"
+
+
+# -- carrying it out ----------------------------------------------------------------------------------------
+
+
+class ReconcileSide(Protocol):
+    """What it needs of its endpoint."""
+
+    ari: Ari
+    names: Names
+
+    @property
+    def joined(self) -> JoinedPairs: ...
+
+    @property
+    def legs(self) -> Sequence[AsteriskLeg]: ...
+
+    def known(self) -> Known: ...
+
+    def take(self, channel: Channel, args: tuple[str, ...]) -> None:
+        """A call that comes in."""
+        ...
+
+
+class Reconciler:
+    """Looks, as long as it lives."""
+
+    def __init__(self, side: ReconcileSide) -> None:
+        self.orphans_cleaned = 0
+        self.callers_found = 0
+        """Who was in our application, and nobody attended to."""
+        self._side = side
+        self._ari = side.ari
+        self._wanted = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._beats = 0
+
+    def start(self) -> None:
+        for work, name in ((self._look_on(), "look"), (self._beat_on(), "beat"), (self._watch_on(), "watch")):
+            self._tasks.append(asyncio.create_task(work, name=f"{name} at {self._side.names.app}"))
+
+    async def aclose(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        if self._beats:
+            await self._quietly(self._write(None))
+
+    def look_soon(self) -> None:
+        """Events may have been lost."""
+        self._wanted.set()
+
+    async def _look_on(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(LOOK_S):
+                    await self._wanted.wait()
+            except TimeoutError:
+                if self._ari.state != "up":
+                    continue
+            self._wanted.clear()
+            await self._quietly(self.look())
+
+    async def _watch_on(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_S)
+            if self._ari.state in ("down", "replaced") and (self._side.legs or len(self._side.joined)):
+                await self._quietly(self._find_lost())
+
+    async def _beat_on(self) -> None:
+        while True:
+            if self._side.legs or len(self._side.joined):
+                self._beats += 1
+                await self._quietly(self._write(str(self._beats)))
+            await asyncio.sleep(BEAT_S)
+
+    async def look(self) -> None:
+        """Once. Raises AriError."""
+        found = await self._snapshot()
+        # What changes nothing but what is known: legs that came or ended meanwhile are left alone.
+        await self._end_lost(found.present)
+        await self._clean(found.orphan_channels, found.orphan_bridges)
+        if not found.strangers and not found.callers:
+            return
+        signs = await self._signs(found.strangers)
+        await asyncio.sleep(SECOND_LOOK_S)
+        again = await self._snapshot()
+        later = await self._signs(found.strangers)
+        own = self._side.names.instance
+        for instance, stranger in again.strangers.items():
+            if instance != own and (instance not in signs or later[instance] != signs[instance]):
+                log.info("another process attends to calls of our application", instance=instance)
+                continue
+            await self._clean(stranger.channels, stranger.bridges)
+            for pair in stranger.pairs:
+                self._side.joined.watch(pair)
+            self._take(stranger.callers)
+        before = {channel.id for channel in found.callers}
+        self._take([channel for channel in again.callers if channel.id in before])
+
+    def _take(self, callers: Sequence[Channel]) -> None:
+        known = self._side.known().channels
+        for channel in callers:
+            if channel.id not in known:
+                log.warning("a caller whom nobody attends to: taken up", channel=channel.id, name=channel.name)
+                self.callers_found += 1
+                self._side.take(channel, arguments_of(channel))
+
+    async def _snapshot(self) -> Findings:
+        # What is made between the two requests is in one of them and known; what ends is known before or gone after.
+        before = self._side.known()
+        channels, bridges = await asyncio.gather(self._ari.channels(), self._ari.bridges())
+        after = self._side.known()
+        known = Known(before.channels | after.channels, before.stems | after.stems, before.pairs | after.pairs)
+        return look_through(channels, bridges, self._side.names, known)
+
+    async def _find_lost(self) -> None:
+        channels = await self._ari.channels()
+        await self._end_lost(frozenset(channel.id for channel in channels))
+
+    async def _end_lost(self, present: frozenset[str]) -> None:
+        missing = [leg for leg in self._side.legs if leg.channel_id not in present]
+        await asyncio.gather(*(self._end_if_gone(leg) for leg in missing))
+        gone = [channel_id for channel_id in self._side.joined.channels if channel_id not in present]
+        for channel_id, exists in zip(gone, await asyncio.gather(*map(self._exists, gone)), strict=True):
+            if not exists:
+                self._side.joined.left(channel_id)
+
+    async def _end_if_gone(self, leg: AsteriskLeg) -> None:
+        # It may have come after the list was made.
+        if not await self._exists(leg.channel_id):
+            leg.lost("Asterisk does not know the channel any more")
+
+    async def _exists(self, channel_id: str) -> bool:
+        try:
+            await self._ari.channel(channel_id)
+        except AriNotFoundError:
+            return False
+        except AriError:
+            pass
+        return True
+
+    async def _clean(self, channels: Sequence[str], bridges: Sequence[str]) -> None:
+        for ids, delete in ((channels, self._ari.hangup), (bridges, self._ari.delete_bridge)):
+            for id in ids:
+                try:
+                    await delete(id)
+                except AriNotFoundError:
+                    continue
+                self.orphans_cleaned += 1
+                log.warning("orphan deleted on Asterisk", what=id)
+
+    async def _signs(self, instances: Mapping[str, object]) -> dict[str, str]:
+        """The present signs of life."""
+        return {instance: await self._read(instance) for instance in instances}
+
+    async def _read(self, instance: str) -> str:
+        query = {"variable": alive_variable(instance)}
+        try:
+            answer = await self._ari.request("GET", "asterisk/variable", query=query)
+        except AriNotFoundError:
+            return ""
+        return str(answer.get("value", "")) if isinstance(answer, dict) else ""
+
+    async def _write(self, value: str | None) -> None:
+        """None: away with the variable."""
+        query = {"variable": alive_variable(self._side.names.instance)}
+        if value is not None:
+            query["value"] = value
+        await self._ari.request("POST", "asterisk/variable", query=query)
+
+    async def _quietly(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except AriError as error:
+            log.info("Asterisk not looked through", app=self._side.names.app, error=str(error))
+        except Exception:
+            # A task's outermost edge: one bad look must not be the last.
+            log.exception("looking through Asterisk crashed", app=self._side.names.app)
