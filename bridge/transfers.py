@@ -370,6 +370,8 @@ class Transfers:
             else:
                 result = await self._carriers_outcome(second.target, ends=dismiss)
                 if _went_well(result) or leg.state is LegState.ENDED:
+                    # An agent that leaves is not told to wait: it has its last things to do.
+                    self.line.apart = False
                     self.line.tell(result)
                     return result
                 log.info("the carrier did not join the two: bridging", status=result.status, reason=result.reason)

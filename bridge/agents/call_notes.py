@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 
 from bridge.legs.base import Capability, Leg, LegError, LegState
-from bridge.legs.variables import MAX_VALUE, SUMMARY, as_value, as_values, form_variables
+from bridge.legs.variables import SUMMARY, as_value, as_values, form_variables
 from bridge.providers.base import Tool
 
 log = structlog.get_logger(__name__)
@@ -131,12 +131,12 @@ def variables_tool(variables: Mapping[str, str]) -> Tool:
     """The tool that sets these variables, by name with what each is for."""
     return Tool(
         SET_VARIABLES,
-        "Note what you learned for the people and machines that have this call after you. Only what the caller said "
-        "or a tool returned.",
+        "Note what you learned for the people and machines that have this call after you, in a few words each. Only "
+        "what the caller said or a tool returned.",
         {
             "type": "object",
             "properties": {
-                name: {"type": "string", "maxLength": MAX_VALUE, **({"description": text} if text else {})}
+                name: {"type": "string", **({"description": text} if text else {})}
                 for name, text in variables.items()
             },
             "minProperties": 1,

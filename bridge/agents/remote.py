@@ -23,6 +23,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, WebSocketException
 
 from bridge.agents.base import AgentDone, CallSession
+from bridge.agents.call_context import passed_on
 from bridge.agents.remote_dialect import (
     MAX_MESSAGE,
     Clear,
@@ -125,7 +126,8 @@ class RemoteCall:
             to=session.leg.info.to,
             encoding=settings.encoding,
             sample_rate=wire_rate,
-            parameters=settings.parameters,
+            # What the operator sets is not to be replaced by what came with the call.
+            parameters={**passed_on(session.leg.info, settings.context), **settings.parameters},
             account=settings.account or "AC" + hashlib.sha256(agent.name.encode()).hexdigest()[:32],
             token=agent.secret,
         )

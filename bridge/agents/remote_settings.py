@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from bridge.agents.call_context import context_problem
 from bridge.settings import PasswordSource
 
 Ms = Annotated[int, Field(ge=0)]
@@ -20,6 +21,9 @@ class RemoteSettings(PasswordSource):
     """On the wire. Twilio has PCMU alone; L16 is of 16 kHz, little-endian."""
     parameters: dict[str, str] = Field(default_factory=dict)
     """Told to the bot: Twilio's custom parameters, Telnyx's client state. `from` and `to` are told besides."""
+    context: tuple[str, ...] = ()
+    """What the dialplan or the carrier passed on with a call and the bot is told beside `parameters`: names of
+    arguments, variables or headers, in lower case."""
     account: str = ""
     """The account's id that the bot is told, should it look at it."""
     connect_ms: Annotated[int, Field(ge=100)] = 3000
@@ -36,6 +40,14 @@ class RemoteSettings(PasswordSource):
     @classmethod
     def _one_or_more(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value
+
+    @field_validator("context")
+    @classmethod
+    def _context(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        lower = tuple(name.lower() for name in value)
+        if problem := next(filter(None, map(context_problem, lower)), ""):
+            raise ValueError(problem)
+        return lower
 
     @field_validator("url")
     @classmethod

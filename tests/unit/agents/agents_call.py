@@ -125,12 +125,12 @@ class Call:
             await self.task
         return self.now - started
 
-    def wire(self, since: float = 0.0) -> list[tuple[float, str]]:
+    def wire(self, since: float = 0.0, leg: LoopbackLeg | None = None) -> list[tuple[float, str]]:
         """The words of which most was sent, and when each began (s since the answer)."""
         words: list[tuple[float, str]] = []
         last: str | None = None
         begun, frames = 0.0, 0
-        for at, frame in self.leg.sent:
+        for at, frame in (leg or self.leg).sent:
             word = self.code.word(frame)
             if word is None:
                 continue

@@ -102,6 +102,8 @@ class LoopbackLeg:
         self.playout = Playout(RATE)
         self.quality = MediaQuality()
         self.transfers: list[str] = []
+        self.replaced: object = None
+        """The leg whose far party was to be taken over, in the last of them."""
         self.variables: dict[str, str] = {}
         self.variables_refused = False
         self.music_turns: list[tuple[float, bool]] = []
@@ -170,10 +172,11 @@ class LoopbackLeg:
             self._ended = LegEnded(cause, detail)
             self.tell(self._ended)
 
-    async def transfer(self, target: str) -> None:
+    async def transfer(self, target: str, *, replacing: object = None) -> None:
         if self.transfer_status is None:
             raise LegError("403 Forbidden")
         self.transfers.append(target)
+        self.replaced = replacing
         status = self.transfer_status
         asyncio.get_running_loop().call_later(self.transfer_s, lambda: self.tell(TransferResult(status, "so it is")))
 
