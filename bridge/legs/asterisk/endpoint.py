@@ -21,6 +21,7 @@ from bridge.asterisk.ari_events import (
     ChannelUnhold,
     Connected,
     Dial,
+    RecordingFailed,
     StasisEnd,
     StasisStart,
 )
@@ -75,6 +76,10 @@ class AsteriskEndpoint:
         self._lines: dict[str, CallLine] = {}
         """By stem: of calls that are not quite over."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._watched: dict[str, Callable[[AriEvent], None]] = {}
+        """By the id of a supervisor's or a recording's channel."""
+        self._placing = 0
+        """Calls of ours that are not yet legs."""
         self._refusing = ""
         self._closing = False
         self._progress = False
@@ -215,10 +220,25 @@ class AsteriskEndpoint:
         return Known(channels, frozenset(self._lines), self.joined.bridges)
 
     async def place(self, call: AsteriskCall, *, timeout_s: float = 60.0) -> AsteriskLeg:
-        """Call somebody: see `bridge.legs.asterisk.outbound.place`."""
+        """Call somebody: see `bridge.legs.asterisk.outbound.place`. Raises CallLimitError as well."""
         if self._refusing:
             raise CallLimitError(self._refusing)
-        return await place(self, call, timeout_s=timeout_s)
+        limit = self.settings.calls
+        # With those that are being made: many requests at once must not pass the limit together.
+        if limit is not None and len(self._legs) + self._placing >= limit:
+            raise CallLimitError(f"{limit} calls are live on {self.settings.name} (calls)")
+        self._placing += 1
+        try:
+            return await place(self, call, timeout_s=timeout_s)
+        finally:
+            self._placing -= 1
+
+    def watch(self, channel_id: str, handler: Callable[[AriEvent], None]) -> None:
+        """Tell `handler` the events of a channel that a leg has besides its own, and that of its recording."""
+        self._watched[channel_id] = handler
+
+    def unwatch(self, channel_id: str) -> None:
+        self._watched.pop(channel_id, None)
 
     def new_line(self, info: LegInfo) -> CallLine:
         """The bridge and media channel of a call, not yet made."""
@@ -248,8 +268,13 @@ class AsteriskEndpoint:
                 elif self.joined.has_channel(channel.id):
                     if isinstance(event, ChannelHangupRequest | ChannelDestroyed | StasisEnd):
                         self.joined.left(channel.id)
+                elif (watcher := self._watched.get(channel.id)) is not None:
+                    watcher(event)
                 elif isinstance(event, ChannelDestroyed) and (leg := self._media.get(channel.id)) is not None:
                     leg.on_media_channel_gone(f"Asterisk ended the media channel: {event.cause_text}")
+            case RecordingFailed(target_uri=uri):
+                if (watcher := self._watched.get(uri.removeprefix("channel:"))) is not None:
+                    watcher(event)
             case Connected():
                 self.spawn(self._look_around(), f"look at {self.settings.name}")
             case _:

@@ -7,10 +7,9 @@ lets us hear what comes before the answer: ringback tones, announcements.
 import asyncio
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import urlsplit
 
 from bridge.asterisk.ari import Ari
 from bridge.asterisk.ari_errors import AriError, AriNotFoundError, AriRefusedError
@@ -60,6 +59,10 @@ ABSENT = 20
 
 class CallLimitError(LegError):
     """No call more at present: the limit of this Asterisk is reached, or the bridge stops."""
+
+
+class AbsentError(LegError):
+    """The endpoint is known, but no phone is registered for it."""
 
 
 class AsteriskDownError(LegError):
@@ -198,10 +201,8 @@ async def place(endpoint: "AsteriskEndpoint", call: AsteriskCall, *, timeout_s: 
     rest. A call that is not answered within `timeout_s` from then ends with `no-answer`.
 
     Raises LegError for what can't be called (no such endpoint), MediaUnavailableError without a free port,
-    CallLimitError, AsteriskDownError. An endpoint that is not registered is no error: the leg has ended then."""
+    AsteriskDownError. An endpoint that is not registered is no error: the leg has ended then."""
     ari, settings = endpoint.ari, endpoint.settings
-    if settings.calls is not None and len(endpoint.legs) >= settings.calls:
-        raise CallLimitError(f"{settings.calls} calls are live on {settings.name} (calls)")
     if ari.state != "up":
         raise AsteriskDownError(f"no connection to Asterisk {settings.name!r}: {ari.last_error or ari.state}")
     info = LegInfo(
@@ -211,23 +212,37 @@ async def place(endpoint: "AsteriskEndpoint", call: AsteriskCall, *, timeout_s: 
         to=call.shown_to or call.endpoint,
         trunk=settings.name,
         id="",
-        peer=urlsplit(settings.url).netloc,
+        peer=endpoint.peer,
     )
     line = endpoint.new_line(info)
     channel_id = called_of(line.stem)
+    absent: AbsentError | None = None
+    channel = Channel(channel_id, call.endpoint, "Down")
     try:
         media = await line.ready()
-        channel = await _create(endpoint, line, channel_id, call)
+        # The other party of a bridge is who calls: our media channel, so the number is put there. What is set on the
+        # called channel itself is lost when it comes into the bridge.
+        await _asked(set_all(ari, line.media_id, _caller(call)), call.endpoint)
+        # With the media channel as originator the called one prefers its codec, and has its linked id in CDRs.
+        channel = await create(
+            ari,
+            channel_id,
+            call.endpoint,
+            originator=line.media_id,
+            variables=_variables(call),
+            wait_s=settings.request_s,
+        )
+    except AbsentError as error:
+        absent = error
     except BaseException:
         endpoint.spawn(_undo(endpoint, line, channel_id), f"end of {channel_id}")
         raise
-    made = channel or Channel(channel_id, call.endpoint, "Down")
-    known = {"asterisk-channel": made.name, "call-id": made.protocol_id}
+    known = {"asterisk-channel": channel.name, "call-id": channel.protocol_id}
     info = replace(info, id=channel_id, headers={name: value for name, value in known.items() if value})
-    leg = AsteriskLeg(endpoint, made, info, line)
+    leg = AsteriskLeg(endpoint, channel, info, line)
     endpoint.adopt(leg)
-    if channel is None:
-        leg.end(refusal(ABSENT, f"{call.endpoint} is not registered"))
+    if absent is not None:
+        leg.end(refusal(ABSENT, str(absent)))
         return leg
     leg.attach(media)
     _Calling(leg, call, timeout_s)
@@ -244,25 +259,35 @@ async def place(endpoint: "AsteriskEndpoint", call: AsteriskCall, *, timeout_s: 
     return leg
 
 
-async def _create(
-    endpoint: "AsteriskEndpoint", line: CallLine, channel_id: str, call: AsteriskCall
-) -> Channel | None:
-    """The channel, in the application; None where the endpoint is not registered. Raises LegError."""
-    ari = endpoint.ari
+async def create(
+    ari: Ari,
+    channel_id: str,
+    endpoint: str,
+    *,
+    originator: str = "",
+    variables: Mapping[str, str] | None = None,
+    wait_s: float,
+) -> Channel:
+    """A channel to `endpoint`, in the application, not yet dialled. Raises LegError: AbsentError for an endpoint that
+    is not registered, AsteriskDownError; after each of them there may be a channel all the same."""
+    with ari.entering(channel_id) as entering:
+        try:
+            await ari.create_channel(channel_id, endpoint, originator=originator, variables=variables)
+            return await entering.wait(wait_s)
+        except AriRefusedError as error:
+            if await _is_absent(ari, endpoint):
+                raise AbsentError(f"{endpoint} is not registered") from error
+            raise LegError(f"Asterisk can't call {endpoint!r}: {error}") from error
+        except AriError as error:
+            raise AsteriskDownError(f"{endpoint!r} could not be called: {error}") from error
+
+
+async def _asked(request: Awaitable[None], endpoint: str) -> None:
+    """Raises AsteriskDownError."""
     try:
-        # The other party of a bridge is who calls: our media channel, so the number is put there. What is set on the
-        # called channel itself is lost when it comes into the bridge.
-        await set_all(ari, line.media_id, _caller(call))
-        with ari.entering(channel_id) as entering:
-            # With the media channel as originator the called one prefers its codec, and has its linked id in CDRs.
-            await ari.create_channel(channel_id, call.endpoint, originator=line.media_id, variables=_variables(call))
-            return await entering.wait(endpoint.settings.request_s)
-    except AriRefusedError as error:
-        if await _is_absent(ari, call.endpoint):
-            return None
-        raise LegError(f"Asterisk can't call {call.endpoint!r}: {error}") from error
+        await request
     except AriError as error:
-        raise AsteriskDownError(f"{call.endpoint!r} could not be called: {error}") from error
+        raise AsteriskDownError(f"{endpoint!r} could not be called: {error}") from error
 
 
 def _caller(call: AsteriskCall) -> dict[str, str]:
