@@ -65,6 +65,12 @@ async def _findings(config: Config, api: Api) -> AsyncIterator[Finding]:
         yield finding
     async for finding in _trunks(config, api):
         yield finding
+    if config.asterisk:
+        # Imported here: most configurations have none.
+        from bridge.doctor_asterisk import tried_asterisks
+
+        async for finding in tried_asterisks(config, api, _bridge_runs(config.data_dir)):
+            yield finding
 
 
 # -- providers ----------------------------------------------------------------------------------------------
