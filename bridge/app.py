@@ -12,6 +12,7 @@ import structlog
 
 from bridge.admission import Admission
 from bridge.api.app import create_app
+from bridge.api.audiosocket import audiosocket_router
 from bridge.api.control import CallVerbs, DialRefused, DialRequest, LiveCall
 from bridge.api.key import KeyFileError, load_or_create_key
 from bridge.api.live import LiveEvents
@@ -214,6 +215,7 @@ class Bridge:
             api_key=api_key,
             find_bot_call=self.talkers.remote_calls.get,
             asterisks=self,
+            more=(audiosocket_router(self.asterisks.dialplan_calls_taken, self.clock.time),),
         )
         self.http = HttpServer(app, config.http.listen, config.http.port, closing=self.live.close)
         try:
@@ -292,6 +294,7 @@ class Bridge:
             clock=self.clock.time,
             max_call_s=self.config.limits.call_s,
             dial=self.dialler.on_behalf,
+            queues=self.asterisks.queues,
         )
 
     def _record_refused(self, call_id: str, event: CallEvent) -> None:

@@ -4,7 +4,10 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from bridge.asterisk.ami import Ami
+import structlog
+
+from bridge.agents.base import QueueNumbers, QueueView
+from bridge.asterisk.ami import Ami, AmiError
 from bridge.asterisk.dialplan_calls import DialplanCalls
 from bridge.asterisk.settings import AsteriskSettings, MediaKind
 from bridge.asterisk.status import AsteriskStatus
@@ -13,12 +16,16 @@ from bridge.legs.asterisk.audiosocket import AudioSocketTransport
 from bridge.legs.asterisk.endpoint import AsteriskEndpoint
 from bridge.legs.asterisk.media import MediaTransport
 from bridge.legs.asterisk.rtp import RtpTransport
+from bridge.legs.asterisk.websocket import WebsocketTransport
+from bridge.legs.asterisk.websocket_listener import WebsocketListener
 from bridge.legs.audiosocket import AudioSocketEndpoint
 from bridge.legs.audiosocket_server import AudioSocketServer
 from bridge.legs.base import LegInfo
 from bridge.legs.media import MediaPlane
 from bridge.startup import StartError
 from bridge.switchboard import Inbound
+
+log = structlog.get_logger(__name__)
 
 RETIRED_LOOK_S = 0.5
 
@@ -64,6 +71,7 @@ class Asterisks:
         self._audiosocket = AudioSocketServer(config.audiosocket, media.clock)
         self._audiosocket_listens = False
         self._dialplans: AudioSocketEndpoint | None = None
+        self._websockets = WebsocketListener(config.websocket_listener)
         self._refusing = ""
 
     async def start(self) -> None:
@@ -83,6 +91,14 @@ class Asterisks:
                     f"({error.strerror}): set audiosocket.listen or audiosocket.port"
                 ) from error
             self._audiosocket_listens = True
+        if _takes_websockets(config) and not self._websockets.listening:
+            try:
+                self._websockets.start()
+            except OSError as error:
+                raise StartError(
+                    f"websocket_listener: can't listen on {config.websocket_listener.listen} port "
+                    f"{config.websocket_listener.port} ({error.strerror}): set its listen or port"
+                ) from error
         if self._config.audiosocket.trunk and self._dialplans is None:
             self._dialplans = AudioSocketEndpoint(
                 self._audiosocket,
@@ -106,6 +122,7 @@ class Asterisks:
         closing = [pbx.aclose() for pbx in self._pbxs.values()]
         await asyncio.gather(*closing, *self._retired)
         await self._audiosocket.aclose()
+        await self._websockets.aclose()
 
     def refuse_new(self, reason: str) -> None:
         """From now on callers go on in their dialplans at once."""
@@ -119,6 +136,10 @@ class Asterisks:
             pbx.endpoint.accept_new()
 
     # -- what others ask --------------------------------------------------------------------------------------
+
+    def dialplan_calls_taken(self) -> DialplanCalls | None:
+        """Calls of dialplans without ARI; None where none are taken."""
+        return None if self._dialplans is None else self.dialplan_calls
 
     @property
     def names(self) -> Sequence[str]:
@@ -143,6 +164,11 @@ class Asterisks:
         await pbx.endpoint.ari.reconnect()
         return True
 
+    def queues(self, name: str) -> QueueView | None:
+        """Of the Asterisk that calls of this trunk come from, if it has a manager interface."""
+        ami = self.ami(name)
+        return None if ami is None else _Queues(ami)
+
     def status(self) -> Sequence[AsteriskStatus]:
         return [_status(pbx) for pbx in self._pbxs.values()]
 
@@ -153,6 +179,8 @@ class Asterisks:
             readings |= pbx.endpoint.readings()
         if self._audiosocket_listens:
             readings |= self._audiosocket.readings()
+        if self._websockets.listening:
+            readings |= self._websockets.readings()
         if self._dialplans is not None:
             readings |= self._dialplans.readings()
         return readings
@@ -176,6 +204,7 @@ class Asterisks:
     def _transports(self, settings: AsteriskSettings) -> Mapping[MediaKind, MediaTransport]:
         return {
             "rtp": RtpTransport(self._media, settings),
+            "websocket": WebsocketTransport(self._media.clock, settings, self._media.limits, self._websockets),
             "audiosocket": AudioSocketTransport(self._audiosocket, settings, self._media.limits),
         }
 
@@ -196,6 +225,21 @@ class Asterisks:
         task.add_done_callback(self._retired.discard)
 
 
+class _Queues:
+    """See `bridge.agents.base.QueueView`."""
+
+    def __init__(self, ami: Ami) -> None:
+        self._ami = ami
+
+    async def queue(self, name: str) -> QueueNumbers | None:
+        try:
+            found = await self._ami.queues(name)
+        except AmiError as error:
+            log.info("a queue could not be looked at", queue=name, reason=str(error))
+            return None
+        return next((QueueNumbers(one.waiting, one.available) for one in found if one.name == name), None)
+
+
 def _status(pbx: Pbx) -> AsteriskStatus:
     status = pbx.endpoint.status()
     if pbx.ami is None:
@@ -206,6 +250,12 @@ def _status(pbx: Pbx) -> AsteriskStatus:
 def _takes_audiosocket(config: Config) -> bool:
     settings = config.audiosocket
     return settings.port is not None or bool(settings.trunk) or "audiosocket" in _media_kinds(config)
+
+
+def _takes_websockets(config: Config) -> bool:
+    return "websocket" in _media_kinds(config) and any(
+        one.websocket.connects == "asterisk" for one in config.asterisk
+    )
 
 
 def _media_kinds(config: Config) -> set[MediaKind]:

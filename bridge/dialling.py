@@ -1,13 +1,16 @@
 """Calls that we make: for who asks by the API, and on behalf of a caller who is to be handed on."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from bridge.admission import Admission
 from bridge.api.control import DialRefused, DialRequest
 from bridge.asterisks import Asterisks
 from bridge.events import LegEnded, LegEvent
+from bridge.legs.asterisk.endpoint import AsteriskEndpoint
+from bridge.legs.asterisk.outbound import AsteriskCall, AsteriskDownError, CallLimitError, asterisk_call
 from bridge.legs.base import Leg, LegError
 from bridge.legs.codecs import CODECS
 from bridge.legs.media import MediaUnavailableError
@@ -31,14 +34,18 @@ class Dialler:
         self._admission = admission
         self._trunks = admission.trunks
 
-    async def dial(self, request: DialRequest) -> SipLeg:
+    async def dial(self, request: DialRequest) -> Leg:
         """The leg, which rings. It is not counted as live: the call that takes it is. Raises DialRefused."""
         trunk: Trunk | None = None
         try:
+            if (asterisk := self._asterisks.get(request.trunk)) is not None:
+                return await self._by_asterisk(asterisk, _asked_of(asterisk, request), request.timeout_s)
+            if request.caller_name or request.variables or request.machine != "off":
+                raise DialError("caller_name, variables and machine need an Asterisk as trunk")
             if request.trunk:
                 trunk = self._trunks.get(request.trunk)
                 if trunk is None:
-                    known = ", ".join(one.name for one in self._trunks) or "none"
+                    known = ", ".join((*(one.name for one in self._trunks), *self._asterisks.names)) or "none"
                     raise DialRefused(404, "no-such-trunk", f"there is no trunk {request.trunk!r}; known: {known}")
                 headers = asked_headers(trunk, request.headers)
                 call = outbound_call(
@@ -53,8 +60,10 @@ class Dialler:
             raise DialRefused(400, "bad-target", str(error)) from error
         except MediaUnavailableError as error:
             raise DialRefused(503, "no-ports", str(error)) from error
-        except _NoRoomError as error:
+        except (_NoRoomError, CallLimitError) as error:
             raise DialRefused(503, "busy", str(error)) from error
+        except AsteriskDownError as error:
+            raise DialRefused(503, "trunk-down", str(error)) from error
         except LegError as error:
             raise DialRefused(400, "bad-target", str(error)) from error
 
@@ -64,6 +73,13 @@ class Dialler:
         """A second leg for `caller`: `target` is a URI, or a number for the way that the caller came by. It counts as
         a live call of its trunk until it ends. Raises LegError."""
         info = caller.info
+        asterisk = self._asterisks.get(info.trunk)
+        if asterisk is not None and not target.startswith(("sip:", "sips:")):
+            number = info.from_ if info.direction == "inbound" else info.to
+            wanted = asterisk_call(asterisk.settings, target, caller=number, headers=headers)
+            reached = await self._by_asterisk(asterisk, wanted, timeout_s)
+            self._count(reached, None)
+            return reached
         trunk = self._trunks.get(info.trunk)
         theirs = info.from_ if info.direction == "inbound" else info.to
         ours = info.to if info.direction == "inbound" else info.from_
@@ -80,6 +96,8 @@ class Dialler:
             elif target.startswith(("sip:", "sips:")):
                 call = _direct(target, theirs, headers)
                 trunk = None
+            elif info.kind != "sip":
+                raise DialError(f"{target!r} can't be called from there: a SIP URI can")
             else:
                 call = _direct(_at_peer(target, caller), theirs, headers)
                 if trunk is not None:
@@ -90,23 +108,32 @@ class Dialler:
         self._count(leg, trunk)
         return leg
 
-    async def _place(self, call: OutboundCall, trunk: Trunk | None, timeout_s: float) -> SipLeg:
-        admission = self._admission
-        problem = admission.takes_outbound(trunk)
+    async def _by_asterisk(self, asterisk: AsteriskEndpoint, call: AsteriskCall, timeout_s: float) -> Leg:
+        with self._room(None):
+            return await asterisk.place(call, timeout_s=timeout_s)
+
+    @contextmanager
+    def _room(self, trunk: Trunk | None) -> Iterator[None]:
+        """Held while a leg is made: many requests at once must not pass the limit together. Raises _NoRoomError."""
+        problem = self._admission.takes_outbound(trunk)
         if problem is not None:
             raise _NoRoomError(problem)
-        # Held while names are looked up: many requests at once must not pass the limit together.
         place = f"dialling {secrets.token_hex(8)}"
-        admission.began(place, trunk.name if trunk is not None else "", embedded=False)
+        self._admission.began(place, trunk.name if trunk is not None else "", embedded=False)
         try:
-            leg = await self._endpoint.place(call, timeout_s=timeout_s)
-        except LegError as error:
-            # That no port of ours is free is none of its faults.
-            if trunk is not None and not isinstance(error, MediaUnavailableError):
-                trunk.failed(f"INVITE: {error}", admission.now())
-            raise
+            yield
         finally:
-            admission.ended(place)
+            self._admission.ended(place)
+
+    async def _place(self, call: OutboundCall, trunk: Trunk | None, timeout_s: float) -> SipLeg:
+        with self._room(trunk):
+            try:
+                leg = await self._endpoint.place(call, timeout_s=timeout_s)
+            except LegError as error:
+                # That no port of ours is free is none of its faults.
+                if trunk is not None and not isinstance(error, MediaUnavailableError):
+                    trunk.failed(f"INVITE: {error}", self._admission.now())
+                raise
         if trunk is not None:
             self._note_failure(leg, trunk)
         return leg
@@ -141,6 +168,20 @@ def _at_peer(user: str, caller: Leg) -> str:
 
 class _NoRoomError(LegError):
     """A limit is reached."""
+
+
+def _asked_of(asterisk: AsteriskEndpoint, request: DialRequest) -> AsteriskCall:
+    """Raises LegError for what it can't dial or send."""
+    return asterisk_call(
+        asterisk.settings,
+        request.to,
+        caller=request.from_,
+        caller_name=request.caller_name,
+        headers=request.headers,
+        variables=dict(request.variables),
+        amd=request.machine != "off",
+        on_machine="talk" if request.machine == "talk" else "hangup",
+    )
 
 
 def _direct(to: str, caller: str, headers: Sequence[tuple[str, str]] = ()) -> OutboundCall:

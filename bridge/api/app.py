@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse
 
@@ -42,10 +42,11 @@ def create_app(
     api_key: str,
     find_bot_call: FindCall = lambda _: None,
     asterisks: AsteriskControl | None = None,
+    more: Iterable[APIRouter] = (),
 ) -> FastAPI:
     """The application, to be run by `HttpServer`. `live.publish` and `metrics.observe` must be fed by the caller
     (`call_log.subscribe`). `find_bot_call` gives a live call that a remote bot has; `asterisks` is None where there
-    are none."""
+    are none; `more` are routes that are made for this bridge."""
     app = FastAPI(
         title="Offhook",
         version=_version(),
@@ -60,6 +61,8 @@ def create_app(
     install_handlers(app)
     for part in (calls, handing_over, stream, trace, trunks, asterisk, health):
         app.include_router(part.router)
+    for router in more:
+        app.include_router(router)
     metrics.register(lambda: _readings(call_log, live))
     _add_description(app)
     # The last one added is the outermost.
