@@ -194,6 +194,10 @@ class BridgeProcess:
         found: list[dict[str, Any]] = self._http.get("/api/trunks").raise_for_status().json()["trunks"]
         return found
 
+    def asterisks(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self._http.get("/api/asterisk").raise_for_status().json()["asterisks"]
+        return found
+
     def metrics(self) -> Mapping[str, float]:
         """The samples without labels."""
         text = self.metrics_text()

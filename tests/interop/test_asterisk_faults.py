@@ -1,0 +1,297 @@
+"""A bridge beside a real Asterisk when things go wrong: callers who give up in the middle of the set-up, an Asterisk
+that is killed, slow or out of order, sockets that are cut, a bridge that dies. Nothing may be left on either side."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "e2e"))
+
+from ari_proxy import AriProxy
+from asterisk_caller import Caller, asterisk_section
+from asterisk_shop import AsteriskShop
+from bridge_process import BridgeProcess
+
+POINTS = 30
+"""Messages between bridge and Asterisk from a call's StasisStart until its audio flows."""
+
+ECHOED_HZ = 660.0
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AsteriskShop]:
+    made = AsteriskShop(tmp_path_factory.mktemp("shop") / "asterisk")
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="module")
+def proxy(shop: AsteriskShop) -> Iterator[AriProxy]:
+    made = AriProxy(shop.http_port)
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="module")
+def bridge(shop: AsteriskShop, proxy: AriProxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BridgeProcess]:
+    made = start_bridge(tmp_path_factory.mktemp("bridge"), shop, proxy)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def whole(shop: AsteriskShop, proxy: AriProxy, bridge: BridgeProcess) -> Iterator[None]:
+    """Everything in order before the test, and after it."""
+    wait_for_state(bridge, "up")
+    yield
+    proxy.fail_status, proxy.delay_s, proxy.refuses = None, 0.0, False
+    proxy.release()
+    wait_for_state(bridge, "up")
+    shop.assert_empty(45)
+    bridge.wait_until_idle(20)
+    bridge.assert_no_crash()
+
+
+def start_bridge(folder: Path, shop: AsteriskShop, proxy: AriProxy | None = None, more: str = "") -> BridgeProcess:
+    section = asterisk_section(
+        shop, port=None if proxy is None else proxy.port, more=f", agent: echo, request_s: 2{more}"
+    )
+    return BridgeProcess(folder, variables={"ARI_PASSWORD": shop.password}, more=section)
+
+
+def status(bridge: BridgeProcess) -> dict[str, Any]:
+    found: dict[str, Any] = bridge.asterisks()[0]
+    return found
+
+
+def wait_for_state(bridge: BridgeProcess, state: str, limit_s: float = 30) -> None:
+    bridge.wait_for(lambda: status(bridge)["state"] == state, limit_s, f"Asterisk that is {state}")
+
+
+@asynccontextmanager
+async def caller() -> AsyncIterator[Caller]:
+    made = Caller()
+    await made.open()
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+async def echoes(caller: Caller) -> None:
+    """The agent's echo of a tone is heard, from now on."""
+    since = len(caller.packets)
+    caller.say_tone(ECHOED_HZ, 1.5)
+    await caller.until_hears(ECHOED_HZ, since)
+
+
+@pytest.mark.usefixtures("whole")
+@pytest.mark.parametrize("point", range(POINTS))
+async def test_a_caller_gives_up_at_every_point_of_the_setup(
+    shop: AsteriskShop, proxy: AriProxy, bridge: BridgeProcess, point: int
+) -> None:
+    async with caller() as phone:
+        proxy.arm(hold_at=point)
+        phone.begin("700", shop.sip_port)
+        assert await asyncio.to_thread(proxy.wait_until_held), proxy.messages
+        phone.give_up()
+        await phone.until_ended()
+        # Asterisk is through with its caller as far as it can be, before the bridge goes on.
+        await asyncio.sleep(0.05)
+        proxy.release()
+        await asyncio.to_thread(shop.assert_empty)
+        await asyncio.to_thread(bridge.wait_until_idle)
+
+
+@pytest.mark.usefixtures("whole")
+async def test_a_killed_asterisk_ends_its_calls_and_is_found_again(shop: AsteriskShop, bridge: BridgeProcess) -> None:
+    async with caller() as first, caller() as second:
+        for phone in (first, second):
+            await phone.dial("700", shop.sip_port)
+            await echoes(phone)
+        shop.kill()
+        await asyncio.to_thread(bridge.wait_until_idle)
+        assert {(call["cause"], call["state"]) for call in bridge.calls()[:2]} == {("signalling-lost", "ended")}
+        await asyncio.to_thread(shop.start)
+        await asyncio.to_thread(wait_for_state, bridge, "up")
+    async with caller() as third:
+        await third.dial("700", shop.sip_port)
+        await echoes(third)
+        await third.hang_up()
+
+
+@pytest.mark.usefixtures("whole")
+async def test_a_call_goes_on_while_the_event_socket_is_cut(
+    shop: AsteriskShop, proxy: AriProxy, bridge: BridgeProcess
+) -> None:
+    async with caller() as phone:
+        await phone.dial("700", shop.sip_port)
+        await echoes(phone)
+        proxy.cut()
+        await echoes(phone)
+        await asyncio.to_thread(wait_for_state, bridge, "up")
+        await echoes(phone)
+        await phone.hang_up()
+        await asyncio.to_thread(bridge.wait_until_idle)
+    assert bridge.calls()[0]["cause"] == "caller-hung-up"
+
+
+@pytest.mark.usefixtures("whole")
+async def test_a_call_that_ended_while_the_socket_was_down_is_found_to_have_ended(
+    shop: AsteriskShop, proxy: AriProxy, bridge: BridgeProcess
+) -> None:
+    async with caller() as phone:
+        await phone.dial("700", shop.sip_port)
+        await echoes(phone)
+        proxy.refuses = True
+        proxy.cut()
+        await phone.hang_up()
+        await asyncio.to_thread(wait_for_state, bridge, "down")
+        assert bridge.calls(live=True)
+        proxy.refuses = False
+        await asyncio.to_thread(bridge.wait_until_idle, 30)
+
+
+@pytest.mark.usefixtures("whole")
+async def test_callers_go_to_people_while_the_bridge_is_cut_off(
+    shop: AsteriskShop, proxy: AriProxy, bridge: BridgeProcess
+) -> None:
+    proxy.refuses = True
+    proxy.cut()
+    await asyncio.to_thread(wait_for_state, bridge, "down")
+    async with caller() as phone:
+        phone.begin("700", shop.sip_port)
+        await asyncio.to_thread(
+            shop.program.wait_for, lambda: shop.calls_in("offhook-people"), 15, "a caller with people"
+        )
+        phone.give_up()
+        await phone.until_ended()
+
+
+@pytest.mark.usefixtures("whole")
+async def test_a_slow_asterisk_delays_the_answer_alone(
+    shop: AsteriskShop, proxy: AriProxy, bridge: BridgeProcess
+) -> None:
+    proxy.delay_s = 0.3
+    async with caller() as phone:
+        await phone.dial("700", shop.sip_port)
+        await echoes(phone)
+        await phone.hang_up()
+        await asyncio.to_thread(bridge.wait_until_idle, 20)
+
+
+@pytest.mark.usefixtures("whole")
+@pytest.mark.parametrize("fault", ["500", "silence"])
+async def test_an_asterisk_out_of_order_leaves_nothing_behind(
+    shop: AsteriskShop, proxy: AriProxy, bridge: BridgeProcess, fault: str
+) -> None:
+    if fault == "500":
+        proxy.fail_status = 500
+    else:
+        proxy.delay_s = 5
+    async with caller() as phone:
+        phone.begin("700", shop.sip_port)
+        await asyncio.to_thread(bridge.wait_for, lambda: bridge.calls(live=True), 10, "call")
+        await asyncio.to_thread(bridge.wait_until_idle, 40)
+        assert bridge.calls()[0]["cause"] == "signalling-lost"
+        proxy.fail_status, proxy.delay_s = None, 0.0
+        phone.give_up()
+        await phone.until_ended()
+
+
+@pytest.mark.usefixtures("whole")
+async def test_an_asterisk_that_fails_in_the_middle_of_a_call_does_not_keep_its_caller(
+    shop: AsteriskShop, proxy: AriProxy, bridge: BridgeProcess
+) -> None:
+    async with caller() as phone:
+        await phone.dial("700", shop.sip_port)
+        await echoes(phone)
+        proxy.fail_status = 500
+        bridge.hang_up(bridge.calls(live=True)[0]["id"])
+        await asyncio.to_thread(bridge.wait_until_idle, 20)
+        proxy.fail_status = None
+        # What could not be said then is said when the two are compared.
+        await phone.until_ended(60)
+
+
+async def test_a_bridge_that_died_takes_its_callers_up_again(tmp_path: Path, shop: AsteriskShop) -> None:
+    first = start_bridge(tmp_path / "first", shop, more=", app: mortal")
+    shop.cli("dialplan add extension 750,1,Stasis,mortal into from-carrier")
+    try:
+        async with caller() as phone:
+            await phone.dial("750", shop.sip_port)
+            await echoes(phone)
+            first.kill()
+            second = start_bridge(tmp_path / "second", shop, more=", app: mortal")
+            try:
+                await echoes(phone)
+                assert [call["state"] for call in second.calls()] == ["up"]
+                assert len(shop.bridges()) == 1
+                assert len(shop.channels()) == 2
+                assert status(second)["orphans_cleaned"] == 2
+                await phone.hang_up()
+                await asyncio.to_thread(second.wait_until_idle)
+                shop.assert_empty()
+            finally:
+                second.stop()
+    finally:
+        shop.cli("dialplan remove extension 750@from-carrier")
+
+
+async def test_an_application_that_another_bridge_takes_is_left_to_it_with_its_calls_watched(
+    tmp_path: Path, shop: AsteriskShop
+) -> None:
+    shop.cli("dialplan add extension 751,1,Stasis,wanted into from-carrier")
+    first = start_bridge(tmp_path / "first", shop, more=", app: wanted")
+    try:
+        async with caller() as phone, caller() as other:
+            await phone.dial("751", shop.sip_port)
+            await echoes(phone)
+            second = start_bridge(tmp_path / "second", shop, more=", app: wanted")
+            try:
+                await asyncio.to_thread(wait_for_state, first, "replaced")
+                await echoes(phone)
+                assert not second.calls()
+                await other.dial("751", shop.sip_port)
+                await echoes(other)
+                assert len(second.calls(live=True)) == len(first.calls(live=True)) == 1
+                await phone.hang_up()
+                await asyncio.to_thread(first.wait_until_idle)
+                await other.hang_up()
+                await asyncio.to_thread(second.wait_until_idle)
+            finally:
+                second.stop()
+        shop.assert_empty()
+    finally:
+        first.stop()
+        shop.cli("dialplan remove extension 751@from-carrier")
+
+
+async def test_a_stopping_bridge_lets_its_calls_finish_and_sends_new_ones_to_people(
+    tmp_path: Path, shop: AsteriskShop
+) -> None:
+    shop.cli("dialplan add extension 752,1,Stasis,leaving into from-carrier")
+    shop.cli("dialplan add extension 752,2,Goto,offhook-after,s,1 into from-carrier")
+    bridge = start_bridge(tmp_path, shop, more=", app: leaving")
+    try:
+        async with caller() as phone, caller() as late:
+            await phone.dial("752", shop.sip_port)
+            await echoes(phone)
+            bridge.terminate()
+            await asyncio.to_thread(bridge.wait_for, lambda: "draining" in bridge.tail(), 10, "drain")
+            late.begin("752", shop.sip_port)
+            await asyncio.to_thread(
+                shop.program.wait_for, lambda: shop.calls_in("offhook-people"), 15, "a caller with people"
+            )
+            late.give_up()
+            await echoes(phone)
+            await phone.hang_up()
+            await asyncio.to_thread(bridge.expect_exit)
+        shop.assert_empty()
+    finally:
+        shop.cli("dialplan remove extension 752@from-carrier")
