@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime
 
 from bridge.agents.tool_settings import AgentToolSettings
+from bridge.check_asterisk import check_asterisks, doubtful
 from bridge.config import Config, RemoteAgentSettings
 from bridge.providers.base import ProviderError, Role
 from bridge.providers.models_table import default_model, ending
@@ -27,6 +28,7 @@ def check(config: Config, today: date | None = None) -> list[str]:
         *_check_agents(config),
         *_endings(config, today, past=True),
         *_check_trunks(config),
+        *check_asterisks(config),
         *_check_tls(config),
         *_check_tracing(config),
         *_check_data_dir(config),
@@ -36,6 +38,11 @@ def check(config: Config, today: date | None = None) -> list[str]:
 def warnings(config: Config, today: date | None = None) -> list[str]:
     """What will be wrong soon, one line each."""
     return list(_endings(config, today, past=False))
+
+
+def doubts(config: Config) -> list[str]:
+    """What works, but may be meant otherwise, one line each."""
+    return list(doubtful(config))
 
 
 def providers_in_use(config: Config) -> list[tuple[Role, str]]:

@@ -154,15 +154,18 @@ def _view(args: argparse.Namespace, loaded: Loaded) -> int:
 
 
 def _check(loaded: Loaded) -> int:
-    from bridge.check import check, describe_trunks, warnings
+    from bridge.check import check, describe_trunks, doubts, warnings
+    from bridge.check_asterisk import describe_asterisks
 
-    for line in describe_trunks(loaded.config):
+    for line in (*describe_trunks(loaded.config), *describe_asterisks(loaded.config)):
         print(line)
     problems = check(loaded.config)
     for problem in problems:
         print(f"offhook: {problem}", file=sys.stderr)
     for warning in warnings(loaded.config):
         print(f"offhook: soon: {warning}", file=sys.stderr)
+    for doubt in doubts(loaded.config):
+        print(f"offhook: note: {doubt}", file=sys.stderr)
     if problems:
         return 1
     config = loaded.config

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bridge.check import ROLES, check, providers_in_use, warnings
+from bridge.check import ROLES, check, doubts, providers_in_use, warnings
 from bridge.config import Config
 from bridge.doctor_agents import Finding, tried_agents
 from bridge.providers.base import (
@@ -54,7 +54,7 @@ async def examine(config: Config, api: Api, say: Say) -> int:
 async def _findings(config: Config, api: Api) -> AsyncIterator[Finding]:
     for problem in await asyncio.to_thread(check, config):
         yield Finding("wrong", "configuration", problem)
-    for warning in warnings(config):
+    for warning in (*warnings(config), *doubts(config)):
         yield Finding("note", "configuration", warning)
     trials = [_try_provider(config, role, name) for role, name in _providers(config)]
     for trial in asyncio.as_completed(trials):

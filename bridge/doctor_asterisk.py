@@ -5,7 +5,6 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 from bridge.asterisk.ami import Ami
@@ -13,6 +12,7 @@ from bridge.asterisk.ari import Ari
 from bridge.asterisk.ari_errors import AriError, AriNotFoundError, AriUnauthorizedError
 from bridge.asterisk.needs import missing, needs
 from bridge.asterisk.settings import AmiSettings, AsteriskSettings, MediaKind
+from bridge.check_asterisk import media_kinds
 from bridge.config import Config
 from bridge.doctor_agents import Finding
 from bridge.doctor_asterisk_ami import logged_in, note_event, permissions
@@ -106,15 +106,6 @@ def _has_password(settings: AmiSettings) -> bool:
     except PasswordError:
         return False  # The configuration's check said so.
     return True
-
-
-def media_kinds(config: Config, settings: AsteriskSettings) -> tuple[MediaKind, ...]:
-    """Those that this Asterisk's calls may come by: its own first."""
-    kinds: dict[MediaKind, None] = {settings.media: None}
-    for route in config.routes:
-        if route.media is not None and fnmatchcase(settings.name, route.trunk):
-            kinds[route.media] = None
-    return tuple(kinds)
 
 
 # -- in an application of our own ---------------------------------------------------------------------------
