@@ -10,6 +10,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import cast
 from uuid import UUID
 
@@ -17,6 +18,7 @@ import structlog
 
 from bridge.asterisk.audiosocket import (
     END,
+    HELLO_S,
     AudioReceived,
     AudioSocketEvent,
     AudioSocketProtocol,
@@ -35,19 +37,28 @@ from bridge.rtp.format import RtpLimits
 
 DEFAULT_PORT = 9092
 
-MAX_CONNECTIONS = 2000
-"""Far more than calls; each is a file descriptor."""
-MAX_WAITING = 64
-"""Connections that have not said yet which call they are for. Asterisk says it within a millisecond: the one that has
-waited longest makes room for the next."""
 SEND_BUFFER_BYTES = 16 * 1024
 """Of the kernel: half a second of audio. What a far side that stalled has not read by then would come too late."""
-STALLED_S = 5.0
-"""A far side that reads nothing for this long is gone."""
-CLOSING_S = 1.0
-"""How long the far side gets to close as well."""
 WITHDRAWN_S = 60.0
 """How long a UUID that nobody waits for any more is known for ours: it is no call of a dialplan."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    connections: int = 2000
+    """Far more than calls; each is a file descriptor."""
+    waiting: int = 64
+    """Connections that have not said yet which call they are for. Asterisk says it within a millisecond: the one that
+    has waited longest makes room for the next."""
+    hello_s: float = HELLO_S
+    """How long they get to say it."""
+    stalled_s: float = 5.0
+    """A far side that reads nothing for this long is gone."""
+    closing_s: float = 1.0
+    """How long the far side gets to close as well."""
+
+
+DEFAULT_SERVER_LIMITS = ServerLimits()
 
 log = structlog.get_logger(__name__)
 
@@ -67,7 +78,8 @@ class AudioSocketConnection(asyncio.Protocol):
         """Told once, unless `close` came first: the connection ended, or was ended for breaking the protocol."""
         self._server = server
         self._clock = server.clock
-        self._protocol = AudioSocketProtocol(self._clock.time())
+        self._limits = server.limits
+        self._protocol = AudioSocketProtocol(self._clock.time(), hello_s=self._limits.hello_s)
         self._transport: asyncio.Transport
         self._timer: asyncio.TimerHandle | None = None
         self._header = self._silence = b""
@@ -141,7 +153,7 @@ class AudioSocketConnection(asyncio.Protocol):
             # It has gone, and the loop has not told us yet.
             self._transport.abort()
             return
-        self._timer = asyncio.get_running_loop().call_later(CLOSING_S, self._transport.abort)
+        self._timer = asyncio.get_running_loop().call_later(self._limits.closing_s, self._transport.abort)
 
     # -- asyncio --------------------------------------------------------------------------------------------
 
@@ -153,7 +165,7 @@ class AudioSocketConnection(asyncio.Protocol):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         # Whoever vanished without a word is noticed by what it does not acknowledge.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(2 * STALLED_S * 1000))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(2 * self._limits.stalled_s * 1000))
         if not self._server.connected(self, address[0]):
             self._finish()
             self._transport.abort()
@@ -226,11 +238,11 @@ class AudioSocketConnection(asyncio.Protocol):
         self._server.frames_dropped += 1
         if self._stalled_since is None:
             self._stalled_since = now
-        elif now - self._stalled_since > STALLED_S:
+        elif now - self._stalled_since > self._limits.stalled_s:
             self._finish()
             self._server.note_end(self, "stalled")
             self._transport.abort()
-            detail = f"Asterisk took no audio for {STALLED_S:.0f} s"
+            detail = f"Asterisk took no audio for {self._limits.stalled_s:g} s"
             self.on_over(ConnectionOver("us", None, detail, far_hung_up=False))
 
     def _finish(self) -> None:
@@ -239,6 +251,12 @@ class AudioSocketConnection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def shut_down(self) -> None:
+        """`close`, by the server: its owner is told."""
+        if not self._finished:
+            self.close()
+            self.on_over(ConnectionOver("us", None, "the bridge stopped", far_hung_up=False))
 
     def refuse(self, reason: str) -> None:
         """Nobody takes it. `reason` is a word for the counter."""
@@ -259,8 +277,11 @@ class AudioSocketConnection(asyncio.Protocol):
 class AudioSocketServer:
     """The listener. Whoever has a call set up expects its UUID; others are for `on_unknown`."""
 
-    def __init__(self, settings: AudioSocketSettings, clock: MediaClock) -> None:
+    def __init__(
+        self, settings: AudioSocketSettings, clock: MediaClock, limits: ServerLimits = DEFAULT_SERVER_LIMITS
+    ) -> None:
         self.clock = clock
+        self.limits = limits
         self.on_unknown: Callable[[AudioSocketConnection], None] | None = None
         """Takes connections whose UUID nobody expects: sets their callbacks, or refuses them. None: all refused."""
         self.frames_dropped = 0
@@ -291,7 +312,7 @@ class AudioSocketServer:
         port = self._settings.port or DEFAULT_PORT
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            lambda: AudioSocketConnection(self), self._settings.listen, port, backlog=MAX_WAITING
+            lambda: AudioSocketConnection(self), self._settings.listen, port, backlog=self.limits.waiting
         )
         log.info("audiosocket: listening", address=self._settings.listen, port=self.port)
 
@@ -300,10 +321,20 @@ class AudioSocketServer:
         if self._server is not None:
             self._server.close()
         for connection in list(self._connections):
-            connection.close()
+            connection.shut_down()
         if self._server is not None:
             # From Python 3.12.1 on it returns when the last connection has.
             await self._server.wait_closed()
+
+    def allows(self, address: str) -> bool:
+        """Whether this IP address may connect."""
+        try:
+            ip = ipaddress.ip_address(address.partition("%")[0])
+        except ValueError:
+            return False
+        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+            ip = ip.ipv4_mapped
+        return ip.is_loopback or any(ip in network for network in self._networks)
 
     @contextmanager
     def expecting(self, uuid: UUID, take: Callable[[AudioSocketConnection], None]) -> Iterator[None]:
@@ -341,16 +372,16 @@ class AudioSocketServer:
         """Whether the connection may stay, and say which call it is for."""
         self._accepted += 1
         self._connections.add(connection)
-        if not self._may_connect(address):
+        if not self.allows(address):
             self.last_stranger = address
             self.note_end(connection, "stranger")
             self.complain("a stranger connected", connection, "its address is not in audiosocket.networks")
             return False
-        if len(self._connections) > MAX_CONNECTIONS:
+        if len(self._connections) > self.limits.connections:
             self.note_end(connection, "full")
-            self.complain("too many connections", connection, f"there are {MAX_CONNECTIONS}")
+            self.complain("too many connections", connection, f"there are {self.limits.connections}")
             return False
-        if len(self._waiting) >= MAX_WAITING:
+        if len(self._waiting) >= self.limits.waiting:
             oldest = next(iter(self._waiting))
             del self._waiting[oldest]
             oldest.crowd_out()
@@ -384,15 +415,6 @@ class AudioSocketServer:
         self._log.warning(f"audiosocket: {what}", peer=connection.peer, detail=detail)
 
     # -- inside ---------------------------------------------------------------------------------------------
-
-    def _may_connect(self, address: str) -> bool:
-        try:
-            ip = ipaddress.ip_address(address.partition("%")[0])
-        except ValueError:
-            return False
-        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-            ip = ip.ipv4_mapped
-        return ip.is_loopback or any(ip in network for network in self._networks)
 
     def _withdraw(self, uuid: UUID) -> None:
         now = self.clock.time()
