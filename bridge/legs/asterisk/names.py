@@ -68,3 +68,17 @@ def joined_of(stem: str) -> str:
 
 def snoop_of(stem: str, index: int) -> str:
     return f"{stem}-snoop{index}"
+
+
+def supervisor_of(stem: str, index: int) -> str:
+    """The channel of a supervisor's phone."""
+    return f"{stem}-supervisor{index}"
+
+
+def supervisor_bridge_of(stem: str, index: int) -> str:
+    return f"{stem}-supervision{index}"
+
+
+def recording_of(stem: str, part: int) -> str:
+    """The channel that Asterisk records a call by."""
+    return f"{stem}-recording{part}"
