@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 sys.path.append(str(Path(__file__).parents[1] / "unit" / "agents"))
 
 import numpy as np
+from agents_desk import Desk
 from agents_engines import CodeTts
 from agents_fake_time import in_fake_time
 from agents_loopback import RATE, FrameVoiceDetector, LoopbackLeg, WordCode
@@ -27,7 +28,7 @@ from bridge.providers.chain import Member
 from bridge.providers.health import Health
 from bridge.providers.realtime import Realtime
 
-__all__ = ["CodeTts", "RealtimeCall", "WordCode", "calling", "voice"]
+__all__ = ["CodeTts", "Desk", "RealtimeCall", "WordCode", "calling", "voice"]
 
 E = TypeVar("E", bound=AgentEvent)
 

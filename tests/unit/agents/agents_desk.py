@@ -4,14 +4,14 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from agents_call import Call, echo_script
 from agents_engines import Step
 from agents_loopback import LoopbackLeg
 
-from bridge.agents.base import QueueView
-from bridge.events import Answered, CallEvent, Cause, LegEnded
+from bridge.agents.base import AgentDone, CallSession, QueueView
+from bridge.events import Answered, Cause, LegEnded
 from bridge.legs.base import Leg, LegError, LegInfo, LegState
 from bridge.providers.base import LlmRequest
 from bridge.transfers import CallParts, TransferLimits, Transfers
@@ -39,40 +39,41 @@ class Phone(LoopbackLeg):
             self.tell(self._ended)
 
 
-class DeskCall(Call):
-    """`phones` are those that were called."""
+class AnyCall(Protocol):
+    """A call of any kind of agent, not yet begun."""
 
-    def __init__(
-        self,
-        script: Callable[[LlmRequest], Sequence[Step]] = echo_script,
-        *,
-        queues: QueueView | None = None,
-        nobody: bool = False,
-        **settings: Any,
-    ) -> None:
-        super().__init__(script, **settings)
+    leg: LoopbackLeg
+    session: CallSession
+    events: list[Any]
+    task: "asyncio.Task[AgentDone]"
+
+    @property
+    def now(self) -> float: ...
+    async def until(self, condition: Callable[[], object], *, limit_s: float = 60) -> None: ...
+
+
+class Desk:
+    """What a call's agent can call: `phones` are those that it did."""
+
+    def __init__(self, call: AnyCall, *, queues: QueueView | None = None, nobody: bool = False) -> None:
+        """`nobody`: no telephone can be called."""
         self.phones: list[Phone] = []
-        self.call_events: list[CallEvent] = []
+        self._call = call
         self._nobody = nobody
         parts = CallParts(
-            self.leg,
-            self._tell,
-            lambda: self.now * 1000,
+            call.leg,
+            call.events.append,
+            lambda: call.now * 1000,
             lambda cause, detail: None,
-            lambda: not self.task.done(),
+            lambda: not call.task.done(),
             self._dismiss,
         )
         self.transfers = Transfers(parts, self._dial, TransferLimits())
-        self.leg.subscribe(self.transfers.on_leg_event)
-        self.session = replace(
-            self.session, leg=self.transfers.line, emit=self._tell, introductions=self.transfers, queues=queues
-        )
+        call.leg.subscribe(self.transfers.on_leg_event)
+        call.session = replace(call.session, leg=self.transfers.line, introductions=self.transfers, queues=queues)
 
     def _dismiss(self) -> None:
-        self.task.cancel()
-
-    def _tell(self, event: Any) -> None:
-        self.events.append(event)
+        self._call.task.cancel()
 
     async def _dial(self, target: str, caller: Leg, *, headers: object = (), timeout_s: float) -> Leg:
         if self._nobody:
@@ -88,20 +89,43 @@ class DeskCall(Call):
         return phone
 
     async def rings(self) -> Phone:
-        """The telephone that was called last, which rings."""
+        """The telephone that is called next, which rings."""
         count = len(self.phones)
-        await self.until(lambda: len(self.phones) > count)
+        await self._call.until(lambda: len(self.phones) > count)
         return self.phones[-1]
 
-    async def hang_up(self) -> float:
-        took = await super().hang_up()
+    async def close(self) -> None:
+        """The call is over."""
         await self.transfers.close(Cause.CALLER_HUNG_UP)
         for phone in self.phones:
             if phone.clock is not None:
                 phone.clock.cancel()
                 with suppress(asyncio.CancelledError):
                     await phone.clock
+
+
+class DeskCall(Call):
+    """A conversation agent's call with a desk."""
+
+    def __init__(
+        self,
+        script: Callable[[LlmRequest], Sequence[Step]] = echo_script,
+        *,
+        queues: QueueView | None = None,
+        nobody: bool = False,
+        **settings: Any,
+    ) -> None:
+        super().__init__(script, **settings)
+        self.desk = Desk(self, queues=queues, nobody=nobody)
+        self.transfers = self.desk.transfers
+
+    async def hang_up(self) -> float:
+        took = await super().hang_up()
+        await self.desk.close()
         return took
+
+    async def rings(self) -> Phone:
+        return await self.desk.rings()
 
     def heard_by(self, phone: Phone) -> str:
         """The words that were said to whoever picked it up."""
