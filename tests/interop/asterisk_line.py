@@ -19,12 +19,14 @@ from bridge.events import Cause
 from bridge.legs.asterisk.endpoint import AsteriskEndpoint
 from bridge.legs.asterisk.leg import AsteriskLeg
 from bridge.legs.asterisk.media import MediaTransport
+from bridge.legs.asterisk.reconcile import Waits
 from bridge.legs.asterisk.rtp import RtpTransport
 from bridge.legs.base import LegState
 from bridge.legs.sip import SipLeg
 
 WAIT_S = 20.0
 RTP_PORTS = 80
+WAITS = Waits(look_s=60.0, watch_s=0.2, beat_s=0.2, second_look_s=1.0)
 PASSWORD = "OFFHOOK_ARI_PASSWORD"
 
 MoreTransports = Callable[[Line, AsteriskSettings], Mapping[MediaKind, MediaTransport]]
@@ -59,6 +61,7 @@ class AsteriskLine:
             },
             on_leg=self.incoming.put_nowait,
             environ={PASSWORD: self.shop.password},
+            waits=WAITS,
         )
 
     async def call(self, number: str = "700", caller: Any = None) -> tuple[AsteriskLeg, SipLeg]:

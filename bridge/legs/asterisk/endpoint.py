@@ -35,8 +35,10 @@ from bridge.legs.asterisk.line import CallLine
 from bridge.legs.asterisk.media import MediaTransport
 from bridge.legs.asterisk.names import Names, is_made
 from bridge.legs.asterisk.outbound import AsteriskCall, CallLimitError, place
-from bridge.legs.asterisk.reconcile import Known, Reconciler
+from bridge.legs.asterisk.reconcile import DEFAULT_WAITS, Known, Reconciler, Waits
+from bridge.legs.asterisk.recording import SpoolRecording
 from bridge.legs.asterisk.release import Release
+from bridge.legs.asterisk.snoop import Supervisors
 from bridge.legs.base import LegInfo
 
 log = structlog.get_logger(__name__)
@@ -59,6 +61,7 @@ class AsteriskEndpoint:
         on_leg: Callable[[AsteriskLeg], None],
         media_of: Callable[[LegInfo], MediaKind | None] = lambda info: None,
         environ: Mapping[str, str] = os.environ,
+        waits: Waits = DEFAULT_WAITS,
     ) -> None:
         """`on_leg` is given each call that comes in. `media_of` says by what the audio of a call is to reach us where
         its route has a wish; None: as the settings say."""
@@ -86,7 +89,7 @@ class AsteriskEndpoint:
         self._counts = dict.fromkeys(("taken", "refused"), 0)
         self.joined = JoinedPairs(self.ari, settings, self.names, self.release, self._delete_bridge)
         """Pairs of parties that an attended transfer left talking with each other."""
-        self._reconciler = Reconciler(self)
+        self._reconciler = Reconciler(self, waits)
 
     def start(self) -> None:
         """Connect, now and whenever the connection is lost."""
@@ -197,6 +200,9 @@ class AsteriskEndpoint:
         """Tell `leg` the events of its channel, and of its media channel, from now on."""
         self._legs[leg.channel_id] = leg
         self._media[leg.line.media_id] = leg
+        leg.supervision = Supervisors(leg, self)
+        if self.settings.recording == "asterisk":
+            SpoolRecording(leg, self)
 
     def ended(self, leg: AsteriskLeg) -> None:
         self._legs.pop(leg.channel_id, None)

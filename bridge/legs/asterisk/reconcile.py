@@ -2,8 +2,7 @@
 
 Events get lost (a cut socket), processes die: so all channels and bridges are looked through after each connect and
 now and then. What another process made for the same application may be live there (it drains, while we have taken the
-application): a process with calls keeps a variable of Asterisk's counting, and one whose variable stands still is
-dead.
+application): a process counts on in a variable of one of its channels, and one of which no count moves is dead.
 """
 
 import asyncio
@@ -22,14 +21,22 @@ from bridge.legs.asterisk.names import Names, instance_of, is_made, stem_of
 
 log = structlog.get_logger(__name__)
 
-LOOK_S = 30.0
-"""Between two looks while all is well."""
-WATCH_S = 2.0
-"""Between two looks at our legs while no events come."""
-BEAT_S = 2.0
-"""Between two signs of life."""
-SECOND_LOOK_S = 5.0
-"""What seems to be nobody's must seem so for this long: a live process gives two signs meanwhile."""
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """In seconds."""
+
+    look_s: float = 30.0
+    """Between two looks while all is well."""
+    watch_s: float = 2.0
+    """Between two looks at our legs while no events come."""
+    beat_s: float = 2.0
+    """Between two signs of life."""
+    second_look_s: float = 5.0
+    """What seems to be nobody's must seem so for this long: a live process gives two signs meanwhile."""
+
+
+DEFAULT_WAITS = Waits()
 
 
 # -- sans-IO ------------------------------------------------------------------------------------------------
@@ -113,9 +120,13 @@ def arguments_of(channel: Channel) -> tuple[str, ...]:
     return tuple(channel.app_data.split(",")[1:])
 
 
-def alive_variable(instance: str) -> str:
-    """Asterisk's global variable by which a process shows that it lives."""
-    return f"OFFHOOK_ALIVE_{instance}"
+ALIVE = "OFFHOOK_ALIVE"
+"""The channel variable by which a process shows that it lives."""
+
+
+def is_alive(before: Mapping[str, str], after: Mapping[str, str]) -> bool:
+    """By the counts on a process's channels, by id, at two times."""
+    return any(after.get(channel_id, count) != count for channel_id, count in before.items())
 
 
 # -- carrying it out ----------------------------------------------------------------------------------------
@@ -143,12 +154,13 @@ class ReconcileSide(Protocol):
 class Reconciler:
     """Looks, as long as it lives."""
 
-    def __init__(self, side: ReconcileSide) -> None:
+    def __init__(self, side: ReconcileSide, waits: Waits = DEFAULT_WAITS) -> None:
         self.orphans_cleaned = 0
         self.callers_found = 0
         """Who was in our application, and nobody attended to."""
         self._side = side
         self._ari = side.ari
+        self._waits = waits
         self._wanted = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._beats = 0
@@ -162,8 +174,6 @@ class Reconciler:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        if self._beats:
-            await self._quietly(self._write(None))
 
     def look_soon(self) -> None:
         """Events may have been lost."""
@@ -172,7 +182,7 @@ class Reconciler:
     async def _look_on(self) -> None:
         while True:
             try:
-                async with asyncio.timeout(LOOK_S):
+                async with asyncio.timeout(self._waits.look_s):
                     await self._wanted.wait()
             except TimeoutError:
                 if self._ari.state != "up":
@@ -182,16 +192,14 @@ class Reconciler:
 
     async def _watch_on(self) -> None:
         while True:
-            await asyncio.sleep(WATCH_S)
+            await asyncio.sleep(self._waits.watch_s)
             if self._ari.state in ("down", "replaced") and (self._side.legs or len(self._side.joined)):
                 await self._quietly(self._find_lost())
 
     async def _beat_on(self) -> None:
         while True:
-            if self._side.legs or len(self._side.joined):
-                self._beats += 1
-                await self._quietly(self._write(str(self._beats)))
-            await asyncio.sleep(BEAT_S)
+            await self._beat()
+            await asyncio.sleep(self._waits.beat_s)
 
     async def look(self) -> None:
         """Once. Raises AriError."""
@@ -201,21 +209,25 @@ class Reconciler:
         await self._clean(found.orphan_channels, found.orphan_bridges)
         if not found.strangers and not found.callers:
             return
-        signs = await self._signs(found.strangers)
-        await asyncio.sleep(SECOND_LOOK_S)
+        before = await self._signs(found)
+        await asyncio.sleep(self._waits.second_look_s)
         again = await self._snapshot()
-        later = await self._signs(found.strangers)
+        after = await self._signs(again)
         own = self._side.names.instance
+        another = False
         for instance, stranger in again.strangers.items():
-            if instance != own and (instance not in signs or later[instance] != signs[instance]):
+            if instance != own and (instance not in before or is_alive(before[instance], after[instance])):
                 log.info("another process attends to calls of our application", instance=instance)
+                another = True
                 continue
             await self._clean(stranger.channels, stranger.bridges)
             for pair in stranger.pairs:
                 self._side.joined.watch(pair)
             self._take(stranger.callers)
-        before = {channel.id for channel in found.callers}
-        self._take([channel for channel in again.callers if channel.id in before])
+        if not another:
+            # Else it may be about to answer them.
+            seen = {channel.id for channel in found.callers}
+            self._take([channel for channel in again.callers if channel.id in seen])
 
     def _take(self, callers: Sequence[Channel]) -> None:
         known = self._side.known().channels
@@ -269,24 +281,25 @@ class Reconciler:
                 self.orphans_cleaned += 1
                 log.warning("orphan deleted on Asterisk", what=id)
 
-    async def _signs(self, instances: Mapping[str, object]) -> dict[str, str]:
-        """The present signs of life."""
-        return {instance: await self._read(instance) for instance in instances}
+    async def _signs(self, found: Findings) -> dict[str, dict[str, str]]:
+        """By instance and channel: how far its count is."""
+        signs: dict[str, dict[str, str]] = {}
+        for instance, stranger in found.strangers.items():
+            ids = [*stranger.channels, *(channel.id for channel in stranger.callers)]
+            ids += [channel_id for pair in stranger.pairs for channel_id in pair.channels]
+            counts = await asyncio.gather(*(self._ari.get_variable(channel_id, ALIVE) for channel_id in ids))
+            signs[instance] = {channel_id: count or "" for channel_id, count in zip(ids, counts, strict=True)}
+        return signs
 
-    async def _read(self, instance: str) -> str:
-        query = {"variable": alive_variable(instance)}
-        try:
-            answer = await self._ari.request("GET", "asterisk/variable", query=query)
-        except AriNotFoundError:
-            return ""
-        return str(answer.get("value", "")) if isinstance(answer, dict) else ""
-
-    async def _write(self, value: str | None) -> None:
-        """None: away with the variable."""
-        query = {"variable": alive_variable(self._side.names.instance)}
-        if value is not None:
-            query["value"] = value
-        await self._ari.request("POST", "asterisk/variable", query=query)
+    async def _beat(self) -> None:
+        """One sign of life: on one channel, whichever."""
+        ids = [leg.channel_id for leg in self._side.legs] or sorted(self._side.joined.channels)
+        if ids:
+            self._beats += 1
+            try:
+                await self._ari.set_variable(ids[self._beats % len(ids)], ALIVE, str(self._beats))
+            except AriError as error:
+                log.debug("no sign of life given", app=self._side.names.app, error=str(error))
 
     async def _quietly(self, work: Coroutine[Any, Any, None]) -> None:
         try:
