@@ -51,6 +51,7 @@ from bridge.legs.base import (
     NotCapableError,
 )
 from bridge.legs.media import MediaCrashed, MediaExpired, StreamEvent
+from bridge.legs.supervision import Supervision
 
 log = structlog.get_logger(__name__)
 
@@ -98,6 +99,9 @@ class AsteriskSide(Protocol):
 
 class AsteriskLeg:
     """One channel. See `bridge.legs.base.Leg`."""
+
+    supervision: Supervision
+    """Set by its endpoint."""
 
     def __init__(self, side: AsteriskSide, channel: Channel, info: LegInfo, line: CallLine) -> None:
         self.media_refusal = ""
@@ -289,8 +293,8 @@ class AsteriskLeg:
             return
         ari = self.side.ari
         # On the channel, not on the bridge: the caller hears the music in place of us, and we don't hear it.
-        start = ari.start_music(self.channel_id, self.side.settings.music)
-        await self._ask(start if on else ari.stop_music(self.channel_id))
+        music_class = self.side.settings.music
+        await self._ask(ari.start_music(self.channel_id, music_class) if on else ari.stop_music(self.channel_id))
         self._music = on
 
     async def set_variables(self, values: Mapping[str, str]) -> None:
