@@ -101,7 +101,7 @@ def test_each_module_is_missed(module: str) -> None:
         (
             ["rtp"],
             {"ami": {"host": "127.0.0.1", "username": "o", "password_env": "P"}},
-            {"func_devstate", "app_queue"},
+            {"func_devstate", "res_manager_devicestate", "app_queue"},
         ),
     ],
 )
