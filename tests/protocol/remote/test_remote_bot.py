@@ -7,9 +7,11 @@ import hashlib
 import hmac
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from agents_loopback import LoopbackLeg
 from remote_bot import Bot
 from remote_call import SECRET, BotCall
 
@@ -28,14 +30,17 @@ CODE = int(np.frombuffer(tone(1), np.int16)[0])
 
 
 async def test_bot_is_told_of_the_call_as_its_carrier_would(bot: Bot, call: Begin) -> None:
-    one = call(parameters={"customer": "42"}, account="AC-mine")
+    leg = LoopbackLeg()
+    leg.info = replace(leg.info, headers={"campaign": "spring", "customer": "no", "secret": "s3cret"})
+    one = call(leg=leg, parameters={"customer": "42"}, context=["CAMPAIGN", "customer", "gone"], account="AC-mine")
     start = (await bot.event("start"))["start"]
     assert bot.told[0]["event"] == "connected"
     assert bot.told[1]["event"] == "start"
     if bot.protocol == "twilio":
         assert start["callSid"] == f"CA{one.id}"
         assert start["mediaFormat"] == {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1}
-        assert start["customParameters"] == {"from": "alice", "to": "agent", "customer": "42"}
+        told = {"from": "alice", "to": "agent", "campaign": "spring", "customer": "42"}
+        assert start["customParameters"] == told
         assert start["accountSid"] == "AC-mine"
         digest = hmac.new(SECRET.encode(), bot.url.encode(), hashlib.sha1).digest()
         assert bot.headers[0]["x-twilio-signature"] == base64.b64encode(digest).decode()
@@ -43,7 +48,7 @@ async def test_bot_is_told_of_the_call_as_its_carrier_would(bot: Bot, call: Begi
         assert start["call_control_id"] == f"v3:{one.id}"
         assert start["media_format"] == {"encoding": "PCMU", "sample_rate": 8000, "channels": 1}
         assert (start["from"], start["to"], start["user_id"]) == ("alice", "agent", "AC-mine")
-        assert json.loads(base64.b64decode(start["client_state"])) == {"customer": "42"}
+        assert json.loads(base64.b64decode(start["client_state"])) == {"campaign": "spring", "customer": "42"}
         assert bot.headers[0]["x-telnyx-streaming-auth-token"] == SECRET
         assert bot.told[0]["connected"] == {"x-telnyx-streaming-auth-token": SECRET}
 

@@ -1,11 +1,13 @@
 """An MCP server to test against: as a program of its own (stdio), or its tools for a server in the test."""
 
 import asyncio
+import json
 import os
 import sys
 from pathlib import Path
 
 from mcp.server import MCPServer
+from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import ImageContent, TextContent
 
@@ -27,6 +29,11 @@ def build(journal: Path | None = None, *, extra: bool = False) -> MCPServer:
     @server.tool(description="Say what the environment holds")
     def environment(name: str) -> str:
         return os.environ.get(name, "(nothing)")
+
+    @server.tool(description="Say which telephone call this is for")
+    def whose(context: Context) -> str:
+        meta = context.request_context.meta or {}
+        return json.dumps(dict(meta).get("offhook/call"))
 
     @server.tool(description="Takes its time")
     async def slow(seconds: float) -> str:

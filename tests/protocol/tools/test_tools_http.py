@@ -353,3 +353,13 @@ async def test_server_that_is_away_is_told_without_its_address(crm: Crm, ask: As
     result = await ask(path="/api/{id}?key=${env:CRM_TOKEN}", method="POST")
     assert result == ToolResult(False, "the server can't be reached")
     await crm.up()
+
+
+async def test_what_was_passed_on_with_the_call_can_not_leave_its_place_either(crm: Crm, ask: Ask) -> None:
+    facts = {**FACTS, "call.campaign": "spring & summer", "call.customer": "../admin"}
+    settings = {"path": "/api/{id}", "query": {"c": "{call.campaign}", "none": "{call.missing}"}}
+    assert (await ask(facts=facts, headers={"X-Campaign": "{call.campaign}"}, **settings)).ok
+    assert crm.exchanges[-1].query == {"c": ["spring & summer"]}
+    assert crm.exchanges[-1].headers["x-campaign"] == "spring & summer"
+    refused = await ask(facts=facts, path="/api/{call.customer}")
+    assert not refused.ok and "must not contain /" in refused.error

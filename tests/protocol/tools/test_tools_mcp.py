@@ -2,6 +2,7 @@
 SDK, when they work, when they die, and when they come back."""
 
 import asyncio
+import json
 import os
 import socket
 import sys
@@ -105,6 +106,13 @@ async def test_program_offers_its_tools_and_answers(programs: Programs) -> None:
     failed = await server.call("broken", {})
     assert not failed.ok and "on fire" in failed.error
     assert not (await server.call("no_such", {})).ok
+
+
+async def test_server_is_told_whose_call_it_is_where_it_is_asked_to_be(programs: Programs) -> None:
+    server = server_of(await programs.start())
+    facts = {"id": "call-1", "from": "+4930", "campaign": "spring"}
+    assert json.loads((await server.call("whose", {}, facts)).value) == facts
+    assert (await server.call("whose", {})).value == "null"
 
 
 async def test_only_allowed_tools_are_offered_and_clashing_names_get_the_servers(programs: Programs) -> None:
