@@ -360,7 +360,7 @@ class Ari(AriVerbs):
 
     # -- events ---------------------------------------------------------------------------------------------------
 
-    def _take(self, opened: EventSocket, data: str | bytes) -> None:
+    def _take(self, opened: EventSocket, data: bytes) -> None:
         try:
             message = read_message(data)
         except MalformedError as error:

@@ -14,7 +14,6 @@ CONNECTIONS = 32
 """At once; further requests wait for a free one. Asterisk's own limit for all its clients is 100 as it comes
 (`sessionlimit` of http.conf)."""
 
-IDLE_CONNECTIONS = 8
 IDLE_S = 10.0
 """Asterisk closes an idle connection after 15 s as it comes (`session_keep_alive`): this comes first."""
 
@@ -61,7 +60,7 @@ class AriHttp:
                 trust_env=False,
                 limits=httpx.Limits(
                     max_connections=CONNECTIONS,
-                    max_keepalive_connections=IDLE_CONNECTIONS,
+                    max_keepalive_connections=CONNECTIONS,
                     keepalive_expiry=IDLE_S,
                 ),
             )

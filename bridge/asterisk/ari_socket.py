@@ -46,11 +46,12 @@ class EventSocket:
         """Of the last ping; 0: none was answered yet."""
         return self._connection.latency
 
-    async def messages(self) -> AsyncIterator[str | bytes]:
+    async def messages(self) -> AsyncIterator[bytes]:
         """Until the connection is over."""
         while True:
             try:
-                message = await self._connection.recv()
+                # As bytes: text that is no UTF-8 would cost the connection, and is only a message that says nothing.
+                message = await self._connection.recv(decode=False)
             except ConnectionClosed as closed:
                 self.lose(_why(closed))
                 return

@@ -12,6 +12,8 @@ from bridge.asterisk.ari_wire import segment
 Direction = Literal["none", "both", "out", "in"]
 """Of snooping: what is heard, or to whom is whispered. `in`: what comes from the channel."""
 
+IfExists = Literal["fail", "overwrite", "append"]
+
 Listed = str | Sequence[str]
 """Written with commas (`agent=reception,campaign=spring`), or one by one."""
 
@@ -261,13 +263,33 @@ class AriVerbs(ABC):
 
     # -- recordings -----------------------------------------------------------------------------------------------
 
-    async def record_bridge(self, bridge_id: str, name: str, **how: Any) -> None:
-        """Into Asterisk's spool; `how` as `_recording` says."""
-        await self.request("POST", f"bridges/{segment(bridge_id)}/record", query=_recording(name, **how))
+    async def record_bridge(
+        self,
+        bridge_id: str,
+        name: str,
+        *,
+        format: str = "wav",
+        longest_s: int = 0,
+        if_exists: IfExists = "fail",
+        beep: bool = False,
+    ) -> None:
+        """What is heard in it, as `name` (without the ending) in Asterisk's spool; `longest_s`: 0 for no limit."""
+        query = _recording(name, format, longest_s, if_exists, beep)
+        await self.request("POST", f"bridges/{segment(bridge_id)}/record", query=query)
 
-    async def record_channel(self, channel_id: str, name: str, **how: Any) -> None:
-        """What comes from the channel, into Asterisk's spool; `how` as `_recording` says."""
-        await self.request("POST", f"channels/{segment(channel_id)}/record", query=_recording(name, **how))
+    async def record_channel(
+        self,
+        channel_id: str,
+        name: str,
+        *,
+        format: str = "wav",
+        longest_s: int = 0,
+        if_exists: IfExists = "fail",
+        beep: bool = False,
+    ) -> None:
+        """What comes from the channel; else as `record_bridge`."""
+        query = _recording(name, format, longest_s, if_exists, beep)
+        await self.request("POST", f"channels/{segment(channel_id)}/record", query=query)
 
     async def stop_recording(self, name: str) -> None:
         await self.request("POST", f"recordings/live/{segment(name)}/stop")
@@ -330,15 +352,7 @@ def _variables(variables: Mapping[str, str] | None) -> object:
     return {"variables": dict(variables)} if variables else None
 
 
-def _recording(
-    name: str,
-    *,
-    format: str = "wav",
-    longest_s: int = 0,
-    if_exists: Literal["fail", "overwrite", "append"] = "fail",
-    beep: bool = False,
-) -> dict[str, str]:
-    """`name`: below the spool's `recording`, without its ending; `longest_s`: 0 for no limit."""
+def _recording(name: str, format: str, longest_s: int, if_exists: IfExists, beep: bool) -> dict[str, str]:
     return {
         "name": name,
         "format": format,
