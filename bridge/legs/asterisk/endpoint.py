@@ -22,6 +22,7 @@ from bridge.asterisk.ari_events import (
     Connected,
     Dial,
     RecordingFailed,
+    RecordingFinished,
     StasisEnd,
     StasisStart,
 )
@@ -278,7 +279,7 @@ class AsteriskEndpoint:
                     watcher(event)
                 elif isinstance(event, ChannelDestroyed) and (leg := self._media.get(channel.id)) is not None:
                     leg.on_media_channel_gone(f"Asterisk ended the media channel: {event.cause_text}")
-            case RecordingFailed(target_uri=uri):
+            case RecordingFailed(target_uri=uri) | RecordingFinished(target_uri=uri):
                 if (watcher := self._watched.get(uri.removeprefix("channel:"))) is not None:
                     watcher(event)
             case Connected():

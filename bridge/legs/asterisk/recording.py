@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from bridge.asterisk.ari_errors import AriError
-from bridge.asterisk.ari_events import AriEvent, ChannelDestroyed, RecordingFailed, StasisEnd
+from bridge.asterisk.ari_events import AriEvent, ChannelDestroyed, RecordingFailed, RecordingFinished, StasisEnd
 from bridge.events import Answered, LegEnded, LegEvent, LegNote
 from bridge.legs.asterisk.names import PREFIX, recording_of
 from bridge.legs.asterisk.snoop import SnoopSide, hung_up
@@ -25,6 +25,7 @@ NOTE, FAILED_NOTE = "asterisk-recording", "asterisk-recording-failed"
 FOLDER = "offhook"
 """Below `recording` of Asterisk's spool."""
 FORMAT = "wav"
+UNTOLD = "Asterisk's log says why (full disk, permissions)"
 
 
 class SpoolRecording:
@@ -37,6 +38,8 @@ class SpoolRecording:
         self._snoop_id = ""
         self._recorded_id = ""
         """The caller's channel at the time."""
+        self._failing = False
+        """This part could not be recorded, which has been told."""
         leg.subscribe(self._on_leg_event)
 
     def _on_leg_event(self, event: LegEvent) -> None:
@@ -50,7 +53,7 @@ class SpoolRecording:
         leg, ari = self._leg, self._side.ari
         part = next(self._parts)
         snoop_id = self._snoop_id = recording_of(leg.line.stem, part)
-        self._recorded_id = leg.channel_id
+        self._recorded_id, self._failing = leg.channel_id, False
         name = f"{FOLDER}/{leg.line.stem.removeprefix(PREFIX)}{'' if part == 1 else f'-{part}'}"
         self._side.watch(snoop_id, self._on_event)
         try:
@@ -59,18 +62,18 @@ class SpoolRecording:
                 await entering.wait(self._side.settings.request_s)
             await ari.record_channel(snoop_id, name, format=FORMAT)
         except AriError as error:
-            if leg.state is LegState.UP:
-                self._failed(str(error))
-            await self._end()
-            return
+            self._failed(str(error))
         if leg.state is LegState.ENDED:
             await self._end()
-        else:
+        elif not self._failing:
             leg.tell(LegNote(NOTE, f"{name}.{FORMAT}"))
 
     def _on_event(self, event: AriEvent) -> None:
         if isinstance(event, RecordingFailed):
-            self._failed(event.cause or "Asterisk does not say why")
+            self._failed(event.cause or UNTOLD)
+        elif isinstance(event, RecordingFinished) and self._leg.channel_id == self._recorded_id:
+            # Not by us. A file that can't be written ends so as well.
+            self._failed(f"it ended after {event.duration_s} s: {UNTOLD}")
         elif isinstance(event, StasisEnd | ChannelDestroyed):
             self._side.unwatch(self._snoop_id)
             if self._leg.state is not LegState.UP:
@@ -82,9 +85,12 @@ class SpoolRecording:
                 self._failed("the recorded channel was hung up")
 
     def _failed(self, why: str) -> None:
+        if self._failing or self._leg.state is not LegState.UP:
+            return
+        self._failing = True
         log.warning("Asterisk does not record", channel=self._recorded_id, reason=why)
-        if self._leg.state is not LegState.ENDED:
-            self._leg.tell(LegNote(FAILED_NOTE, why))
+        self._leg.tell(LegNote(FAILED_NOTE, why))
+        self._side.spawn(self._end(), f"end of {self._snoop_id}")
 
     async def _end(self) -> None:
         """With its channel the recording ends: Asterisk completes the file."""
