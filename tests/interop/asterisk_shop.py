@@ -185,7 +185,7 @@ class AsteriskShop:
 
     `dialplan`, `pjsip`, `queues`: further lines of extensions_local.conf, pjsip_local.conf, queues_local.conf
     (taken as they are). `offhook_sip_port`, `audiosocket_port`, `websocket_port`, `api_port`: where the bridge
-    listens, for the ways that need to know; `api_key`: of its API. `secrets`: without, those that `install` made are
+    listens, for the ways that need to know. `secrets`: without, those that `install` made are
     taken away. `uncommented`: lines of shipped files that an operator makes active, as
     (file, the line without its semicolon). `replaced`: by file, (what stands there, what is wanted, how often).
     """
@@ -203,7 +203,6 @@ class AsteriskShop:
         dialplan: str = "",
         pjsip: str = "",
         queues: str = "",
-        api_key: str = "",
         secrets: bool = True,
         uncommented: Sequence[tuple[str, str]] = (),
         replaced: Mapping[str, Sequence[tuple[str, str, int]]] | None = None,
@@ -227,8 +226,6 @@ class AsteriskShop:
         self._install()
         if not secrets:
             shutil.rmtree(self.etc / "offhook/secrets")
-        if api_key:
-            (self.etc / "offhook/secrets/api.conf").write_text(f" same => n,Set(OFFHOOK_API_KEY={api_key})\n")
         for path, changes in {**self._replaced(), **(replaced or {})}.items():
             for old, new, count in changes:
                 _replace(self.etc / path, old, new, count)

@@ -1,0 +1,97 @@
+"""Each way that the shipped dialplan hands a call over, to a running bridge with an echo agent: ARI, plain SIP,
+AudioSocket. (With no bridge there, the same calls are in test_asterisk_dialplan.)"""
+
+from collections.abc import Iterator
+
+import pytest
+from asterisk_shop import AsteriskShop
+from bridge_process import BridgeProcess
+
+CONFIG = """
+asterisk:
+  - {{name: pbx, url: '{url}', username: {user}, password_env: ARI_PASSWORD, agent: echo}}
+audiosocket: {{listen: 127.0.0.1, port: {audiosocket}, trunk: dialplan}}
+"""
+
+WAYS = {"ari": "700", "sip": "701", "audiosocket": "702"}
+"""Numbers of the shop's phones."""
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AsteriskShop]:
+    pbx = AsteriskShop(
+        tmp_path_factory.mktemp("shop") / "asterisk",
+        uncommented=[("pjsip.conf", "#include offhook/pjsip.conf")],
+    )
+    yield pbx
+    pbx.stop()
+
+
+@pytest.fixture(scope="module")
+def bridge(shop: AsteriskShop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BridgeProcess]:
+    """A bridge where the shop's configuration looks for it."""
+    process = BridgeProcess(
+        tmp_path_factory.mktemp("bridge") / "box",
+        more=CONFIG.format(url=shop.ari_url, user=shop.username, audiosocket=shop.audiosocket_port),
+        variables={"ARI_PASSWORD": shop.password, "OFFHOOK_SIP_PORT": str(shop.offhook_sip_port)},
+    )
+    try:
+        key = (process.folder / "data/api-key").read_text().strip()
+        (shop.etc / "offhook/secrets/api.conf").write_text(f" same => n,Set(OFFHOOK_API_KEY={key})\n")
+        shop.cli("dialplan reload")
+        shop.cli(f"dialplan set global OFFHOOK_API http://127.0.0.1:{process.http_port}/api")
+        shop.cli("dialplan set global OFFHOOK_AGENT echo")
+        process.wait_for(lambda: process.asterisks()[0]["state"] == "up", 30, "connection to Asterisk")
+        shop.cli("pjsip qualify offhook")
+        shop.program.wait_for(lambda: "Avail" in shop.cli("pjsip show contacts"), 30, "bridge by SIP")
+        yield process
+        process.wait_until_idle()
+        process.stop()
+    finally:
+        process.kill()
+
+
+@pytest.fixture(autouse=True)
+def quiet(shop: AsteriskShop) -> Iterator[None]:
+    yield
+    shop.hang_up_all()
+    shop.cli("queue remove member PJSIP/desk from office")
+    shop.assert_empty()
+
+
+def ring_up(shop: AsteriskShop, number: str) -> None:
+    """A phone of the shop, that plays and hears as the world's `tone`, dials `number`."""
+    shop.originate(f"Local/{number}@phones/n", "tone@world")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_call_talks_with_an_agent(shop: AsteriskShop, bridge: BridgeProcess, way: str) -> None:
+    heard = shop.heard_s("tone")
+    ring_up(shop, WAYS[way])
+    shop.program.wait_for(lambda: shop.heard_s("tone") > heard + 1, 30, "its own tone from the echo agent")
+    call = bridge.calls(live=True)[0]
+    assert (call["agent"], call["trunk"]) == ("echo", {"ari": "pbx", "sip": "", "audiosocket": "dialplan"}[way])
+    shop.hang_up_all()
+    assert bridge.wait_until_ended(call["id"])["cause"] == "caller-hung-up"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_call_whose_agent_is_through_ends(shop: AsteriskShop, bridge: BridgeProcess, way: str) -> None:
+    heard = shop.heard_s("tone")
+    ring_up(shop, WAYS[way])
+    shop.program.wait_for(lambda: shop.heard_s("tone") > heard, 30, "its own tone from the echo agent")
+    bridge.hang_up(bridge.calls(live=True)[0]["id"])
+    # Nobody waits at the queue: it was not meant to go there.
+    shop.assert_empty()
+
+
+@pytest.mark.parametrize("way", ["ari", "audiosocket"])
+def test_an_agent_hands_a_call_to_the_queue(shop: AsteriskShop, bridge: BridgeProcess, way: str) -> None:
+    shop.cli("queue add member PJSIP/desk to office")
+    heard = shop.heard_s("tone"), shop.heard_s("desk")
+    ring_up(shop, WAYS[way])
+    shop.program.wait_for(lambda: shop.heard_s("tone") > heard[0], 30, "its own tone from the echo agent")
+    call = bridge.calls(live=True)[0]["id"]
+    bridge.transfer(call, "queue:office", mode="blind")
+    shop.program.wait_for(lambda: shop.heard_s("desk") > heard[1] + 0.5, 30, "tone at the desk")
+    assert bridge.wait_until_ended(call)["cause"] == "transferred"
