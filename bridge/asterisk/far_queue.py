@@ -17,14 +17,14 @@ from bridge.audio.frames import FRAME_MS, FRAME_S
 MARK_S = 0.5
 """Between two measurements."""
 
-LOW_S = 0.004
+LOW_S = 0.003
 """Shortest wait that is good enough: what our own clock is late now and then."""
 HIGHEST_LOW_S = 0.06
 """The same on a path, or a machine, that is late more often."""
-SPARE_S = 0.002
+SPARE_S = 0.001
 """Longer than the shortest good wait and a frame, until a frame is left out."""
-RELAX = 0.99
-"""What is left of a longer wait at each measurement: half of it after half a minute."""
+RELAX = 0.998
+"""What is left of a longer wait at each measurement: half of it after three minutes."""
 
 HOLE_S = 0.75 * FRAME_S
 """A wait that grew by more, without our doing: Asterisk had no frame when it wanted one."""
@@ -81,9 +81,9 @@ class FarQueue:
         self.sent = 0
         """Frames, but for those that only lengthen the queue. The transport counts them."""
         self.sent_at = 0.0
-        """When the last of them was."""
+        """When the last of them was due."""
         self.wait_s: float | None = None
-        """How long a frame waits in Asterisk; None: not known yet."""
+        """How long it is from when a frame is due to when Asterisk plays it; None: not known yet."""
         self.round_trip_s: float | None = None
         """The shortest from a question to its answer."""
         self.full = False
@@ -92,7 +92,6 @@ class FarQueue:
         """Times that Asterisk had no frame when it wanted one."""
         self.lengthened = self.shortened = 0
         """Frames of silence sent beyond those of the clock, and left out."""
-        self.times_full = 0
         self._commands = commands
         self._low_s = LOW_S
         self._adjust = 0
@@ -128,8 +127,9 @@ class FarQueue:
     # -- sending --------------------------------------------------------------------------------------------
 
     def attend(self, now: float, *, silent: bool) -> tuple[str, int]:
-        """A frame is about to be sent at `now`, silent or not. Returns the command to send before it (empty: none),
-        and how often to send the frame: once, or twice or not at all to put the queue right."""
+        """A frame is about to be sent, silent or not; `now` is the clock's time for it, however late it is. Returns
+        the command to send before it (empty: none), and how often to send the frame: once, or twice or not at all to
+        put the queue right."""
         copies = 1
         if self._adjust and silent:
             copies = 2 if self._adjust > 0 else 0
@@ -197,7 +197,6 @@ class FarQueue:
     def take_full(self, full: bool) -> None:
         """XOFF or XON."""
         self.full = full
-        self.times_full += full
 
     # -- cutting off ----------------------------------------------------------------------------------------
 
