@@ -15,7 +15,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from asterisk_install import asterisk_command, asterisk_modules, asterisk_root
+from asterisk_install import Suite, asterisk_command, asterisk_modules, asterisk_root
 from free_ports import free_port, free_ports
 from peer_program import PeerProgram
 from tones import read_wav, tone_seconds, write_tone
@@ -191,6 +191,8 @@ class AsteriskShop:
     """
 
     username = "offhook"
+    suite: Suite = "forky"
+    world_pjsip = WORLD_PJSIP
 
     def __init__(
         self,
@@ -209,7 +211,7 @@ class AsteriskShop:
     ) -> None:
         self.folder = folder
         self.etc = folder / "etc"
-        self._root = asterisk_root()
+        self._root = asterisk_root(self.suite)
         self.http_port = free_port()
         self.ami_port = free_port()
         self.sip_port = free_port()
@@ -238,7 +240,7 @@ class AsteriskShop:
             "far_port": self.far_port,
         }
         (self.etc / "extensions_local.conf").write_text(WORLD.format(**values) + dialplan)
-        (self.etc / "pjsip_local.conf").write_text(WORLD_PJSIP.format(**values) + pjsip)
+        (self.etc / "pjsip_local.conf").write_text(self.world_pjsip.format(**values) + pjsip)
         (self.etc / "modules_local.conf").write_text("".join(f"load = {name}.so\n" for name in WORLD_MODULES))
         (self.etc / "queues_local.conf").write_text(queues or "; none\n")
         self.program = self._start()
@@ -347,13 +349,14 @@ class AsteriskShop:
         (self.etc / "logger.conf").write_text(LOGGER)
 
     def _install(self) -> None:
-        done = subprocess.run(
-            ["/bin/sh", str(SHIPPED / "install"), "--fresh", "--etc", str(self.etc)],
-            check=False,
-            capture_output=True,
-            text=True,
-        )
+        self._run_install("--fresh")
+
+    def _run_install(self, *options: str) -> str:
+        """What it says."""
+        command = ["/bin/sh", str(SHIPPED / "install"), "--etc", str(self.etc), *options]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
         assert done.returncode == 0, f"pbx/asterisk/install failed:\n{done.stdout}\n{done.stderr}"
+        return done.stdout
 
     def _replaced(self) -> dict[str, Sequence[tuple[str, str, int]]]:
         """By file: what stands there, what the tests need there, how often it stands there."""

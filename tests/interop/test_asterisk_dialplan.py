@@ -1,9 +1,7 @@
 """What `pbx/asterisk` ships, in a real Asterisk 22: it loads clean, opens no more than it says, and never drops a
 caller because Offhook is down or refuses."""
 
-import base64
 import hashlib
-import json
 import os
 import re
 import socket
@@ -11,12 +9,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 from asterisk_shop import MUSIC_HZ, SHIPPED, AsteriskShop
-from websockets.sync.client import ClientConnection, connect
+from stasis_application import Application
 
 OF_THE_PACKAGE = "users.conf is deprecated"
 """Debian's own file, not one of ours."""
@@ -55,40 +52,6 @@ def quiet_shop(shop: AsteriskShop) -> Iterator[AsteriskShop]:
     shop.hang_up_all()
     shop.cli("queue remove member PJSIP/desk from office")
     shop.assert_empty()
-
-
-class Application:
-    """A Stasis application that does one thing with each channel it is given."""
-
-    def __init__(self, shop: AsteriskShop) -> None:
-        self._http = httpx.Client(base_url=f"{shop.ari_url}/ari", auth=(shop.username, shop.password), timeout=20)
-        token = base64.b64encode(f"{shop.username}:{shop.password}".encode()).decode()
-        self._socket: ClientConnection = connect(
-            f"{shop.ari_url.replace('http', 'ws', 1)}/ari/events?app=offhook",
-            additional_headers={"Authorization": f"Basic {token}"},
-        )
-
-    def __enter__(self) -> "Application":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.close()
-        self._http.close()
-
-    def started(self) -> dict[str, Any]:
-        """The next StasisStart."""
-        while True:
-            event: dict[str, Any] = json.loads(self._socket.recv(timeout=30))
-            if event["type"] == "StasisStart":
-                return event
-
-    def post(self, path: str, **query: str) -> None:
-        self._http.post(path, params=query).raise_for_status()
-
-    def give_back(self, channel: str, variables: dict[str, str], **place: str) -> None:
-        for name, value in variables.items():
-            self.post(f"/channels/{channel}/variable", variable=name, value=value)
-        self.post(f"/channels/{channel}/continue", **place)
 
 
 def ami_login(shop: AsteriskShop, user: str, password: str) -> str:
