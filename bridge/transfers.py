@@ -90,6 +90,8 @@ class Transfers:
         """The agent's voice, for others than the caller."""
         self._keep_outcome = False
         """What the carrier tells of a transfer is not the whole outcome: the agent is told that later."""
+        self._kept: TransferResult | None = None
+        """What it told."""
         self._limits = limits
         self._tasks: set[asyncio.Task[None]] = set()
         self._handing_over: asyncio.Task[None] | None = None
@@ -372,7 +374,7 @@ class Transfers:
                 if _went_well(result) or leg.state is LegState.ENDED:
                     # An agent that leaves is not told to wait: it has its last things to do.
                     self.line.apart = False
-                    self.line.tell(result)
+                    self._tell_kept()
                     return result
                 log.info("the carrier did not join the two: bridging", status=result.status, reason=result.reason)
         return self._join_and_leave(dismiss=dismiss) if second.up else await self._back(LEFT)
@@ -403,7 +405,12 @@ class Transfers:
 
     def on_leg_event(self, event: LegEvent) -> None:
         """An event of the caller's leg, on record already."""
-        if not (self._keep_outcome and isinstance(event, TransferResult)):
+        if self._keep_outcome and isinstance(event, TransferResult):
+            self._kept = event
+        else:
+            if isinstance(event, LegEnded):
+                # A carrier that joins two calls ends both at once: the agent is to know why.
+                self._tell_kept()
             self.line.tell(event)
         if self.second is not None:
             self.second.caller_event(event)
@@ -488,6 +495,12 @@ class Transfers:
                 self._call.end(Cause.TRANSFERRED, f"{second.target}: {ended.cause.value}")
         elif self._outcome is None:
             self.line.apart = False
+
+    def _tell_kept(self) -> None:
+        """The carrier has done it: the agent may know."""
+        kept, self._kept = self._kept, None
+        if kept is not None and _went_well(kept):
+            self.line.tell(kept)
 
     def _tell_result(self, result: TransferResult) -> TransferResult:
         """What the carrier's leg did not tell itself."""

@@ -40,6 +40,8 @@ class HandOvers:
         """The agent can't go on, for want of a model or a voice: nobody is told anything first."""
         self.done: AgentDone | None = None
         """The caller is with somebody else."""
+        self.succeeded = False
+        """The leg told so, though the call may have ended before we could look at it."""
 
     def tool(self, tool: Tool) -> Tool:
         """`tool`, which transfers, with an argument for a summary where somebody is to hear or read it."""
@@ -61,6 +63,7 @@ class HandOvers:
 
     def result(self, event: TransferResult) -> None:
         """The leg told how a transfer ended."""
+        self.succeeded = self.succeeded or 200 <= event.status < 300
         self._results.put_nowait(event)
 
     async def carry_out(self, arguments: dict[str, Any]) -> ToolResult:
