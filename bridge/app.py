@@ -36,6 +36,7 @@ from bridge.legs.codecs import CODECS
 from bridge.legs.media import MediaPlane
 from bridge.legs.outbound import LegProfile
 from bridge.legs.sip_endpoint import SipEndpoint, inbound_info
+from bridge.legs.supervision import Supervision, supervision_of
 from bridge.log import Logs
 from bridge.reload import ReloadError, running_with
 from bridge.router import pick_route
@@ -336,6 +337,10 @@ class Bridge:
     def on_call(self, call_id: str) -> CallVerbs | None:
         call = self.calls.find(call_id)
         return None if call is None else call.transfers
+
+    def supervision(self, call_id: str) -> Supervision | None:
+        call = self.calls.find(call_id)
+        return None if call is None else supervision_of(call.leg)
 
     def leg_ids(self, call_id: str) -> Sequence[str] | None:
         call = self.calls.find(call_id)

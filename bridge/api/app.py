@@ -8,7 +8,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse
 
-from bridge.api import asterisk, calls, docs, handing_over, health, stream, trace, trunks
+from bridge.api import asterisk, calls, docs, handing_over, health, stream, supervise, trace, trunks
 from bridge.api.asterisk_control import AsteriskControl, NoAsterisks
 from bridge.api.carrier import CarrierRest, FindCall
 from bridge.api.control import BridgeControl
@@ -59,7 +59,7 @@ def create_app(
     )
     app.state.services = Services(control, store, call_log, live, metrics, settings, asterisks or NoAsterisks())
     install_handlers(app)
-    for part in (calls, handing_over, stream, trace, trunks, asterisk, health):
+    for part in (calls, handing_over, supervise, stream, trace, trunks, asterisk, health):
         app.include_router(part.router)
     for router in more:
         app.include_router(router)

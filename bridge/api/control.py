@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 
 from bridge.capture import Capture
 from bridge.events import AgentPart
+from bridge.legs.supervision import Supervision
 from bridge.second_leg import Meanwhile
 from bridge.sip.trace import TracedMessage
 from bridge.transfers import TransferMode
@@ -150,6 +151,10 @@ class BridgeControl(Protocol):
 
     def on_call(self, call_id: str) -> CallVerbs | None:
         """The verbs of a live call; None if no such call is live."""
+        ...
+
+    def supervision(self, call_id: str) -> Supervision | None:
+        """Of a live call; None if no such call is live. Raises NotCapableError where its carrier can't do it."""
         ...
 
     def leg_ids(self, call_id: str) -> Sequence[str] | None:

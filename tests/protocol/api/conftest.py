@@ -19,6 +19,8 @@ from bridge.asterisk.ami import Ami
 from bridge.asterisk.status import AsteriskStatus
 from bridge.capture import Capture
 from bridge.events import CallAnswered, CallEnded, CallEvent, CallStarted, Cause, TurnDelays, TurnEnded
+from bridge.legs.base import NotCapableError
+from bridge.legs.supervision import Supervision
 from bridge.sip.trace import SipTrace, TracedMessage
 from bridge.store.call_log import CallLog
 from bridge.store.store import Store
@@ -49,6 +51,7 @@ class MadeUpBridge:
         self.tracing = Tracing(SipTrace(ahead_s=0.0))
         self.verbs: dict[str, CallVerbs] = {}
         """Of the calls to which something can be done."""
+        self.supervisions: dict[str, Supervision] = {}
         self.packets: dict[str, CallPackets] = {}
         """Of the calls whose packets can be captured."""
 
@@ -74,6 +77,11 @@ class MadeUpBridge:
 
     def on_call(self, call_id: str) -> CallVerbs | None:
         return self.verbs.get(call_id)
+
+    def supervision(self, call_id: str) -> Supervision | None:
+        if call_id in self.calls and call_id not in self.supervisions:
+            raise NotCapableError("calls by sip can't be supervised")
+        return self.supervisions.get(call_id)
 
     def leg_ids(self, call_id: str) -> Sequence[str] | None:
         packets = self.packets.get(call_id)
