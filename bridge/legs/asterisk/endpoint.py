@@ -192,10 +192,15 @@ class AsteriskEndpoint:
         return self.spawn(self._release(release), f"release of {release.channel_id}")
 
     async def _release(self, release: Release) -> None:
+        """Once; if Asterisk can't be asked, again and again in the background."""
+        if not await release.carry_out(self.ari) and not self._closing:
+            self.spawn(self._release_later(release), f"later release of {release.channel_id}")
+
+    async def _release_later(self, release: Release) -> None:
         while True:
-            if await release.carry_out(self.ari) or self._closing:
-                return
             await asyncio.sleep(RETRY_S)
+            if self._closing or await release.carry_out(self.ari):
+                return
 
     def adopt(self, leg: AsteriskLeg) -> None:
         """Tell `leg` the events of its channel, and of its media channel, from now on."""

@@ -51,6 +51,9 @@ def end_of_channel(event: ChannelHangupRequest | ChannelDestroyed, *, was_up: bo
     """Of a channel that somebody else ends: `was_up`, or inbound and not answered yet."""
     if isinstance(event, ChannelDestroyed):
         return end_of_call(event) if was_up else end_of_offer(event)
+    if not event.soft and not event.cause:
+        ended = LegEnded(Cause.CALLER_HUNG_UP, by="far")
+        return ended if was_up else LegEnded(Cause.CANCELLED, by="far", status=487)
     if not event.soft:
         destroyed = ChannelDestroyed(event.channel, event.cause or NOT_DEFINED, "")
         return end_of_call(destroyed) if was_up else end_of_offer(destroyed)

@@ -81,7 +81,7 @@ class AsteriskSide(Protocol):
         ...
 
     def release(self, release: Release) -> "asyncio.Task[None]":
-        """Give a channel back to Asterisk, again and again until it is."""
+        """Give a channel back to Asterisk. The task is the first attempt; others follow by themselves."""
         ...
 
     def ended(self, leg: "AsteriskLeg") -> None:
@@ -391,6 +391,11 @@ class AsteriskLeg:
         handlers, self._handlers = self._handlers, []
         for handler in handlers:
             handler(ended)
+
+    @property
+    def expects_audio(self) -> bool:
+        """Whether the caller's audio should come at present."""
+        return self._state is LegState.UP and not (self._held or self._holding or self._paused)
 
     def pause(self, on: bool) -> None:
         """The channel is out of its bridge for a while: nothing is sent or expected."""

@@ -30,6 +30,8 @@ class Waits:
     """Between two looks while all is well."""
     watch_s: float = 2.0
     """Between two looks at our legs while no events come."""
+    silent_s: float = 5.0
+    """Asterisk can't be asked, and no audio of a call came from it for so long: it is gone, and the call with it."""
     beat_s: float = 2.0
     """Between two signs of life."""
     second_look_s: float = 5.0
@@ -146,6 +148,10 @@ class ReconcileSide(Protocol):
 
     def known(self) -> Known: ...
 
+    def now(self) -> float:
+        """Monotonic time (s)."""
+        ...
+
     def take(self, channel: Channel, args: tuple[str, ...]) -> None:
         """A call that comes in."""
         ...
@@ -191,10 +197,34 @@ class Reconciler:
             await self._quietly(self.look())
 
     async def _watch_on(self) -> None:
+        heard: dict[AsteriskLeg, tuple[int, float]] = {}
         while True:
             await asyncio.sleep(self._waits.watch_s)
-            if self._ari.state in ("down", "replaced") and (self._side.legs or len(self._side.joined)):
-                await self._quietly(self._find_lost())
+            if self._ari.state in ("up", "closed") or not (self._side.legs or len(self._side.joined)):
+                heard.clear()
+                continue
+            try:
+                channels = await self._ari.channels()
+                heard.clear()
+                await self._end_lost(frozenset(channel.id for channel in channels))
+            except AriError:
+                heard = self._end_silent(heard)
+
+    def _end_silent(self, heard: Mapping[AsteriskLeg, tuple[int, float]]) -> dict[AsteriskLeg, tuple[int, float]]:
+        """End legs whose Asterisk is gone. `heard`: by leg, how many packets had come, and since when no more did;
+        returns the same as it is now."""
+        now = self._side.now()
+        found: dict[AsteriskLeg, tuple[int, float]] = {}
+        for leg in self._side.legs:
+            packets = leg.quality.packets_received
+            before, since = heard.get(leg, (-1, now))
+            if packets != before or not leg.expects_audio:
+                since = now
+            if now - since >= self._waits.silent_s:
+                leg.lost("Asterisk can't be reached, and no audio comes from it")
+            else:
+                found[leg] = (packets, since)
+        return found
 
     async def _beat_on(self) -> None:
         while True:
@@ -244,10 +274,6 @@ class Reconciler:
         after = self._side.known()
         known = Known(before.channels | after.channels, before.stems | after.stems, before.pairs | after.pairs)
         return look_through(channels, bridges, self._side.names, known)
-
-    async def _find_lost(self) -> None:
-        channels = await self._ari.channels()
-        await self._end_lost(frozenset(channel.id for channel in channels))
 
     async def _end_lost(self, present: frozenset[str]) -> None:
         missing = [leg for leg in self._side.legs if leg.channel_id not in present]
