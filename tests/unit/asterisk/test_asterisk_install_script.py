@@ -61,12 +61,30 @@ def test_an_existing_shop_gets_nothing_but_the_folder(etc: Path) -> None:
     assert f"{etc}/ari.conf needs #include offhook/ari.conf" in said
 
 
-def test_freepbx_is_told_its_custom_files(etc: Path) -> None:
-    (etc / "extensions_custom.conf").write_text("")
-    (etc / "manager_custom.conf").write_text("")
-    said = install(etc)
-    assert f"{etc}/extensions_custom.conf needs #include offhook/settings.conf" in said
-    assert f"{etc}/manager_custom.conf needs #include offhook/manager.conf" in said
+@pytest.fixture
+def freepbx(etc: Path) -> Path:
+    for name in ("extensions_additional.conf", "extensions_custom.conf", "manager_custom.conf"):
+        (etc / name).write_text("")
+    return etc
+
+
+def test_freepbx_is_told_its_custom_files(freepbx: Path) -> None:
+    said = install(freepbx)
+    assert f"{freepbx}/extensions_custom.conf needs #include offhook/settings.conf" in said
+    assert f"{freepbx}/manager_custom.conf needs #include offhook/manager.conf" in said
+    assert f"{freepbx}/ari_additional_custom.conf needs #include offhook/ari.conf" in said
+
+
+def test_freepbx_is_no_fresh_box(freepbx: Path) -> None:
+    before = contents(freepbx)
+    done = subprocess.run(
+        ["/bin/sh", str(SHIPPED / "install"), "--etc", str(freepbx), "--fresh"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, "freepbx.md" in done.stderr) == (1, True)
+    assert contents(freepbx) == before
 
 
 def test_secrets_are_random_and_nobody_elses_to_read(etc: Path, tmp_path: Path) -> None:
