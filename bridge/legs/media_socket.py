@@ -6,6 +6,7 @@ socket only during the handshake, and while an answer is awaited whose time matt
 
 import asyncio
 import logging
+import os
 import secrets
 import socket
 import ssl
@@ -302,7 +303,10 @@ async def open_media_socket(
     except TimeoutError:
         raise MediaSocketError(f"no connection to {where} within {timeout_s:g} s") from None
     except (OSError, InvalidURI, UnicodeError) as error:
-        raise MediaSocketError(f"no connection to {where}: {error or type(error).__name__}") from error
+        # asyncio puts "Connect call failed" in the place of what the system says.
+        system = error.errno if isinstance(error, ConnectionError) else None
+        what = os.strerror(system) if system else str(error) or type(error).__name__
+        raise MediaSocketError(f"no connection to {where}: {what}") from error
 
 
 async def _shake_hands(opened: MediaSocket, protocol: ClientProtocol) -> None:
