@@ -46,7 +46,7 @@ from bridge.targets import (
 if TYPE_CHECKING:
     from bridge.legs.asterisk.endpoint import AsteriskEndpoint
 
-_HEADER = re.compile(r"[A-Za-z0-9-]{1,64}")
+_HEADER = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 OnMachine = Literal["talk", "hangup"]
 
