@@ -24,6 +24,8 @@ from bridge.view_asterisk import asterisk_states
 
 CONNECT_S = 8.0
 """Longest wait for the event socket."""
+FORGET_S = 2.0
+"""Longest wait for Asterisk to have taken away what was hung up."""
 WHOLE_S = 90.0
 """Longest examination of one Asterisk."""
 
@@ -122,6 +124,7 @@ async def _in_an_application(
     ari = Ari(own, lambda event: None)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(ari.aclose)
+        stack.push_async_callback(_forgotten, ari)
         ari.start()
         up = await _settled(ari)
         what = f"Asterisk {settings.name}, events"
@@ -147,6 +150,14 @@ async def _in_an_application(
         if up and writes.state == "ok":
             async for finding in _media(config, own, ari, kinds, seen):
                 yield finding
+
+
+async def _forgotten(ari: Ari) -> None:
+    """Asterisk forgets an application as its socket closes only if it watches no channel any more."""
+    with contextlib.suppress(AriError, TimeoutError):
+        async with asyncio.timeout(FORGET_S):
+            while (own := await ari.application(ari.app)).channels or own.bridges:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
 
 
 async def _settled(ari: Ari) -> bool:

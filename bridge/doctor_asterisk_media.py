@@ -25,7 +25,7 @@ TONE_MS = 6000
 HEARD_LEVEL = 700.0
 """Of the peak, a tenth of what was sent: G.711 and Asterisk's mixing change it by far less."""
 WINDOW_MS = 200
-HEARD_S = 5.0
+HEARD_S = 4.0
 """Longest wait for both tones."""
 ASK_S = 2.0
 """Longest wait for what Asterisk plays itself, to see which direction fails."""
@@ -242,9 +242,10 @@ def _what(settings: AsteriskSettings, kind: MediaKind) -> str:
 def _mend_opening(kind: MediaKind, config: Config, settings: AsteriskSettings) -> str:
     match kind:
         case "rtp":
+            ours = f"media_address {settings.media_address}" if settings.media_address else "our address"
             return (
-                "Check that chan_rtp.so is loaded there, that the ports of its rtp.conf are free, and those of "
-                "rtp.port_min to rtp.port_max here"
+                f"Check that chan_rtp.so is loaded there, that {ours} is one it can send to, and that ports are "
+                f"free: {config.rtp.port_min} to {config.rtp.port_max} here, those of its rtp.conf there"
             )
         case "audiosocket":
             return (
