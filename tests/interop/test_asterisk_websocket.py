@@ -1,5 +1,7 @@
 """Audio by chan_websocket of a real Asterisk 22: in both directions of connecting, in each codec and dialect."""
 
+import asyncio
+import audioop
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -7,14 +9,15 @@ from typing import Any
 import pytest
 from asterisk_line import AsteriskLine, asterisk_line, up
 from asterisk_shop import AsteriskShop
-from contract import LegContract
+from contract import LegContract, Listener, say, tone
 from sip_line import Line
 
 from bridge.asterisk.settings import AsteriskSettings, WebsocketListenerSettings
+from bridge.events import Cause, DtmfReceived, FarFlushed, LegEnded, MediaSetUp
 from bridge.legs.asterisk.leg import AsteriskLeg
 from bridge.legs.asterisk.websocket import WebsocketTransport
 from bridge.legs.asterisk.websocket_listener import WebsocketListener
-from bridge.legs.base import Leg
+from bridge.legs.base import Leg, LegError, LegState
 from bridge.legs.sip import SipLeg
 from bridge.rtp.format import DEFAULT_LIMITS
 
@@ -80,3 +83,125 @@ class TestWhereAsteriskConnects(LegContract):
     async def offered(self) -> AsyncIterator[tuple[Leg, Leg]]:
         async with by_websocket(self.shop, connects="asterisk") as (line, _):
             yield await line.call()
+
+
+@pytest.mark.parametrize(
+    ("connects", "codec", "control"),
+    [
+        ("us", "ulaw", "plain-text"),
+        ("us", "alaw", "json"),
+        ("asterisk", "slin", "plain-text"),
+    ],
+)
+async def test_each_codec_and_dialect_carries_audio_both_ways(
+    shop: AsteriskShop, connects: str, codec: str, control: str
+) -> None:
+    async with by_websocket(shop, connects=connects, codec=codec, control=control) as (line, transport):
+        near, far = await answered(line)
+        assert near.sample_rate == transport.sample_rate == 8000
+        at_near, at_far = Listener(near), Listener(far)
+        say(near, tone(near, 600.0, 3000))
+        say(far, tone(far, 440.0, 3000))
+        await at_near.hears_tone(440.0)
+        await at_far.hears_tone(600.0)
+        # Asterisk answers marks in this dialect: that is how the queue's length is known.
+        media = near.playout
+        await line.until(lambda: media.far_frames in (1, 2) and transport.counters.faults == 0, "measurement")
+
+
+async def test_setting_up_is_told_with_its_transport(shop: AsteriskShop) -> None:
+    async with by_websocket(shop) as (line, _):
+        near, far = await line.call()
+        at_near = Listener(near)
+        await near.answer()
+        told = await at_near.event(MediaSetUp)
+        assert isinstance(told, MediaSetUp)
+        assert (told.transport, told.codec) == ("websocket", "slin16")
+        await up(near, far)
+
+
+def numbered(frames: int) -> bytes:
+    """Each frame at a level of its own, which G.711 passes through unchanged."""
+    return b"".join(audioop.ulaw2lin(bytes((255 - n % 100,)) * 160, 2) for n in range(1, frames + 1))
+
+
+def numbers(frames: list[bytes]) -> list[int]:
+    """Which whole frames were heard."""
+    found = []
+    for frame in frames:
+        codes = set(audioop.lin2ulaw(frame, 2))
+        if len(codes) == 1:
+            found.append(255 - codes.pop())
+    return [number for number in found if number]
+
+
+@pytest.mark.parametrize("connects", ["us", "asterisk"])
+async def test_a_false_alarm_makes_no_hole_and_a_cut_is_heard_at_once(shop: AsteriskShop, connects: str) -> None:
+    async with by_websocket(shop, connects=connects, codec="ulaw") as (line, transport):
+        near, far = await answered(line)
+        at_near, at_far = Listener(near), Listener(far)
+        playout = near.playout
+        generation = playout.begin()
+        playout.write(generation, numbered(90))
+        playout.end(generation)
+        for stop in (20, 40, 60):
+            await at_far.until(lambda stop=stop: stop in numbers(at_far.frames))
+            playout.pause()
+            flushes = transport.counters.flushes
+            await line.until(lambda flushes=flushes: transport.counters.flushes > flushes, "answer to a flush")
+            # What the caller hears after this is what was on its way: at most what its jitter buffer has.
+            heard = playout.heard_ms / 20
+            paused = len(at_far.frames)
+            await at_far.until(lambda paused=paused: len(at_far.frames) >= paused + 10)
+            assert not any(map(any, at_far.frames[-5:]))
+            assert abs(max(numbers(at_far.frames)) - heard) <= 1
+            playout.resume()
+        await at_far.until(lambda: 90 in numbers(at_far.frames))
+        told = [event for event in at_near.events if isinstance(event, FarFlushed)]
+        assert len(told) == 3
+        assert all(event.dropped_ms <= 60 for event in told)
+        # In order, none twice; and none is missing but those that a fade is in.
+        got = numbers(at_far.frames)
+        assert got == sorted(set(got))
+        assert len(got) >= 90 - 3 * 2
+        assert playout.heard_ms == 1800
+
+
+async def test_a_socket_that_breaks_ends_the_leg_and_not_the_caller(shop: AsteriskShop) -> None:
+    async with by_websocket(shop) as (line, _):
+        near, far = await answered(line)
+        at_near = Listener(near)
+        media = next(name for name in shop.channels() if name.startswith("WebSocket/"))
+        shop.cli(f"channel request hangup {media}")
+        ended = await at_near.event(LegEnded)
+        assert isinstance(ended, LegEnded)
+        # The caller goes on in the dialplan.
+        assert far.state is LegState.UP
+
+
+async def test_where_nobody_listens_the_call_can_go_on_without_us(shop: AsteriskShop) -> None:
+    async with by_websocket(shop, listens=False, connects="asterisk") as (line, _):
+        near, _far = await line.call()
+        with pytest.raises(LegError, match=r"websocket_client\.conf"):
+            await near.answer()
+        await near.hangup(Cause.REFUSED_MEDIA, "no audio")
+
+
+async def test_a_digit_is_told_once(shop: AsteriskShop) -> None:
+    async with by_websocket(shop) as (line, _):
+        near, far = await answered(line)
+        at_near = Listener(near)
+        far.send_dtmf("12")
+        await at_near.until(lambda: [e for e in at_near.events if isinstance(e, DtmfReceived) and e.digit == "2"])
+        assert [e.digit for e in at_near.events if isinstance(e, DtmfReceived)] == ["1", "2"]
+
+
+async def test_many_calls_at_once_are_set_up_and_gone(shop: AsteriskShop) -> None:
+    async with by_websocket(shop, connects="asterisk") as (line, transport):
+        calls = [await line.call() for _ in range(8)]
+        await asyncio.gather(*(near.answer() for near, _ in calls))
+        listeners = [Listener(near) for near, _ in calls]
+        for _, far in calls:
+            say(far, tone(far, 440.0, 3000))
+        await asyncio.gather(*(listener.hears_tone(440.0) for listener in listeners))
+        assert transport.counters.calls == 8
