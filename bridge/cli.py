@@ -42,9 +42,10 @@ examples:
 
 
 DOCTOR_EPILOG = """\
-Providers, remote bots, tool servers and trunks are tried. It works while the bridge runs, which is then asked for its
-trunks. Without a running bridge each trunk gets OPTIONS, and one that registers a registration that is taken back at
-once. The exit code is 1 when something is wrong.
+Providers, remote bots, tool servers, trunks and Asterisks are tried. It works while the bridge runs, which is then
+asked for its trunks. Without a running bridge each trunk gets OPTIONS, and one that registers a registration that is
+taken back at once. An Asterisk gets two channels for a few seconds, in an application of their own. The exit code is 1
+when something is wrong.
 """
 
 
@@ -282,7 +283,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser(
         "doctor",
         parents=[config, api],
-        help="check, then try each provider and trunk, and say what is wrong and how to mend it",
+        help="check, then try each provider, trunk and Asterisk, and say what is wrong and how to mend it",
         epilog=DOCTOR_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -1,4 +1,4 @@
-"""`offhook doctor`: what `check` says, then each provider and trunk tried for real, with what to do about it."""
+"""`offhook doctor`: what `check` says, then providers, trunks and Asterisks tried for real, with what to do."""
 
 import asyncio
 import contextlib
