@@ -45,7 +45,8 @@ from bridge.legs.base import LegInfo
 log = structlog.get_logger(__name__)
 
 RETRY_S = 1.0
-"""Between two attempts to give a channel back."""
+LONGEST_RETRY_S = 8.0
+"""Between two attempts to give a channel back: at first, and at most."""
 CLOSE_S = 2.0
 """On top of a request's limit, what is under way may take when the endpoint closes."""
 
@@ -197,10 +198,12 @@ class AsteriskEndpoint:
             self.spawn(self._release_later(release), f"later release of {release.channel_id}")
 
     async def _release_later(self, release: Release) -> None:
+        pause_s = RETRY_S
         while True:
-            await asyncio.sleep(RETRY_S)
+            await asyncio.sleep(pause_s)
             if self._closing or await release.carry_out(self.ari):
                 return
+            pause_s = min(2 * pause_s, LONGEST_RETRY_S)
 
     def adopt(self, leg: AsteriskLeg) -> None:
         """Tell `leg` the events of its channel, and of its media channel, from now on."""

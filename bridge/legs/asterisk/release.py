@@ -68,14 +68,12 @@ class Release:
                     priority=place.priority,
                     label=place.label,
                 )
-        except AriRefusedError as error:
-            if error.status >= 500:
-                log.warning("channel not given back yet", channel=self.channel_id, error=str(error))
-                return False
-            # It has hung up meanwhile, or is out of the application already.
-            log.debug("channel is gone", channel=self.channel_id, error=str(error))
         except AriError as error:
-            log.warning("channel not given back yet", channel=self.channel_id, error=str(error))
+            if isinstance(error, AriRefusedError) and error.status < 500:
+                # It has hung up meanwhile, or is out of the application already.
+                log.debug("channel is gone", channel=self.channel_id, error=str(error))
+                return True
+            log.info("channel not given back yet", channel=self.channel_id, error=str(error))
             return False
         return True
 
