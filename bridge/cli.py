@@ -44,8 +44,8 @@ examples:
 DOCTOR_EPILOG = """\
 Providers, remote bots, tool servers, trunks and Asterisks are tried. It works while the bridge runs, which is then
 asked for its trunks. Without a running bridge each trunk gets OPTIONS, and one that registers a registration that is
-taken back at once. An Asterisk gets two channels for a few seconds, in an application of their own. The exit code is 1
-when something is wrong.
+taken back at once. An Asterisk gets two channels for a few seconds, in an application of their own. The exit code is
+1 when something is wrong.
 """
 
 
