@@ -3,9 +3,10 @@ nothing is left of them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
+from ari_proxy import AriProxy
 from asterisk_line import WAIT_S, AsteriskLine, asterisk_line
 from asterisk_shop import TONE_HZ, AsteriskShop
 from contract import Listener, digits, say, tone
@@ -244,6 +245,43 @@ async def test_limits_and_connections_are_seen_to_before_anything_is_dialled(sho
             await other.place(asterisk_call(line.settings, "PJSIP/tone@carrier"))
         await other.aclose()
         assert far.info.direction == "inbound"
+
+
+async def test_an_answer_that_came_while_the_event_socket_was_cut_is_found(shop: AsteriskShop) -> None:
+    proxy = AriProxy(shop.http_port)
+    try:
+        url = f"http://127.0.0.1:{proxy.port}"
+        async with asterisk_line(shop, url=url) as line, called(line) as (near, far):
+            await far.ringing()
+            await near.event(Progress)
+            proxy.refuses = True
+            await asyncio.to_thread(proxy.cut)
+            await line.until(lambda: line.endpoint.ari.state == "down", "cut")
+            await far.answer()
+            proxy.refuses = False
+            await line.up()
+            await near.event(Answered)
+            say(far, tone(far, 880, 5000))
+            await near.hears_tone(880)
+    finally:
+        proxy.stop()
+
+
+async def test_a_call_that_is_given_up_while_it_is_made_leaves_nothing(shop: AsteriskShop) -> None:
+    async with asterisk_line(shop) as line:
+        endpoint, call = line.endpoint, asterisk_call(line.settings, "PJSIP/ring@carrier")
+        before = endpoint.ari.counters["requests"]
+        await (await endpoint.place(call)).hangup(Cause.API_HUNG_UP)
+        steps = endpoint.ari.counters["requests"] - before
+        assert steps >= 6
+        for step in range(steps):
+            until = endpoint.ari.counters["requests"] + step
+            making = asyncio.create_task(endpoint.place(call))
+            while not making.done() and endpoint.ari.counters["requests"] < until:
+                await asyncio.sleep(0)
+            making.cancel()
+            with suppress(asyncio.CancelledError):
+                await (await making).hangup(Cause.API_HUNG_UP)
 
 
 # -- answering machines ---------------------------------------------------------------------------------------------

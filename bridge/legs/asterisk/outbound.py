@@ -27,6 +27,7 @@ from bridge.asterisk.settings import AsteriskSettings
 from bridge.causes import NORMAL_CLEARING
 from bridge.events import AnsweredBy, Cause, LegEnded, LegEvent, MediaSetUp, Progress
 from bridge.legs.asterisk.amd import AmdLostError, detect
+from bridge.legs.asterisk.catch_up import CatchUp
 from bridge.legs.asterisk.ends import DIAL_STATUSES, end_of_call, end_of_dialling, refusal
 from bridge.legs.asterisk.leg import AsteriskLeg
 from bridge.legs.asterisk.line import CallLine
@@ -331,6 +332,7 @@ class _Calling:
         self._analysing = False
         leg.calling = self._on_event
         self._limit = asyncio.get_running_loop().call_later(timeout_s, self._give_up)
+        self._catch_up = CatchUp(leg.side.ari, leg.channel_id, self._seen, leg.side.spawn)
         leg.subscribe(self._on_leg_event)
 
     def _on_event(self, event: AriEvent) -> bool:
@@ -355,6 +357,11 @@ class _Calling:
                 self._over(step, there=isinstance(event, Dial))
         return True
 
+    def _seen(self, channel: Channel | None) -> None:
+        """How it stands; one that is gone is the endpoint's to notice."""
+        if channel is not None and self._leg.calling is not None:
+            self._on_event(ChannelStateChange(channel))
+
     def _over(self, ended: LegEnded, *, there: bool) -> None:
         leg = self._leg
         if there:
@@ -366,6 +373,7 @@ class _Calling:
     def _go_up(self) -> None:
         leg = self._leg
         leg.calling = None
+        self._catch_up.stop()
         transport = leg.line.transport
         leg.tell(MediaSetUp(transport.kind, transport.codec, round(leg.line.took_ms, 1)))
         leg.go_up()
@@ -401,3 +409,4 @@ class _Calling:
     def _on_leg_event(self, event: LegEvent) -> None:
         if isinstance(event, LegEnded):
             self._limit.cancel()
+            self._catch_up.stop()

@@ -14,10 +14,11 @@ import structlog
 
 from bridge.asterisk.ari import Ari
 from bridge.asterisk.ari_errors import AriError, AriNotFoundError
-from bridge.asterisk.ari_events import AriEvent, ChannelDestroyed, StasisEnd
+from bridge.asterisk.ari_events import AriEvent, Channel, ChannelDestroyed, ChannelStateChange, StasisEnd
 from bridge.asterisk.ari_verbs import Direction
 from bridge.asterisk.settings import AsteriskSettings
 from bridge.events import FarPartyChanged, LegEnded, LegEvent, LegNote
+from bridge.legs.asterisk.catch_up import CatchUp
 from bridge.legs.asterisk.names import Names, snoop_of, supervisor_bridge_of, supervisor_of
 from bridge.legs.asterisk.outbound import CallProgress, PickedUp, asterisk_call, create
 from bridge.legs.asterisk.release import variable_value
@@ -134,6 +135,7 @@ class _Attended:
         self._progress = CallProgress()
         self._changing = asyncio.Lock()
         self._left = False
+        self._catch_up: CatchUp | None = None
 
     async def call(self, dialled: str) -> None:
         """Have the phone ring. Raises LegError."""
@@ -154,6 +156,7 @@ class _Attended:
                     wait_s=self._side.settings.request_s,
                 )
                 await ari.dial(self._channel_id, timeout_s=RING_S)
+                self._catch_up = CatchUp(ari, self._channel_id, self._seen, self._side.spawn)
             except AriError as error:
                 raise LegError(f"{self.shown.endpoint} could not be called: {error}") from error
             self._must_be_here()
@@ -209,6 +212,12 @@ class _Attended:
         elif isinstance(event, StasisEnd) and self._progress.picked_up:
             self.leave("hung up")
 
+    def _seen(self, channel: Channel | None) -> None:
+        if channel is None:
+            self.leave("hung up")
+        elif not self._left:
+            self._on_event(ChannelStateChange(channel))
+
     def _on_snoop_event(self, event: AriEvent) -> None:
         if isinstance(event, StasisEnd | ChannelDestroyed) and self._leg.state is LegState.UP:
             self.snoop_again()
@@ -249,6 +258,8 @@ class _Attended:
     async def _clear(self) -> None:
         async with self._changing:
             ari = self._side.ari
+            if self._catch_up is not None:
+                self._catch_up.stop()
             self._side.unwatch(self._channel_id)
             self._side.unwatch(self._snoop_id)
             await asyncio.gather(hung_up(ari, self._channel_id), hung_up(ari, self._snoop_id))
