@@ -85,6 +85,9 @@ class StasisEnd:
 
 @dataclass(frozen=True, slots=True)
 class ChannelDestroyed:
+    """Only of channels that the application created: those that come out of the dialplan end with StasisEnd, and the
+    application hears no more of them."""
+
     channel: Channel
     cause: int
     """Q.850."""

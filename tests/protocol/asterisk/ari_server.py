@@ -81,6 +81,7 @@ class AriServer(Standin):
         self._told: list[_Told] = []
         self._held_up: dict[str, asyncio.Event] = {}
         self._losing: set[str] = set()
+        self._created: set[str] = set()
         self._numbers = itertools.count(1)
         self.socket(f"{prefix}/ari/events", self._events)
         for depth in range(1, 6):
@@ -150,7 +151,9 @@ class AriServer(Standin):
             return
         await self.event("ChannelHangupRequest", app, channel=channel, cause=cause, soft=False)
         await self._leave(channel, app)
-        await self.event("ChannelDestroyed", app, channel=channel, cause=cause, cause_txt="Normal Clearing")
+        if channel_id in self._created:
+            # Of a channel that came out of the dialplan the application hears no more.
+            await self.event("ChannelDestroyed", app, channel=channel, cause=cause, cause_txt="Normal Clearing")
 
     # -- HTTP and the socket ----------------------------------------------------------------------------------
 
@@ -303,6 +306,7 @@ class AriServer(Standin):
         for variable, value in variables.items():
             self.variables[channel_id, variable] = value
         answer = channel | {"channelvars": variables}
+        self._created.add(channel_id)
         args = asked.query.get("appArgs", "")
         await self._enter(channel, asked.query.get("app", "offhook"), args.split(",") if args else [])
         return 200, answer

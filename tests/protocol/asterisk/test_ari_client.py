@@ -11,15 +11,14 @@ from typing import Any
 
 import pytest
 import structlog
+from ari_client import PATIENCE_S, Client
 from ari_server import AriServer
 from tcp_relay import TcpRelay
 
 from bridge.asterisk.ari import (
-    Ari,
     AriError,
     AriNotFoundError,
     AriRefusedError,
-    AriState,
     AriUnauthorizedError,
     AriUnavailableError,
 )
@@ -32,49 +31,10 @@ from bridge.asterisk.ari_events import (
     Disconnected,
     StasisStart,
 )
-from bridge.asterisk.settings import AsteriskSettings
 
 sys.path.append(str(Path(__file__).parents[2] / "interop"))
 
 from certificates import Authority
-
-PATIENCE_S = 30.0
-
-
-class Client:
-    """An `Ari` and what it told."""
-
-    def __init__(self, url: str, *, password: str = "s3cret-of-ari", **settings: Any) -> None:
-        self.environ = {"ARI_PASSWORD": password}
-        values = {"name": "pbx", "url": url, "username": "offhook", "password_env": "ARI_PASSWORD", **settings}
-        self.events: list[AriEvent] = []
-        self.on_event: Callable[[AriEvent], None] = lambda event: None
-        self.ari = Ari(AsteriskSettings.model_validate(values), self._event, environ=self.environ)
-
-    def _event(self, event: AriEvent) -> None:
-        self.events.append(event)
-        self.on_event(event)
-
-    def of(self, kind: type) -> list[Any]:
-        return [event for event in self.events if isinstance(event, kind)]
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            while not condition():
-                await asyncio.sleep(0.005)
-
-    async def is_in(self, state: AriState) -> None:
-        await self.until(lambda: self.ari.state == state)
-
-    async def up(self, *, over_socket: bool = True) -> "Client":
-        self.ari.start()
-        await self.is_in("up")
-        if over_socket:
-            await self.until(lambda: self.ari.rest_over_socket)
-        else:
-            await self.until(lambda: bool(self.ari.version))
-        return self
-
 
 Connect = Callable[..., Client]
 
