@@ -199,6 +199,9 @@ class WebsocketMedia:
     # -- from Asterisk --------------------------------------------------------------------------------------
 
     def _on_audio(self, payload: bytes, arrival: float) -> None:
+        if arrival > self._now:
+            # Read by the loop, before the next tick would have: no earlier than others, or it would look like jitter.
+            arrival = self._now + FRAME_S - READ_EARLIER_S
         self.stream.push(payload if self._decode is None else self._decode(payload), arrival)
 
     def on_text(self, text: str, arrival: float) -> None:
