@@ -65,8 +65,8 @@ async def permissions(settings: AsteriskSettings, ami: Ami, seen: Seen, events: 
             f"user {user!r} has no actions for {', '.join(denied)}: set write = call,agent,reporting,originate in "
             f"[{user}] of manager.conf, and load app_queue.so for queues",
         )
-    if seen.contexts and "Newchannel" not in events and seen.running:
-        # The trial of the media made channels: who may read of calls was told of them.
+    if seen.channels and "Newchannel" not in events:
+        # Who may read of calls was told of them.
         yield Finding(
             "note",
             what,

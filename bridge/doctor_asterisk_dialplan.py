@@ -24,6 +24,8 @@ class Seen:
     """Modules; empty: they could not be listed."""
     contexts: dict[str, bool] = field(default_factory=dict)
     """Of those that the configuration names, whether the dialplan has them; empty: it could not be asked."""
+    channels: int = 0
+    """Made by the trials of the media."""
     left: list[str] = field(default_factory=list)
     """What the trials made there and could not take away again."""
 

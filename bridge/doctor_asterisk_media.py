@@ -75,6 +75,7 @@ async def try_media(
                 opened = await transport.open(ari, channel_id)
                 stack.callback(opened.close)
                 media.append(opened)
+                seen.channels += 1
             if not seen.contexts:
                 seen.contexts = await _contexts(ari, ids[0], contexts)
             await ari.create_bridge(f"{stem}-bridge")

@@ -101,7 +101,7 @@ def needs(settings: AsteriskSettings, kinds: Collection[MediaKind]) -> list[Need
         found.append(Need(("format_wav",), "recording: asterisk"))
     if settings.ami is not None:
         found.append(Need(("func_devstate",), "device states by AMI", must=False))
-        found.append(Need(("res_manager_devicestate",), "to be told of device states by AMI", must=False))
+        found.append(Need(("res_manager_devicestate",), "changes of device states by AMI", must=False))
         found.append(Need(("app_queue",), "queues by AMI", must=False))
     return found
 

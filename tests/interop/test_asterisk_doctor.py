@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from asterisk16_shop import Asterisk16
 from asterisk_shop import AsteriskShop
 from bridge_process import BridgeProcess
 from free_ports import free_port, free_ports
@@ -190,6 +191,20 @@ async def test_a_manager_user_that_may_not_write_is_told(shop: AsteriskShop) -> 
     )
 
 
+async def test_a_manager_user_that_may_not_read_of_calls_is_told(shop: AsteriskShop) -> None:
+    file = shop.etc / "offhook/manager.conf"
+    before = file.read_text()
+    file.write_text(before.replace("read = system,call,agent", "read = system,agent"))
+    shop.cli("manager reload")
+    try:
+        found = await findings(config(shop))
+    finally:
+        file.write_text(before)
+        shop.cli("manager reload")
+    assert wrong(found) == []
+    assert "gets no events of calls: set read = system,call,agent" in told(found, ", AMI permissions").says
+
+
 @pytest.mark.parametrize(
     ("module", "changes", "said"),
     [
@@ -284,6 +299,22 @@ async def test_one_who_has_seen_enough_leaves_nothing_behind(shop: AsteriskShop)
         await asyncio.gather(task, return_exceptions=True)
         assert task.cancelled()
         await asyncio.to_thread(shop.assert_empty)
+
+
+async def test_an_old_asterisk_is_told_what_it_can_not_do_and_does_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = Asterisk16(tmp_path / "asterisk")
+    monkeypatch.setenv("ARI", old.password)
+    monkeypatch.setenv("AMI", old.ami_password)
+    try:
+        found = await findings(config(old, routes=[{"agent": "echo", "media": "websocket"}]))
+        await asyncio.to_thread(old.assert_empty)
+    finally:
+        old.stop()
+    assert told(found, ", media rtp").state == "ok"
+    assert told(found, ", dialplan").state == "ok"
+    assert wrong(found)[0].startswith(", version: media: websocket needs 20.16, 22.6 or later, and this is 16.28.0")
 
 
 async def test_contexts_that_are_missing_are_told(shop: AsteriskShop) -> None:
