@@ -32,10 +32,10 @@ class Waits:
     """Between two looks at our legs while no events come."""
     silent_s: float = 5.0
     """Asterisk can't be asked, and no audio of a call came from it for so long: it is gone, and the call with it."""
-    beat_s: float = 2.0
+    beat_s: float = 1.0
     """Between two signs of life."""
-    second_look_s: float = 5.0
-    """What seems to be nobody's must seem so for this long: a live process gives two signs meanwhile."""
+    second_look_s: float = 3.5
+    """What seems to be nobody's must seem so for this long: a live process gives three signs meanwhile."""
 
 
 DEFAULT_WAITS = Waits()
