@@ -12,7 +12,7 @@ from sip_line import taken
 from tones import read_wav
 
 from bridge.audio.tones import tone_level
-from bridge.events import Cause, LegEnded, LegNote
+from bridge.events import Cause, FarPartyChanged, LegEnded, LegNote
 from bridge.legs.asterisk.leg import AsteriskLeg
 from bridge.legs.base import LegError, LegState, LegStateError
 from bridge.legs.sip import SipLeg
@@ -33,6 +33,8 @@ GOES_ON = """
 [from-carrier]
 exten => 900,1,Stasis(offhook)
  same => n,Wait(600)
+exten => 850,1,Answer()
+ same => n,Echo()
 """
 """Where a caller goes on when the agent is through."""
 
@@ -83,6 +85,11 @@ class Supervised:
         await hears(self.line, self.caller_ear, caller)
         if supervisor is not None:
             await hears(self.line, supervisor, {AGENT_HZ, CALLER_HZ})
+
+    @property
+    def recordings(self) -> list[str]:
+        events = [event for event in self.agent_ear.events if isinstance(event, LegNote)]
+        return [event.detail for event in events if event.name == "asterisk-recording"]
 
     @property
     def notes(self) -> list[str]:
@@ -197,6 +204,20 @@ async def test_two_supervisors_on_one_call(shop: AsteriskShop) -> None:
         await hears(call.line, call.caller_ear, {AGENT_HZ, SUPERVISOR_HZ})
         await other.leg.hangup(Cause.AGENT_HUNG_UP)
         await call.hear("listen", one)
+
+
+async def test_supervision_and_recording_follow_when_the_caller_transfers_its_call(shop: AsteriskShop) -> None:
+    async with supervised(shop, recording="asterisk") as call:
+        _, supervisor = await call.joined("listen")
+        # The caller calls an echo as well, and joins the two.
+        echo = await call.line.dial("850")
+        await call.line.until(lambda: echo.state is LegState.UP, "second call of the caller")
+        await call.caller.transfer("", replacing=echo)
+        await call.agent_ear.event(FarPartyChanged)
+        await hears(call.line, call.agent_ear, {AGENT_HZ})
+        await hears(call.line, supervisor, {AGENT_HZ})
+        await call.line.until(lambda: len(call.recordings) == 2, "second part of the recording")
+        await call.near.hangup(Cause.AGENT_HUNG_UP)
 
 
 async def test_who_can_not_be_called_supervises_nothing(shop: AsteriskShop) -> None:
