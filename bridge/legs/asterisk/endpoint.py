@@ -135,6 +135,10 @@ class AsteriskEndpoint:
     def accept_new(self) -> None:
         self._refusing = ""
 
+    async def look(self) -> None:
+        """Compare what Asterisk has with what is known, now. Raises AriError."""
+        await self._reconciler.look()
+
     def status(self) -> AsteriskStatus:
         """How it stands; what its manager interface does is not known here."""
         ari, settings = self.ari, self.settings

@@ -1,0 +1,81 @@
+"""What the dialplan is told of a call, and in which words."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.asterisk.ari_events import Channel, ChannelDestroyed, ChannelHangupRequest
+from bridge.events import Cause, LegEnded
+from bridge.legs.asterisk.ends import end_of_channel
+from bridge.legs.asterisk.release import MAX_VALUE, is_variable, outcome_variables, status_of, variable_value
+
+CHANNEL = Channel("1.0", "PJSIP/x", "Up")
+
+
+@pytest.mark.parametrize(
+    ("cause", "was_up", "status"),
+    [
+        (Cause.AGENT_HUNG_UP, True, "ANSWERED"),
+        (Cause.API_HUNG_UP, True, "ANSWERED"),
+        (Cause.TRANSFERRED, True, "TRANSFER"),
+        (Cause.REFUSED_BUSY, False, "REFUSED"),
+        (Cause.REFUSED_MEDIA, False, "REFUSED"),
+        (Cause.API_HUNG_UP, False, "REFUSED"),
+        (Cause.INTERNAL_ERROR, True, "FAILED"),
+        (Cause.MEDIA_TIMEOUT, True, "FAILED"),
+        (Cause.SIGNALLING_LOST, False, "FAILED"),
+    ],
+)
+def test_the_status_says_in_one_word_how_it_went(cause: Cause, was_up: bool, status: str) -> None:
+    assert status_of(cause, was_up=was_up) == status
+
+
+@given(st.text())
+def test_a_value_is_one_short_line(text: str) -> None:
+    value = variable_value(text)
+    assert len(value) <= MAX_VALUE
+    assert not any(ord(char) < 32 or ord(char) == 127 for char in value)
+
+
+def test_a_call_is_told_of_by_three_variables() -> None:
+    assert outcome_variables("FAILED", Cause.ENGINE_FAILED, "no\nvoice") == {
+        "OFFHOOK_STATUS": "FAILED",
+        "OFFHOOK_CAUSE": "engine-failed",
+        "OFFHOOK_DETAIL": "no voice",
+    }
+
+
+@pytest.mark.parametrize("name", ["A", "_a1", "OFFHOOK_NOTE"])
+def test_names_of_variables(name: str) -> None:
+    assert is_variable(name)
+
+
+@pytest.mark.parametrize("name", ["", "1A", "A B", "CALLERID(num)", "A=B", "é", "A\n"])
+def test_what_is_no_name_of_a_variable(name: str) -> None:
+    assert not is_variable(name)
+
+
+@pytest.mark.parametrize(
+    ("event", "was_up", "ended"),
+    [
+        (ChannelHangupRequest(CHANNEL, None, False), True, LegEnded(Cause.CALLER_HUNG_UP, by="far")),
+        (ChannelHangupRequest(CHANNEL, None, False), False, LegEnded(Cause.CANCELLED, by="far", status=487)),
+    ],
+)
+def test_a_hangup_without_a_cause_is_the_callers(event: ChannelHangupRequest, was_up: bool, ended: LegEnded) -> None:
+    assert end_of_channel(event, was_up=was_up) == ended
+
+
+def test_the_cause_of_a_hangup_is_read() -> None:
+    ended = end_of_channel(ChannelHangupRequest(CHANNEL, 41, False), was_up=True)
+    assert (ended.cause, ended.q850) == (Cause.SIGNALLING_LOST, 41)
+    ended = end_of_channel(ChannelDestroyed(CHANNEL, 16, "Normal Clearing"), was_up=True)
+    assert (ended.cause, ended.q850, ended.by) == (Cause.CALLER_HUNG_UP, 16, "far")
+
+
+def test_the_flags_of_a_soft_hangup_are_no_cause() -> None:
+    for was_up, cause in ((True, Cause.CALLER_HUNG_UP), (False, Cause.CANCELLED)):
+        ended = end_of_channel(ChannelHangupRequest(CHANNEL, 32, True), was_up=was_up)
+        assert (ended.cause, ended.by, ended.q850) == (cause, "far", None)
+    ended = end_of_channel(ChannelHangupRequest(CHANNEL, 1, True), was_up=True)
+    assert (ended.cause, ended.by) == (Cause.MEDIA_TIMEOUT, "network")
