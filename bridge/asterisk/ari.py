@@ -168,8 +168,8 @@ class Ari(AriVerbs):
         await self._attempted.wait()
 
     def entering(self, channel_id: str) -> AbstractContextManager[Entering]:
-        """For a channel that is about to be created: its StasisStart goes to the waiter, not to `on_event` (its other
-        events do)."""
+        """For a channel that is about to be created, under an id that was never used: its StasisStart goes to the
+        waiter, not to `on_event` (its other events do)."""
         return self._entering.entering(channel_id)
 
     def local_address(self) -> str:

@@ -218,7 +218,10 @@ class AriVerbs(ABC):
         timeout_s: float | None = None,
     ) -> Channel:
         """A channel whose audio goes to and comes from `external_host` (host:port, or a name of
-        websocket_client.conf). Where its audio is to be sent stands in `variables` of the channel."""
+        websocket_client.conf). Where its audio is to be sent stands in `variables` of the channel.
+
+        By RTP it takes two ports of rtp.conf, as the caller's channel does. Where none is free Asterisk does not
+        refuse: it crashes (22.10 here, 22.9 in asterisk/asterisk#1757)."""
         query = {"channelId": channel_id, "app": self.app, "format": format}
         query |= {"encapsulation": encapsulation, "transport": transport, "connection_type": connection_type}
         query |= {"direction": direction}
