@@ -177,6 +177,8 @@ class Asterisks:
         readings: dict[str, float] = {}
         for pbx in self._pbxs.values():
             readings |= pbx.endpoint.readings()
+            if pbx.ami is not None:
+                readings |= pbx.ami.readings()
         if self._audiosocket_listens:
             readings |= self._audiosocket.readings()
         if self._websockets.listening:

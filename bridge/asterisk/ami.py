@@ -105,6 +105,17 @@ class Ami:
 
         return unsubscribe
 
+    def readings(self) -> Mapping[str, float]:
+        """For the metrics."""
+        now = {
+            "up": self.state == "up",
+            "connects_total": self.connects,
+            "actions_total": self.actions,
+            "actions_failed_total": self.failed,
+            "events_total": self.events,
+        }
+        return {f'asterisk_ami_{what}{{asterisk="{self.name}"}}': float(value) for what, value in now.items()}
+
     # -- actions --------------------------------------------------------------------------------------------
 
     async def action(self, name: str, **fields: Value) -> list[Fields]:

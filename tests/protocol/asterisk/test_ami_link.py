@@ -163,7 +163,13 @@ async def test_a_refusal_carries_what_asterisk_said(server: AmiStandin) -> None:
         with pytest.raises(AmiRefusedError, match="Redirect: Permission denied") as told:
             await ami.action("Redirect", Channel="PJSIP/1-1", Context="x", Exten="1", Priority=1)
         assert told.value.denied
-        assert ami.failed == 1
+        assert ami.readings() == {
+            'asterisk_ami_up{asterisk="pbx"}': 1.0,
+            'asterisk_ami_connects_total{asterisk="pbx"}': 1.0,
+            'asterisk_ami_actions_total{asterisk="pbx"}': 1.0,
+            'asterisk_ami_actions_failed_total{asterisk="pbx"}': 1.0,
+            'asterisk_ami_events_total{asterisk="pbx"}': 0.0,
+        }
 
 
 async def test_an_originate_is_async_and_its_end_comes_as_an_event(server: AmiStandin) -> None:
