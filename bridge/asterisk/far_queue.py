@@ -19,12 +19,13 @@ MARK_S = 0.5
 
 LOW_S = 0.003
 """Shortest wait that is good enough: what our own clock is late now and then."""
-HIGHEST_LOW_S = 0.06
-"""The same on a path, or a machine, that is late more often."""
+STEP_S = 0.005
+HIGHEST_LOW_S = 0.03
+"""The same on a path, or a machine, that is late more often: for each hole a step more, up to this."""
 SPARE_S = 0.001
 """Longer than the shortest good wait and a frame, until a frame is left out."""
-RELAX = 0.998
-"""What is left of a longer wait at each measurement: half of it after three minutes."""
+RELAX = 0.995
+"""What is left of a longer wait at each measurement: half of it after a minute."""
 
 HOLE_S = 0.75 * FRAME_S
 """A wait that grew by more, without our doing: Asterisk had no frame when it wanted one."""
@@ -180,7 +181,7 @@ class FarQueue:
         grown = 0.0 if self._expected_s is None else wait_s - self._expected_s
         if grown > HOLE_S:
             self.holes += round(grown / FRAME_S)
-            self._low_s = min(2 * self._low_s, HIGHEST_LOW_S)
+            self._low_s = min(self._low_s + STEP_S, HIGHEST_LOW_S)
         else:
             self._low_s = max(LOW_S, self._low_s * RELAX)
         self.wait_s = self._expected_s = wait_s
