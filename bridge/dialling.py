@@ -76,7 +76,9 @@ class Dialler:
         asterisk = self._asterisks.get(info.trunk)
         if asterisk is not None and not target.startswith(("sip:", "sips:")):
             number = info.from_ if info.direction == "inbound" else info.to
-            wanted = asterisk_call(asterisk.settings, target, caller=number, headers=headers)
+            # Only PJSIP's endpoints take any; the call is worth more than they are.
+            sent = headers if target.upper().startswith("PJSIP/") else ()
+            wanted = asterisk_call(asterisk.settings, target, caller=number, headers=sent)
             reached = await self._by_asterisk(asterisk, wanted, timeout_s)
             self._count(reached, None)
             return reached
