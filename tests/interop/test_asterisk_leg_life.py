@@ -151,6 +151,35 @@ async def test_music_takes_our_place_and_we_hear_the_caller_alone(shop: Asterisk
         await far_side.hears_tone(440)
 
 
+@pytest.mark.parametrize("kind", ["music", "hold"])
+async def test_music_does_not_outlast_the_call(shop: AsteriskShop, kind: str) -> None:
+    async with asterisk_line(shop) as line:
+        near, far = await line.call("801")
+        far_side = Listener(far)
+        await near.answer()
+        await up(near, far)
+        await (near.music(True) if kind == "music" else near.hold(True))
+        await far_side.hears_tone(heard(MUSIC_HZ))
+        await near.hangup(Cause.AGENT_HUNG_UP)
+        await far_side.hears_tone(heard(TONE_HZ))
+
+
+async def test_packets_are_shown_as_they_come_and_go(shop: AsteriskShop) -> None:
+    async with asterisk_line(shop) as line:
+        near, far = await line.call("801")
+        seen: list[tuple[bool, tuple[str, int], tuple[str, int], int]] = []
+        untap = near.tap_packets(
+            lambda received, own, other, packet: seen.append((received, own, other, len(packet)))
+        )
+        await near.answer()
+        await up(near, far)
+        await line.until(lambda: {received for received, *_ in seen} == {True, False}, "packets both ways")
+        assert {own[0] for _, own, _, _ in seen} == {"127.0.0.1"}
+        assert {other[1] in shop.rtp_range for _, _, other, _ in seen} == {True}
+        assert {size for *_, size in seen} == {172}
+        untap()
+
+
 async def test_a_caller_on_hold_hears_asterisks_music_and_is_not_heard(shop: AsteriskShop) -> None:
     async with asterisk_line(shop, rtp_settings={"media_timeout_s": 1.0}) as line:
         near, far = await line.call("801")

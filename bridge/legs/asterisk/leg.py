@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 import structlog
@@ -35,11 +35,13 @@ from bridge.events import (
     Resumed,
     TransferResult,
 )
+from bridge.legs.asterisk.audio import LegAudio
 from bridge.legs.asterisk.ends import end_of_channel
 from bridge.legs.asterisk.line import CallLine
 from bridge.legs.asterisk.media import LegMedia
 from bridge.legs.asterisk.release import Release, is_variable, outcome_variables, set_all, status_of
 from bridge.legs.asterisk.transfer import Transfers
+from bridge.legs.asterisk.waiting import Waiting
 from bridge.legs.base import (
     Capability,
     Leg,
@@ -49,6 +51,7 @@ from bridge.legs.base import (
     LegStateError,
     MediaQuality,
     NotCapableError,
+    PacketTap,
 )
 from bridge.legs.media import MediaCrashed, MediaExpired, StreamEvent
 from bridge.legs.supervision import Supervision
@@ -117,9 +120,8 @@ class AsteriskLeg:
         self.line = line
         self._info = info
         self._state = LegState.OFFERED
-        self._media: LegMedia | None = None
-        self._sinks: list[_Sink] = []
-        """Those that listened before there was media."""
+        self._audio = LegAudio(line.transport.sample_rate, self._local_address)
+        self.waiting = Waiting(side.ari, side.settings, lambda: self._audio.media)
         self._handlers: list[Callable[[LegEvent], None]] = []
         self._ended: LegEnded | None = None
         self._over = asyncio.Event()
@@ -127,7 +129,6 @@ class AsteriskLeg:
         self._joined_ms: float | None = None
         """What it took to bring the channel into the bridge, once it is there."""
         self._digits: asyncio.Task[None] | None = None
-        self._held = self._holding = self._music = self._paused = False
         self._transfers = Transfers(self)
 
     # -- the Leg contract -----------------------------------------------------------------------------------
@@ -152,31 +153,23 @@ class AsteriskLeg:
 
     @property
     def sample_rate(self) -> int:
-        return self.line.transport.sample_rate if self._media is None else self._media.sample_rate
+        return self._audio.sample_rate
 
     @property
     def playout(self) -> Playout:
         """Raises LegStateError before `answer` or `early_media` brought the audio."""
-        if self._media is None:
-            raise LegStateError("there is no audio before the answer")
-        return self._media.playout
+        return self._audio.playout
 
     @property
     def quality(self) -> MediaQuality:
-        return MediaQuality() if self._media is None else self._media.quality
+        return self._audio.quality
 
     def listen(self, sink: FrameSink) -> Unsubscribe:
-        if self._media is not None:
-            return self._media.listen(sink)
-        waiting = _Sink(sink)
-        self._sinks.append(waiting)
+        return self._audio.listen(sink)
 
-        def unsubscribe() -> None:
-            if waiting in self._sinks:
-                self._sinks.remove(waiting)
-            waiting.unsubscribe()
-
-        return unsubscribe
+    def tap_packets(self, tap: PacketTap) -> Unsubscribe:
+        """See `PacketSource`."""
+        return self._audio.tap_packets(tap)
 
     def subscribe(self, handler: Callable[[LegEvent], None]) -> Unsubscribe:
         if self._ended is not None:
@@ -205,7 +198,7 @@ class AsteriskLeg:
         self._must_be_offered()
         if Capability.EARLY_MEDIA not in self.capabilities:
             raise NotCapableError("this Asterisk has no early media for applications")
-        if self._media is not None:
+        if self._audio.media is not None:
             return
         media = await self._ready()
         await self._ask(self.side.ari.progress(self.channel_id), self._join())
@@ -243,7 +236,9 @@ class AsteriskLeg:
         hang_up = None if self.returns else reason.cause
         said = outcome_variables(status_of(cause, was_up=was_up), cause, detail)
         self.end(LegEnded(cause, detail, "us", None, hang_up))
-        return self.side.release(Release(self.channel_id, said, hang_up=hang_up))
+        waits = self.waiting
+        release = Release(self.channel_id, said, hang_up=hang_up, music=waits.music, held=waits.holding)
+        return self.side.release(release)
 
     @property
     def returns(self) -> bool:
@@ -280,22 +275,11 @@ class AsteriskLeg:
 
     async def hold(self, on: bool) -> None:
         self.must_be_up()
-        if on == self._holding:
-            return
-        ari = self.side.ari
-        await self._ask(ari.hold(self.channel_id) if on else ari.unhold(self.channel_id))
-        self._holding = on
-        self._apply_hold()
+        await self._ask(self.waiting.hold(self.channel_id, on))
 
     async def music(self, on: bool) -> None:
         self.must_be_up()
-        if on == self._music:
-            return
-        ari = self.side.ari
-        # On the channel, not on the bridge: the caller hears the music in place of us, and we don't hear it.
-        music_class = self.side.settings.music
-        await self._ask(ari.start_music(self.channel_id, music_class) if on else ari.stop_music(self.channel_id))
-        self._music = on
+        await self._ask(self.waiting.play_music(self.channel_id, on))
 
     async def set_variables(self, values: Mapping[str, str]) -> None:
         if self._state is LegState.ENDED:
@@ -312,13 +296,10 @@ class AsteriskLeg:
 
     def attach(self, media: LegMedia) -> None:
         """The audio that was set up is this leg's from now on."""
-        if self._media is not None:
+        if self._audio.media is not None:
             return
-        self._media = media
         media.on_event = self._on_media_event
-        for waiting in self._sinks:
-            waiting.unsubscribe = media.listen(waiting.sink)
-        self._sinks.clear()
+        self._audio.attach(media)
         transport = self.line.transport
         took_ms = self.line.took_ms + (self._joined_ms or 0.0)
         self.tell(MediaSetUp(transport.kind, transport.codec, round(took_ms, 1)))
@@ -327,8 +308,8 @@ class AsteriskLeg:
         """The call is answered."""
         self._state = LegState.UP
         self.channel_state = "Up"
-        if self._media is not None:
-            self._media.await_media()
+        if self._audio.media is not None:
+            self._audio.media.await_media()
         self.tell(Answered())
 
     def on_ari_event(self, event: AriEvent) -> None:
@@ -339,13 +320,11 @@ class AsteriskLeg:
                 if digit in DIGITS:
                     self.tell(DtmfReceived(digit, duration_ms))
             case ChannelHold():
-                self._held = True
-                self._apply_hold()
+                self.waiting.be_held(True)
                 # Asterisk plays its music to the bridge for as long, so to us.
                 self.tell(Held(music=True))
             case ChannelUnhold():
-                self._held = False
-                self._apply_hold()
+                self.waiting.be_held(False)
                 self.tell(Resumed())
             case ChannelHangupRequest() | ChannelDestroyed():
                 self._far_left(end_of_channel(event, was_up=self._state is LegState.UP))
@@ -368,8 +347,8 @@ class AsteriskLeg:
         former, self.channel_id = self.channel_id, channel.id
         self.channel_state = channel.state
         self._info = replace(self._info, id=channel.id, display_name=channel.caller_name)
-        self._held = self._holding = self._music = False
-        self._apply_hold()
+        self.technology = channel.name.partition("/")[0]
+        self.waiting.forget()
         self.side.renamed(self, former)
         # Who transferred hangs up; a phone that does not is no caller of ours any more.
         self.side.release(Release(former, hang_up=NORMAL_CLEARING))
@@ -395,22 +374,7 @@ class AsteriskLeg:
     @property
     def expects_audio(self) -> bool:
         """Whether the caller's audio should come at present."""
-        return self._state is LegState.UP and not (self._held or self._holding or self._paused)
-
-    def pause(self, on: bool) -> None:
-        """The channel is out of its bridge for a while: nothing is sent or expected."""
-        self._paused = on
-        self._apply_hold()
-
-    async def stop_waiting(self) -> None:
-        """End music and hold, whose effects outlast our part in the call. Raises AriError."""
-        if self._music:
-            await self.side.ari.stop_music(self.channel_id)
-            self._music = False
-        if self._holding:
-            await self.side.ari.unhold(self.channel_id)
-            self._holding = False
-            self._apply_hold()
+        return self._state is LegState.UP and self.waiting.is_heard
 
     async def ended_within(self, limit_s: float) -> bool:
         """Wait for the end of the leg, for so long."""
@@ -474,9 +438,11 @@ class AsteriskLeg:
             ended = LegEnded(Cause.TRANSFERRED, done, "far")
         self.end(ended)
 
-    def _apply_hold(self) -> None:
-        if self._media is not None:
-            self._media.hold(self._held or self._holding or self._paused)
+    def _local_address(self) -> str:
+        try:
+            return self.side.ari.local_address()
+        except AriError:
+            return "0.0.0.0"
 
     def _on_media_event(self, event: StreamEvent) -> None:
         match event:
@@ -497,14 +463,6 @@ class AsteriskLeg:
             raise LegStateError("the call has ended")
         if self._info.direction != "inbound" or self._state is LegState.UP:
             raise LegStateError("only an inbound call that is not yet answered can be answered")
-
-
-@dataclass(slots=True, eq=False)
-class _Sink:
-    """A listener that was there before the audio."""
-
-    sink: FrameSink
-    unsubscribe: Unsubscribe = lambda: None
 
 
 def _nothing() -> None:

@@ -48,6 +48,10 @@ class Release:
     """None: at the next priority."""
     hang_up: int | None = None
     """Hang up with this Q.850 cause; None: it goes on in the dialplan."""
+    music: bool = False
+    """It hears our music still, which would go on in the dialplan."""
+    held: bool = False
+    """It is on hold by us still."""
 
     async def carry_out(self, ari: Ari) -> bool:
         """False: Asterisk could not be asked, try again later. Never raises."""
@@ -55,6 +59,10 @@ class Release:
             if self.hang_up is not None:
                 await ari.hangup(self.channel_id, self.hang_up)
                 return True
+            if self.music:
+                await ari.stop_music(self.channel_id)
+            if self.held:
+                await ari.unhold(self.channel_id)
             if self.variables:
                 await set_all(ari, self.channel_id, self.variables)
             place = self.place

@@ -103,7 +103,7 @@ class Transfers:
         said["OFFHOOK_TARGET"] = variable_value(target)
         self.leaving = True
         try:
-            await leg.stop_waiting()
+            await leg.waiting.stop(leg.channel_id)
             await set_all(ari, leg.channel_id, said)
             await ari.continue_in_dialplan(
                 leg.channel_id,
@@ -141,10 +141,10 @@ class Transfers:
         ari, channel = leg.side.ari, leg.channel_id
         begun = leg.side.now()
         try:
-            await leg.stop_waiting()
+            await leg.waiting.stop(leg.channel_id)
             # In a bridge the channel's thread would never see the end of a REFER that was refused, and wait for ever.
             await leg.line.part(channel)
-            leg.pause(True)
+            leg.waiting.set_apart(True)
             self.referring = True
             try:
                 await ari.redirect(channel, endpoint)
@@ -152,7 +152,7 @@ class Transfers:
                 took_s = leg.side.now() - begun
                 await leg.line.join(channel)
             finally:
-                leg.pause(False)
+                leg.waiting.set_apart(False)
             if await leg.ended_within(LEAVING_S):
                 return
         except AriError as error:
@@ -175,8 +175,8 @@ class Transfers:
             raise TransferRefusedError("the two parties are not on the same Asterisk", 501)
         replacing.must_be_up()
         try:
-            await leg.stop_waiting()
-            await replacing.stop_waiting()
+            await leg.waiting.stop(leg.channel_id)
+            await replacing.waiting.stop(replacing.channel_id)
             await leg.side.join(leg, replacing)
         except AriError as error:
             raise await self._failure(error) from error
