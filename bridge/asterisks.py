@@ -150,6 +150,12 @@ class Asterisks:
         pbx = self._pbxs.get(name)
         return None if pbx is None else pbx.endpoint
 
+    @property
+    def only(self) -> AsteriskEndpoint | None:
+        """The endpoint, where there is just one."""
+        pbxs = tuple(self._pbxs.values())
+        return pbxs[0].endpoint if len(pbxs) == 1 else None
+
     def ami(self, name: str) -> Ami | None:
         pbx = self._pbxs.get(name)
         return None if pbx is None else pbx.ami

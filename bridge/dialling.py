@@ -19,6 +19,7 @@ from bridge.legs.sip import SipLeg
 from bridge.legs.sip_endpoint import SipEndpoint
 from bridge.sip.errors import SipSyntaxError
 from bridge.sip.uri import Uri, format_host
+from bridge.targets import in_asterisk
 from bridge.trunks.outbound import DialError, asked_headers, is_number, outbound_call, profile_of
 from bridge.trunks.trunks import Trunk
 
@@ -74,6 +75,10 @@ class Dialler:
         a live call of its trunk until it ends. Raises LegError."""
         info = caller.info
         asterisk = self._asterisks.get(info.trunk)
+        if asterisk is None and in_asterisk(target):
+            asterisk = self._asterisks.only
+            if asterisk is None:
+                raise LegError(f"{target!r} is a place in an Asterisk, and the call comes from none")
         if asterisk is not None and not target.startswith(("sip:", "sips:")):
             number = info.from_ if info.direction == "inbound" else info.to
             # Only PJSIP's endpoints take any; the call is worth more than they are.
