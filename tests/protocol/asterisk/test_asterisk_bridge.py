@@ -1,0 +1,206 @@
+"""A whole bridge and its Asterisks: who gets which call, what is refused, what a reload changes."""
+
+import asyncio
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[2] / "unit/app"))
+
+from ari_server import AriServer
+from test_app_start import config, free_port
+
+from bridge.api.control import DialRefused, DialRequest
+from bridge.app import Bridge, StartError
+from bridge.config import Config
+from bridge.events import CallEnded, Cause
+
+AGENTS = {"echo": {"kind": "echo"}, "sales": {"kind": "echo"}}
+
+
+@pytest.fixture(autouse=True)
+def password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARI_PASSWORD", "s3cret-of-ari")
+
+
+@pytest.fixture
+async def ari() -> AsyncIterator[AriServer]:
+    async with AriServer() as server:
+        yield server
+
+
+def with_asterisks(tmp_path: Path, *asterisks: dict[str, Any], **changes: Any) -> Config:
+    return config(tmp_path, asterisk=asterisks, agents=AGENTS, **changes)
+
+
+def pbx(server: AriServer, **settings: Any) -> dict[str, Any]:
+    return {"name": "pbx", "url": server.url, "username": "offhook", "password_env": "ARI_PASSWORD", **settings}
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not true():
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def running(settings: Config) -> AsyncIterator[Bridge]:
+    async with Bridge.run(settings, lambda line: None) as bridge:
+        await until(lambda: all(one.state == "up" for one in bridge.asterisk_status()))
+        yield bridge
+
+
+def ends_of(bridge: Bridge) -> list[CallEnded]:
+    """How calls end from now on."""
+    ends: list[CallEnded] = []
+    bridge.call_log.subscribe(lambda item: ends.append(item.event) if isinstance(item.event, CallEnded) else None)
+    return ends
+
+
+async def test_a_dialplan_names_the_agent(tmp_path: Path, ari: AriServer) -> None:
+    async with running(with_asterisks(tmp_path, pbx(ari))) as bridge:
+        await ari.call_in("c1", args=["agent=sales", "campaign=spring"])
+        await until(lambda: any(call.answered_at for call in bridge.live_calls()))
+        (call,) = bridge.live_calls()
+        assert (call.agent, call.trunk, call.leg_kind) == ("sales", "pbx", "asterisk")
+        await until(lambda: ("c1", "OFFHOOK_CALL_ID") in ari.variables)
+        assert ari.variables["c1", "OFFHOOK_CALL_ID"] == call.id
+        await ari.hang_up("c1")
+        await until(lambda: not bridge.live_calls() and not ari.channels and not ari.bridges)
+
+
+async def test_routes_then_the_asterisks_own_agent_take_what_names_nobody(tmp_path: Path, ari: AriServer) -> None:
+    routes = [{"to": "7*", "trunk": "pbx", "agent": "sales"}]
+    async with running(with_asterisks(tmp_path, pbx(ari, agent="echo"), routes=routes)) as bridge:
+        await ari.call_in("c1")
+        await ari.call_in("c2", args=["did=200"])
+        await until(lambda: len(bridge.live_calls()) == 2)
+        assert {call.to: call.agent for call in bridge.live_calls()} == {"700": "sales", "200": "echo"}
+
+
+@pytest.mark.parametrize(
+    ("args", "limits", "cause"),
+    [
+        (["agent=nobody"], {}, Cause.REFUSED_NO_ROUTE),
+        ([], {}, Cause.REFUSED_NO_ROUTE),
+        (["agent=sales"], {"calls": 1}, Cause.REFUSED_BUSY),
+        (["agent=sales"], {"calls_per_s": 1}, Cause.REFUSED_BUSY),
+    ],
+)
+async def test_a_caller_that_nobody_takes_goes_on_in_the_dialplan(
+    tmp_path: Path, ari: AriServer, args: list[str], limits: dict[str, Any], cause: Cause
+) -> None:
+    async with running(with_asterisks(tmp_path, pbx(ari), limits=limits)) as bridge:
+        ends = ends_of(bridge)
+        await ari.call_in("first", args=["agent=echo"])
+        await until(lambda: len(bridge.live_calls()) == 1)
+        await ari.call_in("c1", args=args)
+        await until(lambda: "c1" in ari.continued)
+        assert ari.variables["c1", "OFFHOOK_STATUS"] == "REFUSED"
+        assert ari.variables["c1", "OFFHOOK_CAUSE"] == cause.value
+        await until(lambda: [end.cause for end in ends] == [cause])
+        assert len(bridge.live_calls()) == 1
+
+
+async def test_a_stopping_bridge_takes_no_more_and_gives_back_what_it_has(tmp_path: Path, ari: AriServer) -> None:
+    async with running(with_asterisks(tmp_path, pbx(ari))) as bridge:
+        await ari.call_in("c1", args=["agent=echo"])
+        await until(lambda: len(bridge.live_calls()) == 1)
+        bridge.stop()
+        draining = asyncio.create_task(bridge.serve_until_stopped())
+        await until(lambda: bridge.calls.draining)
+        await ari.call_in("c2", args=["agent=echo"])
+        await until(lambda: "c2" in ari.continued)
+        assert ari.variables["c2", "OFFHOOK_CAUSE"] == Cause.REFUSED_DRAINING.value
+        assert "c1" not in ari.continued
+        await ari.hang_up("c1")
+        await draining
+    assert not ari.channels
+    assert not ari.bridges
+
+
+async def test_calls_that_are_left_when_the_bridge_closes_go_on_in_the_dialplan(
+    tmp_path: Path, ari: AriServer
+) -> None:
+    async with running(with_asterisks(tmp_path, pbx(ari))) as bridge:
+        await ari.call_in("c1", args=["agent=echo"])
+        await until(lambda: any(call.answered_at for call in bridge.live_calls()))
+    assert "c1" in ari.continued
+    assert ari.variables["c1", "OFFHOOK_STATUS"] == "FAILED"
+    assert not ari.channels
+    assert not ari.bridges
+
+
+async def test_an_asterisk_that_is_not_there_keeps_nobody_waiting(tmp_path: Path, ari: AriServer) -> None:
+    nowhere = {**pbx(ari), "name": "nowhere", "url": f"http://127.0.0.1:{free_port(socket.SOCK_STREAM)}"}
+    async with Bridge.run(with_asterisks(tmp_path, nowhere, pbx(ari)), lambda line: None) as bridge:
+        await until(lambda: [one.state for one in bridge.asterisk_status()] == ["down", "up"])
+        assert bridge.ready() == (True, [])
+        with pytest.raises(DialRefused) as refused:
+            await bridge.dial(DialRequest(to="PJSIP/1001", agent="echo", trunk="nowhere"))
+        assert (refused.value.status, refused.value.code) == (503, "trunk-down")
+
+
+async def test_what_asterisk_alone_can_do_is_refused_elsewhere(tmp_path: Path, ari: AriServer) -> None:
+    async with running(with_asterisks(tmp_path, pbx(ari))) as bridge:
+        for request in (
+            DialRequest(to="sip:x@127.0.0.1", agent="echo", machine="talk"),
+            DialRequest(to="PJSIP/1001", agent="echo"),
+            DialRequest(to="sip:x@127.0.0.1", agent="echo", trunk="pbx"),
+        ):
+            with pytest.raises(DialRefused) as refused:
+                await bridge.dial(request)
+            assert refused.value.status == 400
+        with pytest.raises(DialRefused, match="known: pbx"):
+            await bridge.dial(DialRequest(to="PJSIP/1001", agent="echo", trunk="other"))
+
+
+async def test_a_reload_adds_and_removes_asterisks_under_live_calls(tmp_path: Path, ari: AriServer) -> None:
+    async with AriServer() as other, running(with_asterisks(tmp_path, pbx(ari))) as bridge:
+        await ari.call_in("c1", args=["agent=echo"])
+        await until(lambda: len(bridge.live_calls()) == 1)
+        wanted = bridge.config.model_copy(
+            update={"asterisk": with_asterisks(tmp_path, {**pbx(other), "name": "other"}).asterisk}
+        )
+        assert await bridge.reload(wanted) == ()
+        await until(lambda: [(one.name, one.state) for one in bridge.asterisk_status()] == [("other", "up")])
+        await other.call_in("c2", args=["agent=echo"])
+        await until(lambda: len(bridge.live_calls()) == 2)
+        await ari.call_in("c3", args=["agent=echo"])
+        await until(lambda: "c3" in ari.continued)
+        await ari.hang_up("c1")
+        await until(lambda: not ari.anybody_there)
+        assert not ari.bridges
+        assert [call.trunk for call in bridge.live_calls()] == ["other"]
+
+
+async def test_an_asterisk_whose_settings_changed_waits_for_a_restart(tmp_path: Path, ari: AriServer) -> None:
+    async with running(with_asterisks(tmp_path, pbx(ari))) as bridge:
+        changed = with_asterisks(tmp_path, pbx(ari, media="websocket")).asterisk
+        assert await bridge.reload(bridge.config.model_copy(update={"asterisk": changed})) == ("asterisk",)
+        assert bridge.config.asterisk[0].media == "rtp"
+
+
+@pytest.mark.parametrize(
+    ("section", "settings"),
+    [("audiosocket", {"trunk": "dialplans"}), ("websocket_listener", {})],
+)
+async def test_a_taken_port_of_a_listener_is_named(
+    tmp_path: Path, ari: AriServer, section: str, settings: dict[str, Any]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listener = {"listen": "127.0.0.1", "port": taken.getsockname()[1], **settings}
+        with pytest.raises(StartError, match=section):
+            async with running(
+                with_asterisks(
+                    tmp_path,
+                    pbx(ari, media="websocket", websocket={"connects": "asterisk"}),
+                    **{section: listener},
+                )
+            ):
+                pass
