@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime
 
 from bridge.agents.tool_settings import AgentToolSettings
 from bridge.check_asterisk import check_asterisks, doubtful
-from bridge.config import Config, RemoteAgentSettings
+from bridge.config import Config, RealtimeAgentSettings, RemoteAgentSettings
 from bridge.providers.base import ProviderError, Role
 from bridge.providers.models_table import default_model, ending
 from bridge.providers.registry import LOCAL, make
@@ -42,7 +42,18 @@ def warnings(config: Config, today: date | None = None) -> list[str]:
 
 def doubts(config: Config) -> list[str]:
     """What works, but may be meant otherwise, one line each."""
-    return list(doubtful(config))
+    return [*doubtful(config), *_unannounced(config)]
+
+
+def _unannounced(config: Config) -> Iterator[str]:
+    """Agents that are to announce callers, and have no voice for it."""
+    for name, agent in config.agents.items():
+        if isinstance(agent, RealtimeAgentSettings) and not agent.tts:
+            targets = [key for key, target in agent.transfer.targets.items() if target.announce.enabled]
+            if targets:
+                yield (
+                    f"agent {name!r}: it has no tts, so callers are put through to {', '.join(targets)} unannounced"
+                )
 
 
 def providers_in_use(config: Config) -> list[tuple[Role, str]]:
@@ -96,7 +107,7 @@ def describe_trunks(config: Config) -> Iterator[str]:
 def _check_agents(config: Config) -> Iterator[str]:
     if not config.agents:
         yield "agents: there is none, so nobody answers a call"
-    elif not config.routes:
+    elif not config.routes and not config.asterisk and not config.audiosocket.trunk:
         yield "routes: there is none, so every call gets 404"
     for name, agent in config.agents.items():
         for problem in _check_secrets(agent):

@@ -137,3 +137,12 @@ def test_listeners_that_are_used_are_not_doubted() -> None:
         audiosocket={"port": 9092, "trunk": "dialplan"},
     )
     assert doubts(made) == []
+
+
+def test_an_announcement_that_nobody_can_speak_is_doubted() -> None:
+    desk = {"targets": {"desk": {"to": "PJSIP/1001", "announce": True}}}
+    agent = {"kind": "realtime", "realtime": "openai", "transfer": desk}
+    spoken = Config.model_validate({"agents": {"one": {**agent, "tts": "local"}}})
+    unspoken = Config.model_validate({"agents": {"one": agent}})
+    assert doubts(spoken) == []
+    assert ["desk unannounced" in doubt for doubt in doubts(unspoken)] == [True]
