@@ -107,7 +107,8 @@ match=127.0.0.2
 
 WORLD = """\
 [world]
-; Each records what it hears as heard/NAME-CHANNEL.wav and plays the tone, where nothing else is said.
+; Each records what it hears as heard/NAME-CHANNEL.wav16 and plays the tone, where nothing else is said.
+; Asterisk writes 32 kB at a time: at 16 kHz that is each second.
 exten => tone,1,Answer()
  same => n,Gosub(world-hear,s,1(${{EXTEN}}))
  same => n,Playtones(523)
@@ -174,7 +175,7 @@ exten => _[0-9+a-z].,1,Dial(PJSIP/${{EXTEN}}@shop,60,g)
  same => n,Hangup()
 
 [world-hear]
-exten => s,1,Set(file=${{ARG1}}-${{UNIQUEID}}.wav)
+exten => s,1,Set(file=${{ARG1}}-${{UNIQUEID}}.wav16)
  same => n,MixMonitor({folder}/heard/mixed-${{file}},r({folder}/heard/${{file}}))
  same => n,Return()
 """
@@ -304,7 +305,7 @@ class AsteriskShop:
     def heard_s(self, name: str, hz: float = TONE_HZ) -> float:
         """Seconds of a tone in what the world's extension `name` heard so far, in all its calls."""
         found = 0.0
-        for path in (self.folder / "heard").glob(f"{name}-*.wav"):
+        for path in (self.folder / "heard").glob(f"{name}-*.wav16"):
             if path.stat().st_size > 44:
                 found += tone_seconds(*read_wav(path), hz)
         return found

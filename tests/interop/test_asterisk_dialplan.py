@@ -76,7 +76,7 @@ def register(shop: AsteriskShop, user: str, password: str) -> int:
                 register_request(shop, phone.getsockname(), user, password, challenge, number).encode(),
                 ("127.0.0.1", shop.sip_port),
             )
-            answer = phone.recv(4000).decode()
+            answer = next(text for text in iter(lambda: phone.recv(4000).decode(), "") if text.startswith("SIP/2.0"))
             challenge = answer
             if " 401 " not in answer.splitlines()[0]:
                 break
