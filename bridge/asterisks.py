@@ -36,6 +36,7 @@ class Pbx:
 
     endpoint: AsteriskEndpoint
     ami: Ami | None
+    websocket: WebsocketTransport
 
     def start(self) -> None:
         self.endpoint.start()
@@ -183,6 +184,8 @@ class Asterisks:
         readings: dict[str, float] = {}
         for pbx in self._pbxs.values():
             readings |= pbx.endpoint.readings()
+            of = f'{{asterisk="{pbx.endpoint.settings.name}"}}'
+            readings |= {name + of: value for name, value in pbx.websocket.readings().items()}
             if pbx.ami is not None:
                 readings |= pbx.ami.readings()
         if self._audiosocket_listens:
@@ -196,25 +199,24 @@ class Asterisks:
     # -- inside -----------------------------------------------------------------------------------------------
 
     def _add(self, settings: AsteriskSettings) -> None:
+        websocket = WebsocketTransport(self._media.clock, settings, self._media.limits, self._websockets)
+        transports: dict[MediaKind, MediaTransport] = {
+            "rtp": RtpTransport(self._media, settings),
+            "websocket": websocket,
+            "audiosocket": AudioSocketTransport(self._audiosocket, settings, self._media.limits),
+        }
         endpoint = AsteriskEndpoint(
             settings,
             clock=self._media.clock,
-            transports=self._transports(settings),
+            transports=transports,
             on_leg=self._on_leg,
             media_of=self._media_of,
         )
         if self._refusing:
             endpoint.refuse_new(self._refusing)
         ami = None if settings.ami is None else Ami(settings.ami, settings.name, reconnect_s=settings.reconnect_s)
-        pbx = self._pbxs[settings.name] = Pbx(endpoint, ami)
+        pbx = self._pbxs[settings.name] = Pbx(endpoint, ami, websocket)
         pbx.start()
-
-    def _transports(self, settings: AsteriskSettings) -> Mapping[MediaKind, MediaTransport]:
-        return {
-            "rtp": RtpTransport(self._media, settings),
-            "websocket": WebsocketTransport(self._media.clock, settings, self._media.limits, self._websockets),
-            "audiosocket": AudioSocketTransport(self._audiosocket, settings, self._media.limits),
-        }
 
     def _retire(self, name: str) -> None:
         """One that is not in the configuration any more: its calls go on to their ends."""

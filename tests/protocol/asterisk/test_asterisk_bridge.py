@@ -204,3 +204,14 @@ async def test_a_taken_port_of_a_listener_is_named(
                 )
             ):
                 pass
+
+
+async def test_the_metrics_tell_asterisks_apart(tmp_path: Path, ari: AriServer) -> None:
+    async with AriServer() as other, running(with_asterisks(tmp_path, pbx(ari), pbx(other, name="other"))) as bridge:
+        await ari.call_in("c1", args=["agent=echo"])
+        await until(lambda: any(call.answered_at for call in bridge.live_calls()))
+        text = bridge.metrics.render().decode()
+        assert 'offhook_asterisk_calls{asterisk="pbx"} 1.0' in text
+        assert 'offhook_asterisk_calls{asterisk="other"} 0.0' in text
+        assert 'offhook_asterisk_up{asterisk="other"} 1.0' in text
+        assert 'offhook_trunk_media_setup_seconds_count{transport="rtp",trunk="pbx"} 1.0' in text
