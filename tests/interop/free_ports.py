@@ -1,6 +1,7 @@
 """Ports of 127.0.0.1 for the programs of a test."""
 
 import itertools
+import os
 import random
 import socket
 from collections.abc import Iterator
@@ -16,9 +17,19 @@ def _ours() -> list[int]:
     return [port for port in range(_FROM, _TO) if not low <= port <= high] or list(range(_FROM, _TO))
 
 
+def _share(ports: list[int]) -> list[int]:
+    """The part of this process, where several run the tests beside each other: nothing is reserved in between."""
+    worker, workers = os.environ.get("PYTEST_XDIST_WORKER", ""), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if not worker.startswith("gw"):
+        return ports
+    size = len(ports) // workers
+    number = int(worker.removeprefix("gw"))
+    return ports[number * size : (number + 1) * size]
+
+
 def _walk() -> Iterator[int]:
     """For ever, from anywhere: what was taken last comes again as late as possible."""
-    ports = _ours()
+    ports = _share(_ours())
     start = random.randrange(len(ports))
     return itertools.cycle(ports[start:] + ports[:start])
 
