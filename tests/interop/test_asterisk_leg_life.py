@@ -16,6 +16,9 @@ from bridge.legs.sip import SipLeg
 
 DIALPLAN = """
 [from-carrier]
+exten => 803,1,Set(TIMEOUT(absolute)=1)
+ same => n,Stasis(offhook)
+ same => n,Hangup()
 exten => 801,1,Set(CUSTOMER=4711 Ltd)
  same => n,Set(EMPTY=)
  same => n,Stasis(offhook,agent=sales,Campaign=spring sale,vip)
@@ -337,6 +340,15 @@ async def test_an_operator_takes_the_channel_elsewhere(shop: AsteriskShop) -> No
         ended = await near_side.event(LegEnded)
         assert isinstance(ended, LegEnded) and (ended.cause, ended.by) == (Cause.TRANSFERRED, "far")
         await far_side.hears_tone(heard(TONE_HZ))
+
+
+async def test_a_limit_of_the_dialplan_ends_the_call(shop: AsteriskShop) -> None:
+    async with asterisk_line(shop) as line:
+        near, _far = await line.call("803")
+        near_side = Listener(near)
+        await near.answer()
+        ended = await near_side.event(LegEnded)
+        assert isinstance(ended, LegEnded) and (ended.cause, ended.by) == (Cause.MAX_LENGTH, "far")
 
 
 async def test_silence_of_the_caller_ends_the_call(shop: AsteriskShop) -> None:

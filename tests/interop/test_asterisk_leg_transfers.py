@@ -25,6 +25,9 @@ exten => tone,1,Playtones(523)
 
 [from-carrier]
 exten => 880,1,Dial(PJSIP/tone@carrier)
+exten => 881,1,Answer()
+ same => n,Playtones(700)
+ same => n,Wait(60)
 
 [lab]
 exten => 7,1,Playtones(523)
@@ -227,4 +230,14 @@ async def test_a_phone_that_transfers_its_call_to_the_agent_leaves_another_party
         assert isinstance(changed, FarPartyChanged) and changed.id == near.info.id
         await near_side.hears_tone(heard(TONE_HZ))
         assert near.state is LegState.UP
+        await near.hangup(Cause.AGENT_HUNG_UP)
+
+
+async def test_a_phone_that_sends_its_call_to_an_extension_leaves_that_with_the_agent(shop: AsteriskShop) -> None:
+    async with asterisk_line(shop) as line:
+        near, far, near_side, _far_side = await answered(line)
+        await far.transfer(shop.address("881"))
+        await near_side.event(FarPartyChanged)
+        await near_side.hears_tone(OTHER_HZ)
+        # There is no dialplan behind that channel: it ends with the agent.
         await near.hangup(Cause.AGENT_HUNG_UP)

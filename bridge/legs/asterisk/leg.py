@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import structlog
 
 from bridge.asterisk.ari import Ari
-from bridge.asterisk.ari_errors import AriError, AriRefusedError
+from bridge.asterisk.ari_errors import AriError, AriNotFoundError, AriRefusedError
 from bridge.asterisk.ari_events import (
     AriEvent,
     Channel,
@@ -57,6 +57,9 @@ from bridge.legs.media import MediaCrashed, MediaExpired, StreamEvent
 from bridge.legs.supervision import Supervision
 
 log = structlog.get_logger(__name__)
+
+GOING_S = 0.1
+"""A channel that is through with its dialplan is gone within this."""
 
 LAST_WORD_S = 1.0
 """A request found the channel gone: the event that says why comes within this, unless it was lost."""
@@ -129,6 +132,8 @@ class AsteriskLeg:
         self._joined_ms: float | None = None
         """What it took to bring the channel into the bridge, once it is there."""
         self._digits: asyncio.Task[None] | None = None
+        self._replaced = False
+        """The channel is not the one that the dialplan handed over."""
         self._transfers = Transfers(self)
 
     # -- the Leg contract -----------------------------------------------------------------------------------
@@ -243,7 +248,8 @@ class AsteriskLeg:
     @property
     def returns(self) -> bool:
         """Whether the dialplan gets the channel back when we are through with it."""
-        return self._info.direction == "inbound" and self.side.settings.after == "continue"
+        handed_over = self._info.direction == "inbound" and not self._replaced
+        return handed_over and self.side.settings.after == "continue"
 
     async def transfer(self, target: str, *, replacing: Leg | None = None) -> None:
         self.must_be_up()
@@ -329,8 +335,8 @@ class AsteriskLeg:
             case ChannelHangupRequest() | ChannelDestroyed():
                 self._far_left(end_of_channel(event, was_up=self._state is LegState.UP))
             case StasisEnd() if not self._transfers.leaving:
-                # Nobody hung up: somebody sent the channel elsewhere.
-                self.end(LegEnded(Cause.TRANSFERRED, "Asterisk took the channel elsewhere", "far"))
+                # Nobody hung up.
+                self.side.spawn(self._see_where_it_is(), f"whereabouts of {self.channel_id}")
             case _:
                 pass
 
@@ -345,6 +351,7 @@ class AsteriskLeg:
     def replaced_by(self, channel: Channel) -> None:
         """Another channel has taken the place of ours in the bridge: the far party has transferred us."""
         former, self.channel_id = self.channel_id, channel.id
+        self._replaced = True
         self.channel_state = channel.state
         self._info = replace(self._info, id=channel.id, display_name=channel.caller_name)
         self.technology = channel.name.partition("/")[0]
@@ -437,6 +444,19 @@ class AsteriskLeg:
             self.tell(TransferResult(200, done))
             ended = LegEnded(Cause.TRANSFERRED, done, "far")
         self.end(ended)
+
+    async def _see_where_it_is(self) -> None:
+        """The channel has left the application, not by our wish: its time was over, or it was sent elsewhere."""
+        await asyncio.sleep(GOING_S)
+        try:
+            await self.side.ari.channel(self.channel_id)
+        except AriNotFoundError:
+            self.end(LegEnded(Cause.MAX_LENGTH, "Asterisk ended the channel: its time was over", "far"))
+        except AriError as error:
+            log.info("where a channel went is not known", channel=self.channel_id, error=str(error))
+            self.lost("the channel has left the application")
+        else:
+            self.end(LegEnded(Cause.TRANSFERRED, "Asterisk took the channel elsewhere", "far"))
 
     def _local_address(self) -> str:
         try:
