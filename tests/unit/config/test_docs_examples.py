@@ -12,7 +12,7 @@ from bridge.configfile import parse
 from bridge.providers.registry import KINDS
 
 ROOT = Path(__file__).parents[3]
-DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "pbx").rglob("*.md")))
 WHOLE = re.compile(r"^```yaml\n(# offhook\.yaml\b.*?)^```$", re.MULTILINE | re.DOTALL)
 SECRET = re.compile(r"(?:\$\{env:|password_env: )(\w+)")
 LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)(?:#[^)]*)?\)")
