@@ -52,8 +52,8 @@ class AnnouncementIn(BaseModel):
     follows: bool = Field(
         True,
         description="The dialplan goes on when the call is over, and does what `GET` says then. Else agents can't "
-        "send its caller anywhere. Before Asterisk 20.14, 21.9 and 22.4 `AudioSocket()` hangs up then, while "
-        "`Dial(AudioSocket/HOST:PORT/UUID/c(slin),,g)` goes on.",
+        "send its caller anywhere. Before Asterisk 20.14, 21.9 and 22.4 a bare `AudioSocket()` hangs up then, while "
+        "`TryExec(AudioSocket(...))` and `Dial(AudioSocket/HOST:PORT/UUID/c(slin),,g)` go on.",
     )
     variables: dict[str, str] = Field(
         default={}, max_length=MAX_VARIABLES, description="Further facts for the agent."

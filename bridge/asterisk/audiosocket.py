@@ -1,10 +1,11 @@
 """The AudioSocket protocol, without I/O: bytes of a connection in, what Asterisk said out, and when its time is up.
 
 A message is kind (1 byte), length of the payload (2, big-endian), payload. Asterisk connects, says which call it is
-(a UUID), and from then on audio goes both ways as int16 little-endian mono. Digits come since Asterisk 20.14, 21.9
-and 22.4, other rates than 8 kHz since 20.17 and 22.7. Asterisk takes nothing but audio and the end from us.
+(a UUID), and from then on audio goes both ways as int16 little-endian mono. It takes nothing but audio and the end
+from us. Asterisk has the protocol from 18.0 on; digits come since 20.14, 21.9 and 22.4, other rates than 8 kHz since
+20.17 and 22.7.
 
-It reads the 3 bytes of a header as if they always came at once: write each message whole (protocols/asterisk.md).
+Until spring 2026 it read the 3 bytes of a header as if they always came at once: write each message whole.
 """
 
 from collections import Counter
@@ -50,6 +51,11 @@ MAX_AHEAD_MS = 10_000
 HELLO_S = 2.0
 """From the connection to the UUID, which Asterisk sends without being asked."""
 
+SUSPICIOUS_BYTES = 160
+SUSPICIOUS_MESSAGES = 100
+"""So many messages of that size, one each 20 ms, are G.711 under the name of slin: what the driver sends of a channel
+that was dialled as `AudioSocket/HOST:PORT/UUID` without `/c(slin)`."""
+
 DIGITS = "0123456789*#ABCD"
 
 _ERRORS = {1: "the calling party hung up", 2: "audio could not be passed on", 4: "out of memory"}
@@ -66,6 +72,8 @@ class Violation(StrEnum):
     KIND = "unknown-kind"
     RATE = "wrong-rate"
     """Audio at another rate than the call's."""
+    CODEC = "wrong-codec"
+    """Bytes that are no int16."""
     DIGIT = "bad-digit"
     FLOOD = "too-much-audio"
 
@@ -119,6 +127,8 @@ class AudioSocketProtocol:
         self._rate_hz: int | None = None
         self._identified_at = now
         self._audio_ms = 0.0
+        self._suspicious = 0
+        self._suspicious_since = 0.0
 
     @property
     def over(self) -> bool:
@@ -229,7 +239,20 @@ class AudioSocketProtocol:
         self._audio_ms += len(pcm) * 1000 / (BYTES_PER_SAMPLE * rate_hz)
         if self._audio_ms - (now - self._identified_at) * 1000 > MAX_AHEAD_MS:
             return self._break(Violation.FLOOD, f"more than {MAX_AHEAD_MS / 1000:.0f} s of audio came ahead of time")
+        if self._suspicious < SUSPICIOUS_MESSAGES and self._is_g711(len(pcm), now):
+            return self._break(Violation.CODEC, "the audio is not slin: dial AudioSocket/HOST:PORT/UUID/c(slin)")
         return AudioReceived(pcm, rate_hz)
+
+    def _is_g711(self, size: int, now: float) -> bool:
+        """Of the first messages alone: whether they hold half of the audio that there should be."""
+        if size != SUSPICIOUS_BYTES:
+            self._suspicious = SUSPICIOUS_MESSAGES
+            return False
+        if not self._suspicious:
+            self._suspicious_since = now
+        self._suspicious += 1
+        took_s = now - self._suspicious_since
+        return self._suspicious == SUSPICIOUS_MESSAGES and 0.9 < took_s / (SUSPICIOUS_MESSAGES * 0.02) < 1.2
 
     def _wrong_length(self, kind: int, length: int) -> ConnectionOver:
         return self._break(Violation.LENGTH, f"a message of kind {kind:#04x} can't have {length} bytes")

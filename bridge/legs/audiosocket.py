@@ -1,4 +1,4 @@
-"""The leg of a dialplan without ARI: a call that comes by AudioSocket() alone (Asterisk 16 and later).
+"""The leg of a dialplan without ARI: a call that comes by AudioSocket() alone (Asterisk 18 and later).
 
 All there is of it is a UUID and its audio. Who calls, and where the caller goes afterwards, passes by
 `bridge.asterisk.dialplan_calls`: the dialplan says and asks it over HTTP.

@@ -3,8 +3,8 @@
 Packages are fetched by apt with a state of its own and unpacked, never installed; Asterisk then runs by the loader
 and the libraries that it came with. Takes about half a minute and 250 MB, once for each.
 
-Asterisk 22.10 (forky) has no chan_sip. Asterisk 16.28 (bullseye) has chan_sip and ExternalMedia by RTP, but Debian
-built it without AudioSocket: no app_audiosocket, no chan_audiosocket, no res_audiosocket."""
+Asterisk 22.10 (forky) has no chan_sip. Asterisk 16.28 (bullseye) has chan_sip and ExternalMedia by RTP, but no
+AudioSocket, which came with 18."""
 
 import fcntl
 import os

@@ -244,7 +244,7 @@ async def test_wideband_goes_both_ways(shop: AsteriskShop) -> None:
 
 @pytest.mark.parametrize("at_once", [1, 10])
 async def test_a_hundred_media_channels_are_set_up_and_none_hangs(shop: AsteriskShop, at_once: int) -> None:
-    """The driver's fault, waiting in a header that is not there, shows in one of twenty to a hundred."""
+    """Some drivers wait in a header that is not there, and the request for the channel with them."""
     took_s: list[float] = []
     async with by_ari(shop) as (line, server):
         ari = line.endpoint.ari
@@ -265,3 +265,21 @@ async def test_a_hundred_media_channels_are_set_up_and_none_hangs(shop: Asterisk
     )
     # A request that hangs is given up after 10 s, and fails.
     assert len(took_s) == 100
+
+
+async def test_an_asterisk_that_is_killed_leaves_nothing_behind(shop: AsteriskShop) -> None:
+    async with without_ari(shop) as calls:
+        near, _far = await calls.call("702")
+        await near.answer()
+        events = told(near)
+        offered, _waiting = await calls.call("703")
+        shop.kill()
+        try:
+            await calls.until(lambda: near.state is offered.state is LegState.ENDED, "end of both legs")
+            await calls.until(lambda: not len(calls.server), "end of both connections")
+        finally:
+            shop.start()
+        (end,) = (event for event in events if isinstance(event, LegEnded))
+        assert end.by in ("far", "network")
+        again, _far = await calls.call("702")
+        assert again.state is LegState.OFFERED

@@ -199,6 +199,21 @@ def test_a_stall_is_caught_up_and_a_flood_is_not() -> None:
     assert violation(flooded, frame * (MAX_AHEAD_MS // 20 + 1)) is Violation.FLOOD
 
 
+def test_g711_under_the_name_of_slin_is_noticed() -> None:
+    protocol = identified()
+    half = message(0x10, bytes(160))
+    for index in range(99):
+        assert len(protocol.receive(half, 5.0 + index * 0.02)) == 1
+    assert violation(protocol, half, 5.0 + 99 * 0.02) is Violation.CODEC
+
+
+@pytest.mark.parametrize(("size", "every_s"), [(160, 0.01), (320, 0.02), (160, 0.04)])
+def test_real_slin_of_any_length_is_not_suspected(size: int, every_s: float) -> None:
+    protocol = identified()
+    for index in range(500):
+        assert len(protocol.receive(message(0x10, bytes(size)), 5.0 + index * every_s)) == 1
+
+
 def test_what_we_say_is_what_asterisk_reads() -> None:
     pcm = bytes(range(160)) * 2
     assert audio_message(pcm, 8000) == b"\x10\x01\x40" + pcm
