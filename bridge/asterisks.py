@@ -1,15 +1,17 @@
 """The Asterisks of the configuration: an endpoint and a manager interface for each, and the listeners they share."""
 
 import asyncio
+import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
 
 import structlog
 
 from bridge.agents.base import QueueNumbers, QueueView
 from bridge.asterisk.ami import Ami, AmiError
 from bridge.asterisk.dialplan_calls import DialplanCalls
-from bridge.asterisk.settings import AsteriskSettings, MediaKind
+from bridge.asterisk.settings import AsteriskSettings, AudioSocketSettings, MediaKind
 from bridge.asterisk.status import AsteriskStatus
 from bridge.config import Config
 from bridge.legs.asterisk.audiosocket import AudioSocketTransport
@@ -69,7 +71,7 @@ class Asterisks:
         self._pbxs: dict[str, Pbx] = {}
         self._retired: set[asyncio.Task[None]] = set()
         self._config = config
-        self._audiosocket = AudioSocketServer(config.audiosocket, media.clock)
+        self._audiosocket = AudioSocketServer(audiosocket_settings(config), media.clock)
         self._audiosocket_listens = False
         self._dialplans: AudioSocketEndpoint | None = None
         self._websockets = WebsocketListener(config.websocket_listener)
@@ -248,6 +250,22 @@ class _Queues:
             log.info("a queue could not be looked at", queue=name, reason=str(error))
             return None
         return next((QueueNumbers(one.waiting, one.available) for one in found if one.name == name), None)
+
+
+def audiosocket_settings(config: Config) -> AudioSocketSettings:
+    """Who may connect: the networks that are set, and the Asterisks whose addresses are known."""
+    settings = config.audiosocket
+    hosts = (urlsplit(one.url).hostname or "" for one in config.asterisk)
+    known = tuple(host for host in hosts if _is_address(host))
+    return settings.model_copy(update={"networks": (*settings.networks, *known)})
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _status(pbx: Pbx) -> AsteriskStatus:

@@ -94,12 +94,8 @@ def _listeners(config: Config, one: AsteriskSettings) -> Iterator[str]:
     what, kinds, address = f"asterisk {one.name!r}", media_kinds(config, one), _address(one)
     if address is None or _here(one):
         return
-    if "audiosocket" in kinds:
-        networks = [ipaddress.ip_network(network) for network in config.audiosocket.networks]
-        if _loopback(config.audiosocket.listen):
-            yield f"{what}: audiosocket.listen {config.audiosocket.listen} can't be reached from {address}"
-        elif not any(address in network for network in networks):
-            yield f"{what}: audiosocket.networks does not hold {address}: its connections would be refused"
+    if "audiosocket" in kinds and _loopback(config.audiosocket.listen):
+        yield f"{what}: audiosocket.listen {config.audiosocket.listen} can't be reached from {address}"
     if "websocket" in kinds and one.websocket.connects == "asterisk" and _loopback(config.websocket_listener.listen):
         yield f"{what}: websocket_listener.listen {config.websocket_listener.listen} can't be reached from {address}"
 

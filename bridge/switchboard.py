@@ -23,6 +23,8 @@ class Inbound(Leg, Protocol):
 
     media_refusal: str
     """Why there can be no audio with it; empty: there can."""
+    refusal: tuple[Cause, str] | None
+    """Why its own endpoint has no room for it; None: it has."""
 
 
 class Switchboard:
@@ -52,6 +54,9 @@ class Switchboard:
         """Give an inbound call to its agent, or refuse it."""
         if leg.media_refusal:
             self._refuse(leg, Cause.REFUSED_MEDIA, leg.media_refusal)
+            return
+        if leg.refusal is not None:
+            self._refuse(leg, *leg.refusal)
             return
         if self.draining:
             self._refuse(leg, Cause.REFUSED_DRAINING, "the bridge is stopping")

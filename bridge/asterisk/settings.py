@@ -143,7 +143,8 @@ class AudioSocketSettings(Section):
     """Take calls of dialplans without ARI, under this trunk name. Empty: a UUID that no call of ours knows is
     refused."""
     networks: tuple[Network, ...] = ()
-    """Who may connect besides loopback: the protocol knows no password."""
+    """Who may connect besides loopback and the Asterisks whose `url` has an address: the protocol knows no
+    password."""
 
 
 class WebsocketListenerSettings(Section):

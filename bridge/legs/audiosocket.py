@@ -52,6 +52,7 @@ class AudioSocketLeg:
         announced: Announcement | None,
         stream: FrameStream,
     ) -> None:
+        self.refusal: tuple[Cause, str] | None = None
         self.media_refusal = ""
         self._endpoint = endpoint
         self._connection = connection

@@ -93,6 +93,8 @@ class SipLeg:
         local: LocalMedia,
         options: SipLegOptions = DEFAULT_OPTIONS,
     ) -> None:
+        self.refusal: tuple[Cause, str] | None = None
+        """Of no use here: the user agent asks before it makes a leg."""
         self.media_refusal = ""
         """Why the caller's offer can't be answered (488); empty: it can."""
         self.options = options

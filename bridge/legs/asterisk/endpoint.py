@@ -332,14 +332,9 @@ class AsteriskEndpoint:
         info = self._info(channel, args)
         leg = AsteriskLeg(self, channel, info, self.new_line(info))
         self.adopt(leg)
-        if refusal := self._refusal():
-            cause, why = refusal
-            log.info("call refused", channel=channel.id, reason=why)
-            self._counts["refused"] += 1
-            leg.hang_up(cause, why)
-            return
-        self._counts["taken"] += 1
-        if self.settings.variables:
+        leg.refusal = self._refusal()
+        self._counts["taken" if leg.refusal is None else "refused"] += 1
+        if self.settings.variables and leg.refusal is None:
             self.spawn(self._offer(leg), f"offer of {channel.id}")
         else:
             self._on_leg(leg)

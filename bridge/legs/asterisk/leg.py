@@ -110,6 +110,8 @@ class AsteriskLeg:
     """Set by its endpoint."""
 
     def __init__(self, side: AsteriskSide, channel: Channel, info: LegInfo, line: CallLine) -> None:
+        self.refusal: tuple[Cause, str] | None = None
+        """Why there is no room for it on its Asterisk; None: there is."""
         self.media_refusal = ""
         """Why there can be no audio; empty: there can."""
         self.calling: Callable[[AriEvent], bool] | None = None

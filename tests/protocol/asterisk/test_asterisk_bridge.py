@@ -17,6 +17,7 @@ from test_app_start import config, free_port
 
 from bridge.api.control import DialRefused, DialRequest
 from bridge.app import Bridge, StartError
+from bridge.asterisks import audiosocket_settings
 from bridge.config import Config
 from bridge.events import CallEnded, Cause
 
@@ -215,3 +216,10 @@ async def test_the_metrics_tell_asterisks_apart(tmp_path: Path, ari: AriServer) 
         assert 'offhook_asterisk_calls{asterisk="other"} 0.0' in text
         assert 'offhook_asterisk_up{asterisk="other"} 1.0' in text
         assert 'offhook_trunk_media_setup_seconds_count{transport="rtp",trunk="pbx"} 1.0' in text
+
+
+def test_an_asterisk_whose_address_is_known_may_bring_audio_by_audiosocket(tmp_path: Path) -> None:
+    there = {"name": "there", "url": "http://192.168.1.5:8088", "username": "x", "password_env": "ARI_PASSWORD"}
+    named = {**there, "name": "named", "url": "http://pbx.example.com:8088"}
+    made = with_asterisks(tmp_path, there, named, audiosocket={"networks": ["10.0.0.0/8"]})
+    assert audiosocket_settings(made).networks == ("10.0.0.0/8", "192.168.1.5")
