@@ -6,10 +6,10 @@ ARGS ?=
 # Tests of protocols that run in real time and judge what came when: one after another, as those of real peers.
 PACED := rtp engines
 
-.PHONY: help run call check test unit lint bench bench-sip bench-turns fuzz lock whisper clean
+.PHONY: help run call check test unit lint bench bench-asterisk bench-sip bench-turns fuzz lock whisper clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 run: ## set up all that is needed and start the bridge in the foreground
 	@deploy/setup run
@@ -38,6 +38,10 @@ lint: ## style and types
 bench: ## measure this box against the budgets; docs/performance.md keeps the results
 	@deploy/setup dev
 	$(BIN)/python -m bench $(ARGS)
+
+bench-asterisk: ## what calls through a real Asterisk cost, and how late audio is, by each kind of media
+	@deploy/setup dev
+	$(BIN)/python -m bench.asterisk $(ARGS)
 
 bench-sip: ## calls a second, calls at once by codec, bad networks: what a trunk asks of this box
 	@deploy/setup dev

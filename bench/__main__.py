@@ -13,19 +13,21 @@ MEASUREMENTS = {
     "media": (["-m", "bench.media"], ["--calls=1,50,200", "--seconds=6"]),
     "sip": (["-m", "bench.sip"], ["--rates=25,50", "--calls=50", "--seconds=5"]),
     "ai-calls": (["-m", "bench.ai_calls"], ["--calls=1,25", "--seconds=15"]),
+    "asterisk": (["-m", "bench.asterisk"], ["--quick"]),
     "pipecat": (["-m", "bench.pipecat_calls"], ["--calls=1,5", "--seconds=15"]),
 }
 """Name to how it is started, and what makes it quick. Each runs in a process of its own: none warms up another."""
 
 
-ONLY_WHEN_NAMED = ("ai-calls", "pipecat")
-"""`make bench-turns`: ten minutes, and the first time Pipecat is installed (450 MB, in the user's cache)."""
+ONLY_WHEN_NAMED = ("ai-calls", "asterisk", "pipecat")
+"""`make bench-turns` (ten minutes) and `make bench-asterisk` (six). The first time Pipecat is installed (450 MB) and
+Asterisk fetched (250 MB), into the user's cache."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument(
-        "what", nargs="*", metavar="WHAT", help=f"of {', '.join(MEASUREMENTS)} (default: all but the last two)"
+        "what", nargs="*", metavar="WHAT", help=f"of {', '.join(MEASUREMENTS)} (default: all but the last three)"
     )
     parser.add_argument("--quick", action="store_true", help="fewer calls, for less long: a first look, no result")
     options = parser.parse_args()
