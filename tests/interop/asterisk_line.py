@@ -59,10 +59,17 @@ class AsteriskLine:
                 "rtp": RtpTransport(self.sip.media, self.settings),
                 **self._more(self.sip, self.settings),
             },
-            on_leg=self.incoming.put_nowait,
+            on_leg=self.take,
             environ={PASSWORD: self.shop.password},
             waits=WAITS,
         )
+
+    def take(self, leg: AsteriskLeg) -> None:
+        """What a bridge does with a call: one that there is no room for is turned away."""
+        if leg.refusal is None:
+            self.incoming.put_nowait(leg)
+        else:
+            leg.hang_up(*leg.refusal)
 
     async def call(self, number: str = "700", caller: Any = None) -> tuple[AsteriskLeg, SipLeg]:
         """Near and far side of a call that is not yet answered."""
