@@ -27,8 +27,10 @@ test: ## set up what the tests need and run them all
 	@deploy/setup dev
 	@$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest tests/unit tests/protocol $(PACED:%=--ignore=tests/protocol/%) -n 4 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest tests/interop/test_asterisk*.py -n 3 --dist loadfile $(ARGS)
 	$(BIN)/python -m pytest $(PACED:%=tests/protocol/%) \
-	    $(filter-out tests/data/ tests/unit/ tests/protocol/,$(wildcard tests/*/)) $(ARGS)
+	    $(filter-out tests/data/ tests/unit/ tests/protocol/,$(wildcard tests/*/)) \
+	    --ignore-glob='tests/interop/test_asterisk*' $(ARGS)
 
 lint: ## style and types
 	$(BIN)/ruff check .
