@@ -1,13 +1,16 @@
-"""What a call through Asterisk costs: a real Asterisk 22 set up by `pbx/asterisk/install`, a real `offhook serve` beside it.
+"""What a call through Asterisk costs: a real Asterisk 22 as `pbx/asterisk/install` sets it up, and `offhook serve`.
 
     python -m bench.asterisk [--quick] [--calls 1,25,50,100] [--media rtp,websocket] [--profile FILE]
 
-Callers speak SIP and RTP with Asterisk, whose dialplan says `Stasis(offhook,agent=echo)`. Voice detection runs on every
-call. Asterisk's own CPU is measured beside ours: on a shared machine the ratio says more than either.
+Callers speak SIP and RTP with Asterisk, whose dialplan says `Stasis(offhook,agent=echo)`. Voice detection runs on
+every call. Asterisk's own CPU is measured beside ours: on a shared machine the ratio says more than either. How late
+the audio is, is measured by `bench.asterisk_delay`, with the same Asterisk.
 """
 
 import argparse
+import asyncio
 import contextlib
+import logging
 import os
 import sys
 import tempfile
@@ -15,17 +18,22 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
+import structlog
+
+from bench import asterisk_delay
 from bench.bridging import TALKING, talking
 from bench.rtp_load import LoadResult, RtpLoad, Wire
 from bench.served import Served, process_cpu_s, quantile, serve
 from bench.sip_load import SipLoad
+from bridge.asterisk.settings import AsteriskSettings, MediaKind
 
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "tests/interop"))
 
 from asterisk_shop import AsteriskShop  # noqa: E402
-from free_ports import free_port, free_ports  # noqa: E402
+from free_ports import free_port  # noqa: E402
 
 SETUP_RATE = 10.0
 """Calls a second: what a busy PBX of this size sees, not a flood."""
@@ -35,9 +43,6 @@ CONNECT_S = 60.0
 NUMBER = "9000"
 DIALPLAN = f"[from-carrier](+)\nexten => {NUMBER},1,Stasis(offhook,agent=echo)\n same => n,Hangup()\n"
 """Beside what is shipped, in the file that is the operator's."""
-
-RTP_PORTS = 1000
-"""A call takes four of Asterisk's."""
 
 CONFIG = """
 rtp: {{port_min: 20000, port_max: 24999}}
@@ -56,8 +61,8 @@ HEADER = (
     f"{'gap p50':>8}{'p99':>6}{'p99.9':>6}{'max':>6}{'lost':>6}{'short':>6}{'rx lost':>8}{'late':>5}"
     f"{'ticks late':>11}{'late*':>6}"
 )
-FOOTNOTE = f"""ms CPU/call-s, %/call: CPU time of the bridge in a second of a call, and in % of one core; then Asterisk's own;
-ratio: ours to Asterisk's in the same seconds
+FOOTNOTE = f"""ms CPU/call-s, %/call: CPU time of the bridge in a second of a call, and in % of one core; then
+Asterisk's own; ratio: ours to Asterisk's in the same seconds
 ARI: from our first request for the audio until it can flow; answer: StasisStart to answered, ours; 200: the caller's
 INVITE to its 200, Asterisk's part included; ms. Calls come at {SETUP_RATE:.0f} a second.
 gaps: between kernel arrival times of a caller's packets, ms; lost: by Asterisk's sequence numbers, at the callers
@@ -86,11 +91,9 @@ class Pbx:
 @contextlib.contextmanager
 def asterisk() -> Iterator[Pbx]:
     """Run it until the context is left; fetched first where it is not in the user's cache."""
-    first = free_ports(RTP_PORTS)
-    ports = [("rtpstart = 10000\n", f"rtpstart = {first}\n", 1)]
-    ports.append(("rtpend = 19999\n", f"rtpend = {first + RTP_PORTS - 1}\n", 1))
     with tempfile.TemporaryDirectory(prefix="offhook-bench-asterisk-") as folder:
-        shop = AsteriskShop(Path(folder), dialplan=DIALPLAN, replaced={"rtp.conf": ports})
+        # Its RTP ports as shipped: what tests have is too little, as a call takes four.
+        shop = AsteriskShop(Path(folder), dialplan=DIALPLAN, replaced={"rtp.conf": []})
         try:
             yield Pbx(shop)
         finally:
@@ -123,7 +126,35 @@ def main(arguments: list[str] | None = None) -> int:
             with tempfile.TemporaryDirectory(prefix="offhook-bench-") as folder:
                 print(measure(pbx, media, calls, options.seconds, Wire(payloads), Path(folder), profile), flush=True)
         print(FOOTNOTE, flush=True)
+        if options.delay_calls:
+            print(f"\nDelay: frame by frame, both ways at once\n{asterisk_delay.HEADER}", flush=True)
+            for media in dict.fromkeys(media for media, _ in rows):
+                print(delay(pbx, media, options.delay_calls, options.seconds), flush=True)
+            print(asterisk_delay.FOOTNOTE)
     return 0
+
+
+def delay(pbx: Pbx, media: str, calls: int, seconds: float) -> str:
+    """One row."""
+    shop = pbx.shop
+    settings = AsteriskSettings(
+        name="pbx",
+        url=shop.ari_url,
+        username=shop.username,
+        password_env=asterisk_delay.PASSWORD,
+        media=cast(MediaKind, media),
+    )
+
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+
+    async def run(file: Path) -> str:
+        bench = asterisk_delay.Bench(settings, shop.password, free_port())
+        return await asterisk_delay.measure(bench, shop.sip_port, NUMBER, calls, SETUP_RATE, seconds, file)
+
+    with tempfile.TemporaryDirectory(prefix="offhook-bench-") as folder:
+        row = asyncio.run(run(Path(folder) / "heard"))
+    shop.assert_empty()
+    return row
 
 
 def measure(
@@ -206,8 +237,8 @@ def _row(
         for values, first in ((setups.ari_ms, 8), (setups.answer_ms, 11), (sip.counts.setup_ms, 8))
     ]
     line = (
-        f"{media_kind:>12}{calls:>6}{sip.up:>5}{each[0]:>14.2f}{each[0] / 10:>7.2f}{each[1]:>9.2f}{each[1] / 10:>7.2f}"
-        f"{ratio:>7.2f}{''.join(times)}"
+        f"{media_kind:>12}{calls:>6}{sip.up:>5}{each[0]:>14.2f}{each[0] / 10:>7.2f}"
+        f"{each[1]:>9.2f}{each[1] / 10:>7.2f}{ratio:>7.2f}{''.join(times)}"
         f"{result.gap_p50_ms:>8.1f}{result.gap_p99_ms:>6.1f}{result.gap_p999_ms:>6.1f}{result.gap_max_ms:>6.1f}"
         f"{result.lost:>6}{result.sent - result.received:>6}{fate('lost'):>8}{fate('late'):>5}{late:>11}"
         f"{result.late_sends:>6}"
