@@ -232,6 +232,18 @@ async def test_a_number_is_dialled_by_the_context_for_it(shop: AsteriskShop) -> 
         await near.leg.hangup(Cause.AGENT_HUNG_UP)
 
 
+async def test_whoever_takes_a_call_late_is_told_that_it_was_answered(shop: AsteriskShop) -> None:
+    async with asterisk_line(shop, outbound_context="world") as line:
+        leg = await line.endpoint.place(asterisk_call(line.settings, "2000"))
+        async with asyncio.timeout(20):
+            while leg.state is not LegState.UP:
+                await asyncio.sleep(0.01)
+        late = Listener(leg)
+        assert {MediaSetUp, Answered} <= {type(event) for event in late.events}
+        await leg.hangup(Cause.AGENT_HUNG_UP)
+        assert [type(event) for event in late.events].count(LegEnded) == 1
+
+
 async def test_limits_and_connections_are_seen_to_before_anything_is_dialled(shop: AsteriskShop) -> None:
     async with asterisk_line(shop, calls=1) as line, called(line) as (near, far):
         with pytest.raises(CallLimitError, match="1 calls"):

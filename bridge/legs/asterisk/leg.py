@@ -128,6 +128,8 @@ class AsteriskLeg:
         self._audio = LegAudio(line.transport.sample_rate, self._local_address)
         self.waiting = Waiting(side.ari, side.settings, lambda: self._audio.media)
         self._handlers: list[Callable[[LegEvent], None]] = []
+        self._untold: list[LegEvent] = []
+        """Of a call that we make, up to its answer: it may be answered before anybody has it."""
         self._ended: LegEnded | None = None
         self._over = asyncio.Event()
         self._answering = False
@@ -183,6 +185,8 @@ class AsteriskLeg:
             handler(self._ended)
             return _nothing
         self._handlers = [*self._handlers, handler]
+        for event in self._untold:
+            handler(event)
 
         def unsubscribe() -> None:
             self._handlers = [h for h in self._handlers if h is not handler]
@@ -364,6 +368,8 @@ class AsteriskLeg:
         self.tell(FarPartyChanged(channel.id, self._info.peer, channel.caller_number, "the far party transferred us"))
 
     def tell(self, event: LegEvent) -> None:
+        if self._info.direction == "outbound" and not (self._untold and isinstance(self._untold[-1], Answered)):
+            self._untold.append(event)
         for handler in self._handlers:
             handler(event)
 
