@@ -25,7 +25,7 @@ from bridge.asterisk.ari_events import (
 from bridge.asterisk.ari_wire import segment
 from bridge.asterisk.settings import AsteriskSettings
 from bridge.causes import NORMAL_CLEARING
-from bridge.events import AnsweredBy, Cause, LegEnded, LegEvent, MediaSetUp, Progress
+from bridge.events import AnsweredBy, Cause, LegEnded, LegEvent, Progress
 from bridge.legs.asterisk.amd import AmdLostError, detect
 from bridge.legs.asterisk.catch_up import CatchUp
 from bridge.legs.asterisk.ends import DIAL_STATUSES, end_of_call, end_of_dialling, refusal
@@ -374,8 +374,6 @@ class _Calling:
         leg = self._leg
         leg.calling = None
         self._catch_up.stop()
-        transport = leg.line.transport
-        leg.tell(MediaSetUp(transport.kind, transport.codec, round(leg.line.took_ms, 1)))
         leg.go_up()
 
     async def _analyse(self) -> None:
