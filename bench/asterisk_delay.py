@@ -26,7 +26,7 @@ from bridge.asterisk.settings import (
     WebsocketListenerSettings,
 )
 from bridge.audio.clock import MediaClock
-from bridge.audio.frames import FRAME_S
+from bridge.audio.frames import FRAME_S, frame_bytes
 from bridge.config import RtpSettings
 from bridge.events import Cause, FarFlushed, LegEvent
 from bridge.legs.asterisk.audiosocket import AudioSocketTransport
@@ -42,11 +42,9 @@ from bridge.legs.frame_stream import FrameStream
 from bridge.legs.media import MediaPlane, MediaStream
 
 PASSWORD = "ARI_PASSWORD"
-SETTLE_S = 3.0
+SETTLE_S = 5.0
 """Jitter buffers have found their depth, Asterisk's queues theirs."""
 CUT_EVERY_S = 1.0
-CUTS = 8
-"""Of each call."""
 SILENT_S = 0.6
 """A cut is over by then."""
 NUMBERS_EACH = 160
@@ -54,14 +52,17 @@ NUMBERS_EACH = 160
 MOST_CALLS = NUMBERS // NUMBERS_EACH
 RTP_HEADER = 12
 AGAIN = 10
-"""Times that a leg's numbers are sent over in one piece: 32 s."""
+"""Times that a leg's numbers are sent over in one piece."""
+PAUSE_FRAMES = 15
+"""After each: agents breathe, and in silence Asterisk's queue is put right (`bridge.asterisk.far_queue`)."""
 
 HEADER = (
     f"{'media':>12}{'calls':>6}{'in p50':>8}{'p95':>6}{'at us p50':>10}{'p95':>6}{'out p50':>8}{'p95':>6}"
     f"{'lost in':>8}{'by us':>6}{'lost out':>9}{'of':>7}{'buffer':>7}{'silent p50':>11}{'p95':>6}"
     f"{'flushed p50':>12}{'p95':>6}{'ticks late':>11}{'late*':>6}"
 )
-FOOTNOTE = """added delay, ms. in: the caller's packet sent to its last sample with our listeners, jitter buffer
+FOOTNOTE = """agents say numbers for 3.2 s, then pause for 0.3 s, over and over; callers say them without a pause
+added delay, ms. in: the caller's packet sent to its last sample with our listeners, jitter buffer
 included; at us: to its arrival at our socket (kernel's time for RTP, when it was read for WebSocket; AudioSocket: not
 measured); out: frame taken from the playout to its arrival at the caller (kernel's time)
 lost in: frames of callers that our listeners never got; by us: those of them that had come to our socket and were
@@ -98,8 +99,12 @@ class _Leg:
     def talk(self) -> None:
         playout = self.leg.playout
         generation = playout.begin()
+        rate_hz = playout.sample_rate
         numbers = range(self.first, self.first + NUMBERS_EACH)
-        playout.write(generation, b"".join(encode(number, playout.sample_rate) for number in numbers) * AGAIN)
+        sentence = b"".join(encode(number, rate_hz) for number in numbers) + bytes(
+            PAUSE_FRAMES * frame_bytes(rate_hz)
+        )
+        playout.write(generation, sentence * AGAIN)
 
     def cut(self) -> None:
         """As an agent that is interrupted."""
@@ -213,11 +218,13 @@ class Bench:
         await asyncio.sleep(CUT_EVERY_S)
 
 
-async def measure(bench: Bench, sip_port: int, user: str, calls: int, rate: float, seconds: float, file: Path) -> str:
-    """One row."""
+async def measure(
+    bench: Bench, sip_port: int, user: str, calls: int, rate: float, seconds: float, cuts: int, file: Path
+) -> str:
+    """One row. `cuts`: how often each call is cut off at the end."""
     assert calls <= MOST_CALLS
     async with bench.running():
-        whole_s = SETTLE_S + seconds + CUTS * CUT_EVERY_S + 1.0
+        whole_s = SETTLE_S + seconds + cuts * CUT_EVERY_S + 1.0
         command = [
             "-m",
             "bench.asterisk_callers",
@@ -239,7 +246,7 @@ async def measure(bench: Bench, sip_port: int, user: str, calls: int, rate: floa
             until = time.monotonic() - 0.5
             after = bench.clock.stats
             buffer_ms = [call.leg.quality.buffer_ms for call in bench.calls]
-            for _ in range(CUTS):
+            for _ in range(cuts):
                 await bench.cut_off()
             code = await callers.wait()
         except BaseException:
