@@ -15,6 +15,7 @@ NEWEST_MAJOR = 22
 
 # The first versions that have it, by release line (protocols/asterisk.md).
 WEBSOCKET: Mapping[int, Version] = {20: (20, 16, 0), 21: (21, 11, 0), 22: (22, 6, 0)}
+AUDIOSOCKET: Version = (18, 0, 0)
 WEBSOCKET_JSON: Mapping[int, Version] = {20: (20, 18, 0), 22: (22, 8, 0), 23: (23, 2, 0)}
 AUDIOSOCKET_SLIN16: Mapping[int, Version] = {20: (20, 17, 0), 22: (22, 7, 0), 23: (23, 1, 0)}
 
@@ -67,7 +68,9 @@ def version_problems(version: Version, settings: AsteriskSettings, kinds: Collec
         )
     elif "websocket" in kinds and settings.websocket.control == "json" and not has(version, WEBSOCKET_JSON):
         problems.append(f"websocket.control: json needs 20.18, 22.8 or later, and this is {shown}: set plain-text")
-    if "audiosocket" in kinds and settings.audiosocket.codec == "slin16" and not has(version, AUDIOSOCKET_SLIN16):
+    if "audiosocket" in kinds and version < AUDIOSOCKET:
+        problems.append(f"media: audiosocket needs 18 or later, and this is {shown}: choose rtp")
+    elif "audiosocket" in kinds and settings.audiosocket.codec == "slin16" and not has(version, AUDIOSOCKET_SLIN16):
         problems.append(f"audiosocket.codec: slin16 needs 20.17, 22.7 or later, and this is {shown}: set slin")
     return problems
 

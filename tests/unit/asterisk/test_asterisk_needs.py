@@ -54,7 +54,10 @@ def test_versions_are_read_as_asterisk_writes_them(text: str, version: tuple[int
 @pytest.mark.parametrize(
     ("version", "kinds", "changes", "said"),
     [
-        ((16, 28, 0), ("rtp", "audiosocket"), {}, ""),
+        ((16, 28, 0), ("rtp",), {}, ""),
+        ((16, 28, 0), ("rtp", "audiosocket"), {}, "media: audiosocket needs 18 or later"),
+        ((17, 9, 4), ("audiosocket",), {"audiosocket": {"codec": "slin16"}}, "media: audiosocket needs 18 or later"),
+        ((18, 0, 0), ("rtp", "audiosocket"), {}, ""),
         ((16, 5, 0), ("rtp",), {}, "no ExternalMedia"),
         ((13, 38, 3), ("audiosocket",), {}, "no ExternalMedia"),
         ((18, 20, 0), ("websocket",), {}, "media: websocket needs 20.16, 22.6 or later"),
