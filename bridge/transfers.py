@@ -301,7 +301,7 @@ class Transfers:
         except SecondLegError as error:
             return self._tell_result(TransferResult(error.status, str(error)))
         assert second.leg is not None
-        second.wait("waits", agent_apart=True)
+        await self._wait_for_carrier(second)
         try:
             await leg.transfer(second.target, replacing=second.leg)
         except (TransferRefusedError, NotCapableError) as error:
@@ -360,11 +360,9 @@ class Transfers:
     async def _connect(self, second: SecondLeg, *, dismiss: bool) -> TransferResult:
         """They are told and want the caller: by the carrier where it joins the two, else through us."""
         leg = self._call.leg
-        second.wait("waits", agent_apart=True)
+        await self._wait_for_carrier(second)
         if Capability.TRANSFER_REPLACING in leg.capabilities:
             assert second.leg is not None
-            self._music.want("waiting", False)
-            await self._music.settled()
             try:
                 await leg.transfer(second.target, replacing=second.leg)
             except LegError as error:
@@ -378,6 +376,12 @@ class Transfers:
                     return result
                 log.info("the carrier did not join the two: bridging", status=result.status, reason=result.reason)
         return self._join_and_leave(dismiss=dismiss) if second.up else await self._back(LEFT)
+
+    async def _wait_for_carrier(self, second: SecondLeg) -> None:
+        """Both wait for the carrier to join them, and without its music, which would go on when they talk."""
+        second.wait("waits", agent_apart=True)
+        self._music.want("waiting", False)
+        await self._music.settled()
 
     async def _back(self, result: TransferResult) -> TransferResult:
         """Nobody takes the caller, who is to hear the agent and no music when it is told."""

@@ -1,4 +1,5 @@
-"""Callers of a real Asterisk announced to who answers there: music for one, a summary for the other, then joined."""
+"""Callers of a real Asterisk joined with who answers there: announced, with music for one and a summary for the other,
+or without a word."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -112,6 +113,23 @@ async def test_who_takes_the_call_is_joined_with_the_caller_without_us(shop: Ast
         assert ended.cause is Cause.TRANSFERRED
         # The agent knew that it worked before its line was gone.
         assert [type(event) for event in at.agent.told][-2:] == [TransferResult, LegEnded]
+        await phone.hangup(Cause.AGENT_HUNG_UP)
+        await at.caller.event(LegEnded)
+
+
+async def test_who_is_joined_without_a_word_hears_no_music_over_the_other(shop: AsteriskShop) -> None:
+    async with office(shop) as at:
+        transfer = asyncio.create_task(at.call.transfers.transfer(at.desk, "attended"))
+        phone = await asyncio.wait_for(at.line.sip.at_third.get(), WAIT_S)
+        await phone.answer()
+        desk = Listener(phone)
+        say(phone, tone(phone, DESK_HZ, 60_000))
+        assert (await asyncio.wait_for(transfer, WAIT_S)).status == 200
+        await desk.hears_tone(CALLER_HZ)
+        # Music that was asked for just before would begin a little later.
+        joined = len(at.caller.frames)
+        await at.caller.until(lambda: len(at.caller.frames) > joined + 50)
+        await at.caller.hears_tone(DESK_HZ)
         await phone.hangup(Cause.AGENT_HUNG_UP)
         await at.caller.event(LegEnded)
 
