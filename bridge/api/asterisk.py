@@ -113,7 +113,7 @@ async def reconnect(bridge: Bridge, name: Name) -> None:
 async def queues(
     bridge: Bridge,
     name: Name,
-    queue: Annotated[str, Query(max_length=80, pattern=r"^[^\r\n]*$", description="Only this one.")] = "",
+    queue: Annotated[str, Query(max_length=80, pattern=r"^[^\x00-\x1f\x7f]*$", description="Only this one.")] = "",
 ) -> QueueList:
     """Each queue with its members and who waits, asked of Asterisk now."""
     try:

@@ -96,7 +96,8 @@ async def test_queues_are_shown(ami, client) -> None:
     assert queue["callers"][0]["caller_number"] == "+4930123456"
     await client.get("/api/asterisk/pbx/queues", params={"queue": "support"})
     assert ami.named("QueueStatus")[-1]["Queue"] == "support"
-    assert (await client.get("/api/asterisk/pbx/queues", params={"queue": "a\r\nb"})).status_code == 400
+    for queue in ("a\r\nb", "\0"):
+        assert (await client.get("/api/asterisk/pbx/queues", params={"queue": queue})).status_code == 400
 
 
 async def test_a_device_is_shown(ami, client) -> None:
