@@ -216,6 +216,7 @@ async def test_messages_in_pieces_are_put_together(pair: tuple[socket.socket, so
         framed(Opcode.CONT, b"of nothing"),
         b"HTTP/1.1 200 OK\r\n" + b"A: header that goes on and on\r\n" * 5,
     ],
+    ids=["garbage", "masked", "too-long", "continued", "http"],
 )
 async def test_a_far_side_that_breaks_the_protocol_is_lost(
     pair: tuple[socket.socket, socket.socket], data: bytes
