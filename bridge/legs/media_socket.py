@@ -64,6 +64,7 @@ class MediaSocket:
         self.unsent = b""
         """What the kernel did not take."""
         self._sock = sock
+        self._fd = sock.fileno()
         self._protocol = protocol
         self._masks = isinstance(protocol, ClientProtocol)
         self._reads = TLS_READS if isinstance(sock, ssl.SSLSocket) else 1
@@ -232,9 +233,10 @@ class MediaSocket:
         if on:
             self._on_crash = on_crash
             self._loop = asyncio.get_running_loop()
-            self._loop.add_reader(self._sock, self._readable)
+            # By its number: of a socket object the loop would first make a text, with two system calls.
+            self._loop.add_reader(self._fd, self._readable)
         elif self._loop is not None:
-            self._loop.remove_reader(self._sock)
+            self._loop.remove_reader(self._fd)
             self._loop = None
 
     def _readable(self) -> None:
