@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from bridge.configfile import parse
+
 SHIPPED = Path(__file__).parents[3] / "pbx/asterisk"
 
 
@@ -34,12 +36,15 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("options", [(), ("--fresh",)])
 def test_a_dry_run_changes_nothing(etc: Path, options: tuple[str, ...]) -> None:
+    (etc / "http.conf").write_text("; mine\n")
     (etc / "pjsip.conf").write_text("; mine\n")
     before = contents(etc)
     said = install(etc, "--dry-run", *options)
     assert contents(etc) == before
-    assert [path.name for path in etc.iterdir()] == ["pjsip.conf"]
+    assert sorted(path.name for path in etc.iterdir()) == ["http.conf", "pjsip.conf"]
     assert "offhook/extensions.conf" in said
+    new = [line for line in said.splitlines() if line.startswith("new ")]
+    assert len(new) == len(set(new))
 
 
 def test_a_fresh_box_gets_every_file_and_what_was_there_is_kept(etc: Path) -> None:
@@ -154,3 +159,12 @@ def test_passwords_never_show_in_what_it_says(etc: Path) -> None:
     said = install(etc, "--fresh")
     for password in re.findall(r"= (\w{8,})", "".join(read_all(etc))):
         assert password not in said
+
+
+def test_what_it_says_of_offhook_is_a_whole_configuration(etc: Path) -> None:
+    said = install(etc)
+    written = said[said.index("\nasterisk:") : said.index("\nOffhook's environment")]
+    config = parse(written, "offhook.yaml", etc)
+    assert ([one.name for one in config.asterisk], sorted(config.agents)) == (["pbx"], ["receptionist"])
+    assert config.sip.port != 5060
+    assert "\nexport OFFHOOK_ARI_PASSWORD=$(sudo sed" in said
