@@ -63,9 +63,8 @@ def version_problems(version: Version, settings: AsteriskSettings, kinds: Collec
         return [f"{shown} has no ExternalMedia: Offhook needs 16.6 or later"]
     problems = []
     if "websocket" in kinds and not has(version, WEBSOCKET):
-        problems.append(
-            f"media: websocket needs 20.16, 22.6 or later, and this is {shown}: choose rtp or audiosocket"
-        )
+        others = "rtp or audiosocket" if version >= AUDIOSOCKET else "rtp"
+        problems.append(f"media: websocket needs 20.16, 22.6 or later, and this is {shown}: choose {others}")
     elif "websocket" in kinds and settings.websocket.control == "json" and not has(version, WEBSOCKET_JSON):
         problems.append(f"websocket.control: json needs 20.18, 22.8 or later, and this is {shown}: set plain-text")
     if "audiosocket" in kinds and version < AUDIOSOCKET:
