@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
@@ -30,6 +31,8 @@ from bridge.switchboard import Inbound
 log = structlog.get_logger(__name__)
 
 RETIRED_LOOK_S = 0.5
+GIVING_BACK_LOOKS = 120
+"""An Asterisk that is not in the configuration any more has so many looks' time to take the last channels back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,7 @@ class Asterisks:
         self._media_of = media_of
         self._pbxs: dict[str, Pbx] = {}
         self._retired: set[asyncio.Task[None]] = set()
+        self._closing = asyncio.Event()
         self._config = config
         self._audiosocket = AudioSocketServer(audiosocket_settings(config), media.clock)
         self._audiosocket_listens = False
@@ -113,6 +117,7 @@ class Asterisks:
 
     def apply(self, config: Config) -> None:
         """Take up a changed configuration, for which we listen by now: Asterisks that are new, or gone."""
+        self._audiosocket.permit(audiosocket_settings(config).networks)
         names = {one.name for one in config.asterisk}
         for name in [name for name in self._pbxs if name not in names]:
             self._retire(name)
@@ -122,6 +127,7 @@ class Asterisks:
 
     async def aclose(self) -> None:
         """End the calls that are left, and leave every Asterisk as it was found."""
+        self._closing.set()
         closing = [pbx.aclose() for pbx in self._pbxs.values()]
         await asyncio.gather(*closing, *self._retired)
         await self._audiosocket.aclose()
@@ -226,15 +232,24 @@ class Asterisks:
         pbx.endpoint.refuse_new("this Asterisk is not in the configuration any more")
 
         async def retire() -> None:
-            live = True
-            while live:
-                await asyncio.sleep(RETIRED_LOOK_S)
-                live = bool(pbx.endpoint.legs) or pbx.endpoint.busy
+            while pbx.endpoint.legs and not await self._closes():
+                pass
+            # It may be out of order, or gone for good.
+            for _ in range(GIVING_BACK_LOOKS):
+                if not pbx.endpoint.busy or await self._closes():
+                    break
             await pbx.aclose()
 
         task = asyncio.create_task(retire(), name=f"end of asterisk {name}")
         self._retired.add(task)
         task.add_done_callback(self._retired.discard)
+
+    async def _closes(self) -> bool:
+        """Whether all is to end within this look's time."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RETIRED_LOOK_S):
+                await self._closing.wait()
+        return self._closing.is_set()
 
 
 class _Queues:

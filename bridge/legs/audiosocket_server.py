@@ -8,7 +8,7 @@ import asyncio
 import ipaddress
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
@@ -288,7 +288,7 @@ class AudioSocketServer:
         self.last_stranger = ""
         """Address of the last one that may not connect; empty: there was none."""
         self._settings = settings
-        self._networks = [ipaddress.ip_network(network) for network in settings.networks]
+        self.permit(settings.networks)
         self._server: asyncio.Server | None = None
         self._expected: dict[UUID, Callable[[AudioSocketConnection], None]] = {}
         self._withdrawn: dict[UUID, float] = {}
@@ -325,6 +325,10 @@ class AudioSocketServer:
         if self._server is not None:
             # From Python 3.12.1 on it returns when the last connection has.
             await self._server.wait_closed()
+
+    def permit(self, networks: Sequence[str]) -> None:
+        """Who may connect from now on, besides loopback, in CIDR notation."""
+        self._networks = [ipaddress.ip_network(network) for network in networks]
 
     def allows(self, address: str) -> bool:
         """Whether this IP address may connect."""

@@ -15,7 +15,9 @@ import pytest
 from bridge.asterisk.audiosocket import END
 from bridge.asterisk.dialplan_calls import Announcement, DialplanCalls
 from bridge.asterisk.settings import AudioSocketSettings
+from bridge.asterisks import audiosocket_settings
 from bridge.audio.clock import MediaClock
+from bridge.config import Config
 from bridge.events import Answered, Cause, DtmfReceived, LegEnded, LegEvent, TransferResult
 from bridge.legs.audiosocket import AudioSocketEndpoint, AudioSocketLeg
 from bridge.legs.audiosocket_server import AudioSocketConnection, AudioSocketServer, ServerLimits
@@ -162,6 +164,15 @@ def told(leg: AudioSocketLeg) -> list[LegEvent]:
 def test_loopback_and_the_configured_networks_may_connect(address: str, allowed: bool) -> None:
     settings = AudioSocketSettings(networks=("10.1.0.0/16", "2001:db8::/64"))
     assert AudioSocketServer(settings, MediaClock()).allows(address) is allowed
+
+
+def test_who_may_connect_changes_with_the_configuration() -> None:
+    config = Config.model_validate(
+        {"asterisk": [{"name": "pbx", "url": "http://10.1.2.3:8088", "username": "u", "password_env": "P"}]}
+    )
+    server = AudioSocketServer(AudioSocketSettings(networks=("10.9.0.0/16",)), MediaClock())
+    server.permit(audiosocket_settings(config).networks)
+    assert (server.allows("10.1.2.3"), server.allows("10.9.0.1"), server.allows("127.0.0.1")) == (True, False, True)
 
 
 class StrangersTransport(asyncio.Transport):
