@@ -117,7 +117,7 @@ class Ari(AriVerbs):
         self._authorization = ""
         self._socket: EventSocket | None = None
         self._local_address = ""
-        self._entering = EnteringChannels()
+        self._entering = EnteringChannels(self._in_application, lambda: self.connected_at)
         self._backoff = Backoff(settings.reconnect_s)
         self._task: asyncio.Task[None] | None = None
         self._wanted = asyncio.Event()
@@ -152,7 +152,7 @@ class Ari(AriVerbs):
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-        await self._entering.aclose(AriUnavailableError(f"the connection to {self._settings.name} is closed"))
+        self._entering.close(AriUnavailableError(f"the connection to {self._settings.name} is closed"))
         await self._http.aclose()
 
     async def reconnect(self) -> None:
@@ -171,6 +171,11 @@ class Ari(AriVerbs):
         """For a channel that is about to be created, under an id that was never used: its StasisStart goes to the
         waiter, not to `on_event` (its other events do)."""
         return self._entering.entering(channel_id)
+
+    async def _in_application(self, channel_id: str) -> Channel | None:
+        channel = await self.channel(channel_id)
+        is_in = channel.app_name == "Stasis" and channel.app_data.partition(",")[0] == self.app
+        return channel if is_in else None
 
     def local_address(self) -> str:
         """The address of ours that reaches this Asterisk. Raises AriUnavailableError while that is not known."""
@@ -311,8 +316,6 @@ class Ari(AriVerbs):
         self._log.info("connected to Asterisk", url=self._settings.url, app=self.app)
         first = self._counters["connects"] == 1
         self._deliver(Connected(first))
-        if not first:
-            self._entering.ask(self.channel, self.app)
 
     def _down(self, state: AriState, reason: str) -> None:
         self._enter(state)

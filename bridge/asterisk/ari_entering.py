@@ -7,17 +7,28 @@ from contextlib import contextmanager
 from bridge.asterisk.ari_errors import AriError, AriNotFoundError, AriRefusedError, AriUnavailableError
 from bridge.asterisk.ari_events import AriEvent, Channel, ChannelDestroyed, StasisStart
 
+LOOK_S = 0.25
+"""Between two looks at a channel whose events may have gone elsewhere."""
+
+Find = Callable[[str], Awaitable[Channel | None]]
+"""The channel of this id if it is in the application, None if it is elsewhere. Raises AriError."""
+
 
 class Entering:
     """One channel that is to enter the application."""
 
-    def __init__(self, channel_id: str, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, channel_id: str, find: Find, missed: Callable[[], bool]) -> None:
+        """`missed`: whether its events may have been lost by now."""
         self.channel_id = channel_id
-        self._outcome: asyncio.Future[Channel | AriError] = loop.create_future()
+        self._find = find
+        self._missed = missed
+        self._outcome: asyncio.Future[Channel | AriError] = asyncio.get_running_loop().create_future()
 
     async def wait(self, timeout_s: float) -> Channel:
-        """The channel as it entered. Raises AriRefusedError where it ended instead (status 410, with the cause),
-        AriUnavailableError where nothing came in time or the client was closed."""
+        """The channel as it entered; to be called when its creation was confirmed. Raises AriRefusedError where it
+        ended instead (status 410, with the cause), AriUnavailableError where nothing came in time or the client was
+        closed."""
+        looking = asyncio.create_task(self._look_on(), name=f"ari looks for {self.channel_id}")
         try:
             async with asyncio.timeout(timeout_s):
                 outcome = await asyncio.shield(self._outcome)
@@ -25,6 +36,9 @@ class Entering:
             raise AriUnavailableError(
                 f"channel {self.channel_id}: it did not enter the application within {timeout_s:g} s"
             ) from None
+        finally:
+            looking.cancel()
+            await asyncio.wait({looking})
         if isinstance(outcome, AriError):
             raise outcome
         return outcome
@@ -38,17 +52,35 @@ class Entering:
     def settled(self) -> bool:
         return self._outcome.done()
 
+    async def _look_on(self) -> None:
+        while not self.settled:
+            await asyncio.sleep(LOOK_S)
+            if not self._missed():
+                continue
+            try:
+                channel = await self._find(self.channel_id)
+            except AriNotFoundError:
+                self.settle(_ended(self.channel_id, "it is not there", 0))
+            except AriError:
+                continue
+            else:
+                if channel is not None:
+                    self.settle(channel)
+
 
 class EnteringChannels:
     """Those that are awaited now."""
 
-    def __init__(self) -> None:
+    def __init__(self, find: Find, connection: Callable[[], object]) -> None:
+        """`connection`: by which events come at present, whatever tells it from others; None: by none."""
+        self._find = find
+        self._connection = connection
         self._awaited: dict[str, Entering] = {}
-        self._asking: set[asyncio.Task[None]] = set()
 
     @contextmanager
     def entering(self, channel_id: str) -> Iterator[Entering]:
-        entering = Entering(channel_id, asyncio.get_running_loop())
+        by = self._connection()
+        entering = Entering(channel_id, self._find, lambda: by is None or self._connection() != by)
         self._awaited[channel_id] = entering
         try:
             yield entering
@@ -69,38 +101,10 @@ class EnteringChannels:
         entering.settle(_ended(event.channel.id, event.cause_text, event.cause))
         return False
 
-    def ask(self, find: Callable[[str], Awaitable[Channel]], app: str) -> None:
-        """A StasisStart may have been lost with the socket: look for those that are still awaited, in the background.
-        `find` raises AriError."""
-        for entering in self.unsettled():
-            task = asyncio.create_task(_ask(entering, find, app), name=f"ari asks for {entering.channel_id}")
-            self._asking.add(task)
-            task.add_done_callback(self._asking.discard)
-
-    def unsettled(self) -> list[Entering]:
-        return [entering for entering in self._awaited.values() if not entering.settled]
-
-    async def aclose(self, error: AriError) -> None:
+    def close(self, error: AriError) -> None:
         """Nothing comes any more."""
-        for entering in self.unsettled():
+        for entering in self._awaited.values():
             entering.settle(error)
-        asking = list(self._asking)
-        for task in asking:
-            task.cancel()
-        if asking:
-            await asyncio.wait(asking)
-
-
-async def _ask(entering: Entering, find: Callable[[str], Awaitable[Channel]], app: str) -> None:
-    try:
-        channel = await find(entering.channel_id)
-    except AriNotFoundError:
-        entering.settle(_ended(entering.channel_id, "it is not there", 0))
-    except AriError:
-        return
-    else:
-        if channel.app_name == "Stasis" and channel.app_data.split(",")[0] == app:
-            entering.settle(channel)
 
 
 def _ended(channel_id: str, why: str, cause: int) -> AriError:

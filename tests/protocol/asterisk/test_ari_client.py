@@ -636,6 +636,29 @@ async def test_an_entrance_lost_with_the_socket_is_found_after_it(server: AriSer
             await gone.wait(PATIENCE_S)
 
 
+async def test_a_connection_lost_before_the_channel_is_made_does_not_end_it(
+    server: AriServer, connect: Connect
+) -> None:
+    client = await connect(server.url).up()
+    with client.ari.entering("m") as entering:
+        server.drop_all()
+        await client.until(lambda: client.ari.counters["connects"] == 2)
+        # Time enough to find nothing.
+        await client.ari.request("GET", "channels", over_http=True)
+        await client.ari.external_media("m", external_host="127.0.0.1:4000", format="ulaw")
+        assert (await entering.wait(PATIENCE_S)).id == "m"
+
+
+async def test_an_entrance_told_to_who_took_the_application_is_found(server: AriServer, connect: Connect) -> None:
+    first = await connect(server.url).up()
+    with first.ari.entering("m") as entering:
+        second = await connect(server.url).up()
+        await first.until(lambda: first.ari.state == "replaced")
+        await first.ari.external_media("m", external_host="127.0.0.1:4000", format="ulaw")
+        assert (await entering.wait(PATIENCE_S)).id == "m"
+    await second.until(lambda: [event.channel.id for event in second.of(StasisStart)] == ["m"])
+
+
 # -- the end ------------------------------------------------------------------------------------------------------
 
 
