@@ -29,6 +29,7 @@ from bridge.asterisk.ari_events import (
 from bridge.asterisk.settings import AsteriskSettings, MediaKind
 from bridge.asterisk.status import AsteriskStatus
 from bridge.audio.clock import MediaClock
+from bridge.causes import NORMAL_CLEARING
 from bridge.events import Cause
 from bridge.legs.asterisk.joined import JoinedPairs, delete_bridge
 from bridge.legs.asterisk.leg import AsteriskLeg
@@ -83,6 +84,8 @@ class AsteriskEndpoint:
         self._tasks: set[asyncio.Task[None]] = set()
         self._watched: dict[str, Callable[[AriEvent], None]] = {}
         """By the id of a supervisor's or a recording's channel."""
+        self._releasing: set[str] = set()
+        """Ids of channels that are being given back: nobody attends to them, and nobody is to."""
         self._placing = 0
         """Calls of ours that are not yet legs."""
         self._refusing = ""
@@ -194,20 +197,26 @@ class AsteriskEndpoint:
             log.error("a call's task failed", task=task.get_name(), exc_info=error)
 
     def release(self, release: Release) -> "asyncio.Task[None]":
+        self._releasing.add(release.channel_id)
         return self.spawn(self._release(release), f"release of {release.channel_id}")
 
     async def _release(self, release: Release) -> None:
         """Once; if Asterisk can't be asked, again and again in the background."""
-        if not await release.carry_out(self.ari) and not self._closing:
-            self.spawn(self._release_later(release), f"later release of {release.channel_id}")
+        if await release.carry_out(self.ari) or self._closing:
+            self._releasing.discard(release.channel_id)
+            return
+        log.info("channel not given back yet, trying again", channel=release.channel_id)
+        self.spawn(self._release_later(release), f"later release of {release.channel_id}")
 
     async def _release_later(self, release: Release) -> None:
         pause_s = RETRY_S
-        while True:
+        done = False
+        while not done:
             await asyncio.sleep(pause_s)
-            if self._closing or await release.carry_out(self.ari):
-                return
+            # An attempt without an answer may have succeeded, and the dialplan may have handed the channel over anew.
+            done = self._closing or release.channel_id in self._legs or await release.carry_out(self.ari)
             pause_s = min(2 * pause_s, LONGEST_RETRY_S)
+        self._releasing.discard(release.channel_id)
 
     def adopt(self, leg: AsteriskLeg) -> None:
         """Tell `leg` the events of its channel, and of its media channel, from now on."""
@@ -235,7 +244,7 @@ class AsteriskEndpoint:
     def known(self) -> Known:
         """What is ours, for who looks through what Asterisk has."""
         self._lines = {stem: line for stem, line in self._lines.items() if not line.over}
-        channels = frozenset(self._legs) | self.joined.channels
+        channels = frozenset(self._legs) | self.joined.channels | self._releasing
         return Known(channels, frozenset(self._lines), self.joined.bridges)
 
     async def place(self, call: AsteriskCall, *, timeout_s: float = 60.0) -> AsteriskLeg:
@@ -312,9 +321,12 @@ class AsteriskEndpoint:
     def _started(self, channel: Channel, args: tuple[str, ...], replaces: Channel | None) -> None:
         if replaces is not None:
             self._replaced(replaces.id, channel)
+        elif self.names.is_own(channel.id):
+            # One that nobody waits for any more.
+            self.release(Release(channel.id, hang_up=NORMAL_CLEARING))
         elif is_made(channel.id):
-            # One of ours that nobody waits for any more.
-            self.release(Release(channel.id, hang_up=16))
+            # Of a process that we have taken the application from: its calls go on.
+            self._reconciler.look_soon()
         elif channel.id not in self._legs:
             self.take(channel, args)
 

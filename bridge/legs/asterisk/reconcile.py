@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import structlog
 
 from bridge.asterisk.ari import Ari
-from bridge.asterisk.ari_errors import AriError, AriNotFoundError
+from bridge.asterisk.ari_errors import AriError, AriNotFoundError, AriRefusedError
 from bridge.asterisk.ari_events import Bridge, Channel
 from bridge.legs.asterisk.joined import JoinedPairs, Pair
 from bridge.legs.asterisk.leg import AsteriskLeg
@@ -303,6 +303,10 @@ class Reconciler:
                 try:
                     await delete(id)
                 except AriNotFoundError:
+                    continue
+                except AriRefusedError as error:
+                    # The others are not to stay for its sake.
+                    log.info("orphan not deleted yet", what=id, error=str(error))
                     continue
                 self.orphans_cleaned += 1
                 log.warning("orphan deleted on Asterisk", what=id)

@@ -81,7 +81,7 @@ class Release:
                 # It has hung up meanwhile, or is out of the application already.
                 log.debug("channel is gone", channel=self.channel_id, error=str(error))
                 return True
-            log.info("channel not given back yet", channel=self.channel_id, error=str(error))
+            log.debug("channel not given back yet", channel=self.channel_id, error=str(error))
             return False
         return True
 

@@ -4,7 +4,7 @@ import asyncio
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +178,46 @@ async def test_a_reload_adds_and_removes_asterisks_under_live_calls(tmp_path: Pa
         await until(lambda: not ari.anybody_there)
         assert not ari.bridges
         assert [call.trunk for call in bridge.live_calls()] == ["other"]
+
+
+async def test_an_asterisk_that_was_removed_and_is_out_of_order_does_not_keep_the_bridge_from_stopping(
+    tmp_path: Path, ari: AriServer
+) -> None:
+    async with AsyncExitStack() as stack:
+        bridge = await stack.enter_async_context(running(with_asterisks(tmp_path, pbx(ari, request_s=0.2))))
+        await ari.call_in("c1", args=["agent=echo"])
+        await until(lambda: any(call.answered_at for call in bridge.live_calls()))
+        await bridge.reload(bridge.config.model_copy(update={"asterisk": ()}))
+        for method in ("GET", "POST", "DELETE"):
+            ari.answer_with(method, "", 500, {"message": "out of order"})
+        async with asyncio.timeout(15):
+            await stack.aclose()
+
+
+async def test_a_caller_who_is_being_given_back_is_not_taken_up_again(tmp_path: Path, ari: AriServer) -> None:
+    async with running(with_asterisks(tmp_path, pbx(ari))) as bridge:
+        ends = ends_of(bridge)
+        await ari.call_in("c1", args=["agent=echo"])
+        await until(lambda: any(call.answered_at for call in bridge.live_calls()))
+        ari.answer_with("POST", "channels/c1/continue", 500, {"message": "out of order"}, times=1)
+        assert await bridge.hang_up(bridge.live_calls()[0].id)
+        await until(lambda: len(ends) == 1)
+        endpoint = bridge.asterisks.get("pbx")
+        assert endpoint is not None
+        assert "c1" in ari.channels
+        assert "c1" in endpoint.known().channels
+        await until(lambda: "c1" in ari.continued)
+        await until(lambda: not endpoint.known().channels)
+        assert [end.cause for end in ends] == [Cause.API_HUNG_UP]
+
+
+async def test_a_media_channel_of_another_bridge_is_left_to_it(tmp_path: Path, ari: AriServer) -> None:
+    async with running(with_asterisks(tmp_path, pbx(ari))) as bridge:
+        await ari.call_in("offhook-0badcafe-0123456789ab-media")
+        await ari.call_in("c1", args=["agent=echo"])
+        await until(lambda: any(call.answered_at for call in bridge.live_calls()))
+        assert "offhook-0badcafe-0123456789ab-media" in ari.channels
+        assert len(bridge.live_calls()) == 1
 
 
 async def test_an_asterisk_whose_settings_changed_waits_for_a_restart(tmp_path: Path, ari: AriServer) -> None:
