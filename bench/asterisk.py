@@ -66,12 +66,13 @@ Asterisk's own; ratio: ours to Asterisk's in the same seconds (CPU is counted in
 ARI: from our first request for the audio until it can flow; answer: StasisStart to answered, ours; 200: the caller's
 INVITE to its 200, Asterisk's part included; ms. Calls come at {SETUP_RATE:.0f} a second.
 gaps: between kernel arrival times of a caller's packets, ms; lost: by Asterisk's sequence numbers, at the callers
-short: packets that callers sent, less those that came back meanwhile: lost anywhere on the way there and back
+short: packets that callers sent, less those that came back meanwhile: lost on the way there and back, or silence
+that we left out to make Asterisk's queue short again (WebSocket)
 rx lost, late: as the bridge counts what Asterisk sent it, all the call long
 ticks late: steps of the media clock that began 10 ms late or more, of all, while measuring
 * packets that the load generator itself sent more than 5 ms late
-Bridge, Asterisk and callers share the cores of this machine with whatever else runs on it: compare CPU time and
-ratios of one run; gaps and times grow with the load of the machine, not only with ours."""
+Bridge, Asterisk and callers share this machine's few cores with whatever else runs on it: compare CPU time and
+ratios of one run, not wall time; gaps, delays and losses grow with the machine's load, not only with ours."""
 
 
 @dataclass(frozen=True, slots=True)
