@@ -193,7 +193,7 @@ async def part(bridge: Bridge, call_id: CallId) -> None:
     responses=describe(404, 409, 503),
 )
 async def hold(bridge: Bridge, call_id: CallId) -> None:
-    """It hears the hold tone; the agent waits."""
+    """It hears the hold tone, of an Asterisk its music on hold; the agent waits."""
     await _hold(bridge, call_id, on=True)
 
 

@@ -121,6 +121,7 @@ class DialIn(BaseModel):
             "examples": [
                 {"to": "sip:+4930123456@192.168.1.5", "agent": "receptionist"},
                 {"to": "+4930123456", "trunk": "carrier", "agent": "receptionist"},
+                {"to": "PJSIP/1001", "trunk": "pbx", "agent": "receptionist", "machine": "hangup"},
             ]
         },
     )
@@ -133,7 +134,7 @@ class DialIn(BaseModel):
             pattern=r"^(sips?:[^\s<>\",\x00-\x20\x7f]+|\+?[0-9A-D*#(][0-9A-D*# ().\/-]*"
             r"|[A-Za-z][A-Za-z0-9_]*\/[A-Za-z0-9_.@:+*#;=%\/-]+)$",
             description="A SIP URI; with `trunk` a number; with an Asterisk as `trunk` one of its endpoints, "
-            "e.g. `PJSIP/1001` or `PJSIP/+4930123@carrier`.",
+            "e.g. `PJSIP/1001` or `PJSIP/+4930123@carrier`, or a number that its `outbound_context` dials.",
         ),
     ]
     agent: Annotated[str, Field(min_length=1, max_length=64)]
@@ -145,7 +146,11 @@ class DialIn(BaseModel):
             Annotated[str, Field(pattern=r"^[Xx]-[A-Za-z0-9_-]{1,62}$")],
             Annotated[str, Field(max_length=512, pattern=r"^[^\x00-\x1f\x7f]*$")],
         ],
-        Field(max_length=20, description="X- headers for the INVITE, as far as the trunk's `allow_headers` go."),
+        Field(
+            max_length=20,
+            description="X- headers for the INVITE, as far as the trunk's `allow_headers` go; of an Asterisk to its "
+            "endpoints `PJSIP/...` alone.",
+        ),
     ] = Field(default_factory=dict)
 
     caller_name: Annotated[
@@ -156,7 +161,11 @@ class DialIn(BaseModel):
             Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")],
             Annotated[str, Field(max_length=512, pattern=r"^[^\x00-\x1f\x7f]*$")],
         ],
-        Field(max_length=50, description="Channel variables of a call by an Asterisk."),
+        Field(
+            max_length=50,
+            description="Channel variables of a call by an Asterisk; a name that begins with `_` is handed on to the "
+            "channels that it dials.",
+        ),
     ] = Field(default_factory=dict)
     machine: Annotated[
         MachineWish,
