@@ -52,8 +52,7 @@ def end_of_channel(event: ChannelHangupRequest | ChannelDestroyed, *, was_up: bo
     if isinstance(event, ChannelDestroyed):
         return end_of_call(event) if was_up else end_of_offer(event)
     if not event.soft and not event.cause:
-        ended = LegEnded(Cause.CALLER_HUNG_UP, by="far")
-        return ended if was_up else LegEnded(Cause.CANCELLED, by="far", status=487)
+        return end_unseen(was_up=was_up)
     if not event.soft:
         destroyed = ChannelDestroyed(event.channel, event.cause or NOT_DEFINED, "")
         return end_of_call(destroyed) if was_up else end_of_offer(destroyed)
@@ -62,6 +61,12 @@ def end_of_channel(event: ChannelHangupRequest | ChannelDestroyed, *, was_up: bo
         return LegEnded(Cause.MEDIA_TIMEOUT, "Asterisk gave the channel up: no RTP reached it", "network")
     who = "Asterisk ended the channel: a command, a limit of time, or its own stop"
     return LegEnded(Cause.CALLER_HUNG_UP, who, "far") if was_up else LegEnded(Cause.CANCELLED, who, "far", 487)
+
+
+def end_unseen(*, was_up: bool) -> LegEnded:
+    """Of a channel that is gone, and of which Asterisk told only that it left the application: its thread, where the
+    machine is busy, is through with the channel before the event of the hang-up is out."""
+    return LegEnded(Cause.CALLER_HUNG_UP, by="far") if was_up else LegEnded(Cause.CANCELLED, by="far", status=487)
 
 
 def end_of_dialling(event: ChannelDestroyed, *, dialled: bool) -> LegEnded:

@@ -36,7 +36,7 @@ from bridge.events import (
     TransferResult,
 )
 from bridge.legs.asterisk.audio import LegAudio
-from bridge.legs.asterisk.ends import end_of_channel
+from bridge.legs.asterisk.ends import end_of_channel, end_unseen
 from bridge.legs.asterisk.line import CallLine
 from bridge.legs.asterisk.media import LegMedia
 from bridge.legs.asterisk.release import Release, is_variable, outcome_variables, set_all, status_of
@@ -60,6 +60,9 @@ log = structlog.get_logger(__name__)
 
 GOING_S = 0.1
 """A channel that is through with its dialplan is gone within this."""
+
+LIMIT_SLACK_S = 0.5
+"""A channel that ends no sooner than this before its limit of time ended for that."""
 
 LAST_WORD_S = 1.0
 """A request found the channel gone: the event that says why comes within this, unless it was lost."""
@@ -99,7 +102,11 @@ class AsteriskSide(Protocol):
         ...
 
     def join(self, first: "AsteriskLeg", second: "AsteriskLeg") -> Coroutine[Any, Any, None]:
-        """Have the two channels talk with each other, without us. Raises AriError; then nothing has changed."""
+        """Have the two channels talk with each other, without us. Raises AriError: then they may be in no bridge."""
+        ...
+
+    def part(self, leg: "AsteriskLeg") -> None:
+        """The two that were joined are no pair: one of them ended while they were brought together."""
         ...
 
 
@@ -136,6 +143,8 @@ class AsteriskLeg:
         self._joined_ms: float | None = None
         """What it took to bring the channel into the bridge, once it is there."""
         self._digits: asyncio.Task[None] | None = None
+        self._longest_until: float | None = None
+        """When (s, monotonic) Asterisk is to end the channel; None: no limit of its time is known."""
         self._replaced = False
         """The channel is not the one that the dialplan handed over."""
         self._transfers = Transfers(self)
@@ -322,6 +331,8 @@ class AsteriskLeg:
         self.channel_state = "Up"
         if self._audio.media is not None:
             self._audio.media.await_media()
+        if self._info.direction == "inbound":
+            self.side.spawn(self._learn_limit(), f"limit of {self.channel_id}")
         self.tell(Answered())
 
     def on_ari_event(self, event: AriEvent) -> None:
@@ -453,13 +464,24 @@ class AsteriskLeg:
             ended = LegEnded(Cause.TRANSFERRED, done, "far")
         self.end(ended)
 
+    async def _learn_limit(self) -> None:
+        """The dialplan's `TIMEOUT(absolute)`: nothing else tells its end from a hang-up that was not seen."""
+        try:
+            left_s = float(await self.side.ari.get_variable(self.channel_id, "TIMEOUT(absolute)") or 0)
+        except (AriError, ValueError):
+            return
+        self._longest_until = self.side.now() + left_s if left_s > 0 else None
+
     async def _see_where_it_is(self) -> None:
         """The channel has left the application, not by our wish: its time was over, or it was sent elsewhere."""
         await asyncio.sleep(GOING_S)
         try:
             await self.side.ari.channel(self.channel_id)
         except AriNotFoundError:
-            self.end(LegEnded(Cause.MAX_LENGTH, "Asterisk ended the channel: its time was over", "far"))
+            if self._longest_until is not None and self.side.now() > self._longest_until - LIMIT_SLACK_S:
+                self.end(LegEnded(Cause.MAX_LENGTH, "Asterisk ended the channel: its time was over", "far"))
+            else:
+                self.end(end_unseen(was_up=self._state is LegState.UP))
         except AriError as error:
             log.info("where a channel went is not known", channel=self.channel_id, error=str(error))
             self.lost("the channel has left the application")

@@ -211,6 +211,21 @@ async def test_a_caller_who_is_being_given_back_is_not_taken_up_again(tmp_path: 
         assert [end.cause for end in ends] == [Cause.API_HUNG_UP]
 
 
+@pytest.mark.parametrize(("left", "cause"), [("0.3", Cause.MAX_LENGTH), ("60", Cause.CALLER_HUNG_UP)])
+async def test_a_hangup_that_is_not_told_is_taken_for_the_end_of_the_time_only_where_that_is_over(
+    tmp_path: Path, ari: AriServer, left: str, cause: Cause
+) -> None:
+    async with running(with_asterisks(tmp_path, pbx(ari))) as bridge:
+        ends = ends_of(bridge)
+        ari.variables["c1", "TIMEOUT(absolute)"] = left
+        ari.lose("ChannelHangupRequest")
+        await ari.call_in("c1", args=["agent=echo"])
+        await until(lambda: any("TIMEOUT(absolute)" in one.query.values() for one in ari.asked))
+        await until(lambda: any(call.answered_at for call in bridge.live_calls()))
+        await ari.hang_up("c1")
+        await until(lambda: [end.cause for end in ends] == [cause])
+
+
 async def test_a_media_channel_of_another_bridge_is_left_to_it(tmp_path: Path, ari: AriServer) -> None:
     async with running(with_asterisks(tmp_path, pbx(ari))) as bridge:
         await ari.call_in("offhook-0badcafe-0123456789ab-media")
