@@ -66,8 +66,8 @@ Asterisk's own; ratio: ours to Asterisk's in the same seconds (CPU is counted in
 ARI: from our first request for the audio until it can flow; answer: StasisStart to answered, ours; 200: the caller's
 INVITE to its 200, Asterisk's part included; ms. Calls come at {SETUP_RATE:.0f} a second.
 gaps: between kernel arrival times of a caller's packets, ms; lost: by Asterisk's sequence numbers, at the callers
-short: packets that callers sent, less those that came back meanwhile: lost on the way there and back, or silence
-that we left out to make Asterisk's queue short again (WebSocket)
+short: packets that callers sent, less those that came back meanwhile: lost on the way there and back; by
+WebSocket holes too, 20 ms in which Asterisk had no frame when it wanted one, after which all comes that much later
 rx lost, late: as the bridge counts what Asterisk sent it, all the call long
 ticks late: steps of the media clock that began 10 ms late or more, of all, while measuring
 * packets that the load generator itself sent more than 5 ms late
