@@ -11,6 +11,7 @@ from bridge.audio.playout import Playout
 from bridge.caller_music import CallerMusic
 from bridge.events import Cause, DtmfReceived, Held, LegEnded, LegEvent, Resumed
 from bridge.legs.base import Capability, Leg, LegInfo, LegState, MediaQuality
+from bridge.legs.subscribers import Subscribers
 
 Ear = Callable[[bytes, float], bytes]
 """Takes a frame of the caller's and its time; returns what the agent hears in its place."""
@@ -39,9 +40,8 @@ class AgentLine:
         self._music = music
         self._can_dial = can_dial
         self._sinks: list[FrameSink] = []
-        self._handlers: list[Callable[[LegEvent], None]] = []
+        self._subscribers = Subscribers()
         self._held = self._apart = False
-        self._ended: LegEnded | None = None
         self._unlisten: list[Unsubscribe] = []
 
     # -- the call's side ------------------------------------------------------------------------------------
@@ -60,9 +60,7 @@ class AgentLine:
             case DtmfReceived() if self._apart:
                 pass
             case LegEnded():
-                self._ended = event
-                self._tell(event)
-                self._handlers = []
+                self._subscribers.end(event)
             case _:
                 self._tell(event)
 
@@ -96,7 +94,7 @@ class AgentLine:
     def close(self) -> None:
         self._ear = None
         self._listen([])
-        self._handlers = []
+        self._subscribers.clear()
 
     def _listen(self, sinks: list[FrameSink]) -> None:
         """Have the leg's frames given to `sinks`: by itself, as long as nothing is put in their place."""
@@ -113,8 +111,7 @@ class AgentLine:
             sink(pcm, now)
 
     def _tell(self, event: LegEvent) -> None:
-        for handler in self._handlers:
-            handler(event)
+        self._subscribers.tell(event)
 
     # -- the Leg contract -----------------------------------------------------------------------------------
 
@@ -151,15 +148,7 @@ class AgentLine:
         return unsubscribe
 
     def subscribe(self, handler: Callable[[LegEvent], None]) -> Unsubscribe:
-        if self._ended is not None:
-            handler(self._ended)
-            return _nothing
-        self._handlers = [*self._handlers, handler]
-
-        def unsubscribe() -> None:
-            self._handlers = [h for h in self._handlers if h is not handler]
-
-        return unsubscribe
+        return self._subscribers.subscribe(handler)
 
     async def ringing(self) -> None:
         await self._leg.ringing()
@@ -202,7 +191,3 @@ class AgentLine:
 
     async def set_variables(self, values: Mapping[str, str]) -> None:
         await self._leg.set_variables(values)
-
-
-def _nothing() -> None:
-    """Ends a subscription that never began."""

@@ -29,6 +29,7 @@ from bridge.legs.base import (
 )
 from bridge.legs.frame_stream import FrameStream
 from bridge.legs.media import MediaCrashed, MediaExpired, StreamEvent
+from bridge.legs.subscribers import Subscribers
 from bridge.rtp.format import RtpLimits
 from bridge.targets import SipTarget, TargetError, parse_target
 
@@ -73,8 +74,7 @@ class AudioSocketLeg:
             agent=known.agent,
         )
         self._state = LegState.OFFERED
-        self._handlers: list[Callable[[LegEvent], None]] = []
-        self._ended: LegEnded | None = None
+        self._subscribers = Subscribers()
         self._digits_came = False
         stream.on_event = self._on_media_event
         connection.on_digit = self._on_digit
@@ -119,15 +119,7 @@ class AudioSocketLeg:
         return self._stream.listen(sink)
 
     def subscribe(self, handler: Callable[[LegEvent], None]) -> Unsubscribe:
-        if self._ended is not None:
-            handler(self._ended)
-            return _nothing
-        self._handlers = [*self._handlers, handler]
-
-        def unsubscribe() -> None:
-            self._handlers = [h for h in self._handlers if h is not handler]
-
-        return unsubscribe
+        return self._subscribers.subscribe(handler)
 
     async def ringing(self) -> None:
         """The caller hears no ringing: the dialplan answered."""
@@ -236,16 +228,13 @@ class AudioSocketLeg:
             return
         was_up = self._state is LegState.UP
         self._state = LegState.ENDED
-        self._ended = ended
         # Before the connection is closed: the dialplan asks at once.
         self._endpoint.left(self, ended, was_up=was_up)
         self._stream.close()
-        self._tell(ended)
-        self._handlers = []
+        self._subscribers.end(ended)
 
     def _tell(self, event: LegEvent) -> None:
-        for handler in self._handlers:
-            handler(event)
+        self._subscribers.tell(event)
 
 
 class AudioSocketEndpoint:
@@ -297,7 +286,3 @@ class AudioSocketEndpoint:
         if announced is None:
             log.info("a call by AudioSocket that nobody announced", uuid=leg.info.id, peer=connection.peer)
         self._on_leg(leg)
-
-
-def _nothing() -> None:
-    """Unsubscribes from a leg that has ended."""

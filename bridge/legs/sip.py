@@ -37,6 +37,7 @@ from bridge.legs.sip_ends import end_of
 from bridge.legs.sip_media import SipMedia
 from bridge.legs.sip_reoffer import SipReoffers
 from bridge.legs.sip_transfer import SipTransfers, TransferWay
+from bridge.legs.subscribers import Subscribers
 from bridge.sip import events as sip
 from bridge.sip.agent import UserAgent
 from bridge.sip.errors import SdpError, SipError
@@ -110,9 +111,8 @@ class SipLeg:
         self._events_heard = False
         """The far side sends telephone-events: what it says in INFO besides is the same once more."""
         self._state = LegState.OFFERED
-        self._handlers: list[Callable[[LegEvent], None]] = []
+        self._subscribers = Subscribers()
         self._taps: list[PacketTap] = []
-        self._ended: LegEnded | None = None
         self._confirmed = asyncio.Event()
         """The ACK has come (or the call has ended): only then may the session be changed."""
         self._ring_limit: asyncio.TimerHandle | None = None
@@ -178,15 +178,7 @@ class SipLeg:
             tap(received, local, far, packet)
 
     def subscribe(self, handler: Callable[[LegEvent], None]) -> Unsubscribe:
-        if self._ended is not None:
-            handler(self._ended)
-            return _nothing
-        self._handlers = [*self._handlers, handler]
-
-        def unsubscribe() -> None:
-            self._handlers = [h for h in self._handlers if h is not handler]
-
-        return unsubscribe
+        return self._subscribers.subscribe(handler)
 
     async def ringing(self) -> None:
         if self._state is LegState.OFFERED and self._info.direction == "inbound":
@@ -496,21 +488,19 @@ class SipLeg:
         if self._ring_limit is not None:
             self._ring_limit.cancel()
         self._digits.close()
-        self._ended = ended
         why = f"the call ended: {ended.cause.value}"
         self._reoffers.fail(why)
         self._transfers.close(why)
         self._confirmed.set()
-        self.tell(ended)
-        self._handlers = []
+        self._subscribers.end(ended)
 
     def _end_text(self) -> str:
-        return "" if self._ended is None else f"{self._ended.cause.value} {self._ended.detail}".strip()
+        ended = self._subscribers.ended
+        return "" if ended is None else f"{ended.cause.value} {ended.detail}".strip()
 
     def tell(self, event: LegEvent) -> None:
         """Tell who has subscribed."""
-        for handler in self._handlers:
-            handler(event)
+        self._subscribers.tell(event)
 
     def _referable(self, target: str) -> str:
         """A number becomes a user at the peer's end of the call, as the peer itself calls that."""
@@ -538,7 +528,3 @@ class SipLeg:
     def flush(self) -> None:
         """Send what the user agent has to say."""
         self._endpoint.transports.flush()
-
-
-def _nothing() -> None:
-    """Ends a subscription that never began."""
