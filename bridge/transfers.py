@@ -366,6 +366,8 @@ class Transfers:
             try:
                 await leg.transfer(second.target, replacing=second.leg)
             except LegError as error:
+                if leg.state is LegState.ENDED:
+                    raise
                 log.info("the carrier does not join the two: bridging", reason=str(error))
             else:
                 result = await self._carriers_outcome(second.target, ends=dismiss)

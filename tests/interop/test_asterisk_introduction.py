@@ -1,5 +1,5 @@
-"""Callers of a real Asterisk joined with who answers there: announced, with music for one and a summary for the other,
-or without a word."""
+"""Callers of a real Asterisk joined with who answers there: announced, with music for one and a summary for the
+other, or without a word."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence

@@ -162,6 +162,28 @@ async def test_a_refer_whose_target_is_busy_brings_the_caller_back(shop: Asteris
         await far_side.until(lambda: any(getattr(event, "digit", "") == "5" for event in far_side.events))
 
 
+async def test_a_refer_that_nobody_waits_for_any_more_brings_the_caller_back(shop: AsteriskShop) -> None:
+    async with asterisk_line(shop) as line:
+        near, far, near_side, far_side = await answered(line)
+        far.options = SipLegOptions(accept_refer=True)
+        host, port = line.sip.third.address
+        moving = asyncio.create_task(near.transfer(f"sip:human@{host}:{port}"))
+        asked = await far_side.event(TransferAsked)
+        assert isinstance(asked, TransferAsked)
+        far.follow_transfer(await line.sip.far.dial(asked.target, from_user="caller"))
+        human = await asyncio.wait_for(line.sip.at_third.get(), 10)
+        moving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await moving
+        with pytest.raises(LegError):
+            await near.transfer("555")
+        await human.hangup(Cause.BUSY)
+        say(far, tone(far, 880, 20_000))
+        await near_side.hears_tone(880)
+        say(near, tone(near, 440, 20_000))
+        await far_side.hears_tone(440)
+
+
 async def test_a_caller_of_another_technology_can_not_be_redirected(shop: AsteriskShop) -> None:
     async with asterisk_line(shop) as line:
         near, *_ = await answered(line)

@@ -238,6 +238,9 @@ class AsteriskEndpoint:
     async def join(self, first: AsteriskLeg, second: AsteriskLeg) -> None:
         await self.joined.join(first.channel_id, second.channel_id)
 
+    def part(self, leg: AsteriskLeg) -> None:
+        self.joined.dissolve(leg.channel_id)
+
     def _delete_bridge(self, bridge_id: str) -> None:
         self.spawn(delete_bridge(self.ari, bridge_id), f"end of {bridge_id}")
 

@@ -84,6 +84,12 @@ class JoinedPairs:
         if (pair := self._of.get(channel_id)) is not None:
             self._part(pair, (channel_id,))
 
+    def dissolve(self, channel_id: str) -> None:
+        """This channel's pair is none any more; what becomes of its channels is others' business."""
+        if (pair := self._of.get(channel_id)) is not None:
+            self._forget(pair)
+            self._delete_bridge(pair.bridge_id)
+
     def replaced(self, former_id: str, channel_id: str) -> None:
         """Another channel has taken the place of one in its bridge."""
         pair = self._of[former_id]

@@ -1,5 +1,6 @@
 """Handing an Asterisk call over: on in the dialplan, by REFER, or two channels of the same Asterisk joined."""
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import structlog
@@ -47,17 +48,33 @@ class Transfers:
         self._busy = False
 
     async def transfer(self, target: str, replacing: Leg | None) -> None:
-        """See `Leg.transfer`. When it returns the leg has ended, its outcome told."""
+        """See `Leg.transfer`. When it returns the leg has ended, its outcome told. If nobody waits for it any more it
+        goes on all the same, so that the channel is not left where no bridge is."""
         if self._busy:
             raise LegError("another transfer is under way")
         self._busy = True
+        outcome: asyncio.Future[LegError | None] = asyncio.get_running_loop().create_future()
+        work = self._carry_out(target, replacing, outcome)
+        self._leg.side.spawn(work, f"transfer of {self._leg.channel_id}")
+        if (failure := await outcome) is not None:
+            raise failure
+
+    async def _carry_out(
+        self, target: str, replacing: Leg | None, outcome: "asyncio.Future[LegError | None]"
+    ) -> None:
+        failure: LegError | None = LegError("the transfer broke off")
         try:
             if replacing is not None:
                 await self._join(target, replacing)
             else:
                 await self._hand_over(target)
+            failure = None
+        except LegError as error:
+            failure = error
         finally:
             self._busy = False
+            if not outcome.done():
+                outcome.set_result(failure)
 
     async def _hand_over(self, target: str) -> None:
         settings = self._leg.side.settings
@@ -148,10 +165,10 @@ class Transfers:
             self.referring = True
             try:
                 await ari.redirect(channel, endpoint)
-                await ari.request("POST", f"channels/{segment(channel)}/answer", timeout_s=REFER_S, over_http=True)
+                await self._refer_is_over()
                 took_s = leg.side.now() - begun
-                await leg.line.join(channel)
             finally:
+                await self._bring_back(leg)
                 leg.waiting.set_apart(False)
             if await leg.ended_within(LEAVING_S):
                 return
@@ -166,6 +183,20 @@ class Transfers:
         kind = TransferFailedError if took_s > TRIED_S else TransferRefusedError
         raise kind(f"the far end did not get through to {target}", 480)
 
+    async def _refer_is_over(self) -> None:
+        """Returns when the channel's thread is through with it, or the leg has ended. Raises AriError."""
+        leg = self._leg
+        path = f"channels/{segment(leg.channel_id)}/answer"
+        asked = asyncio.ensure_future(leg.side.ari.request("POST", path, timeout_s=REFER_S, over_http=True))
+        ended = asyncio.ensure_future(leg.ended_within(REFER_S))
+        try:
+            await asyncio.wait({asked, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if leg.state is not LegState.ENDED:
+                await asked
+        finally:
+            asked.cancel()
+            ended.cancel()
+
     # -- with another channel -------------------------------------------------------------------------------
 
     async def _join(self, target: str, replacing: Leg) -> None:
@@ -173,17 +204,33 @@ class Transfers:
         # A leg's own type alone knows its channel.
         if not isinstance(replacing, type(leg)) or replacing.side is not leg.side:
             raise TransferRefusedError("the two parties are not on the same Asterisk", 501)
-        replacing.must_be_up()
+        if replacing.state is not LegState.UP:
+            raise _left()
         try:
             await leg.waiting.stop(leg.channel_id)
             await replacing.waiting.stop(replacing.channel_id)
             await leg.side.join(leg, replacing)
         except AriError as error:
+            await self._bring_back(leg, replacing)
             raise await self._failure(error) from error
+        if not (leg.state is replacing.state is LegState.UP):
+            # One of them left while they were brought together.
+            await self._bring_back(leg, replacing)
+            leg.side.part(leg)
+            raise LegStateError("the call has ended") if leg.state is LegState.ENDED else _left()
         replacing.end(LegEnded(Cause.TRANSFERRED, "the two parties talk without us"))
         self._gone(target, "the two parties talk without us")
 
     # -- inside ---------------------------------------------------------------------------------------------
+
+    async def _bring_back(self, *legs: "AsteriskLeg") -> None:
+        """Into the bridges of their own, in which they may be still. One that has ended is none of our business."""
+        for leg in legs:
+            if leg.state is LegState.UP:
+                try:
+                    await leg.line.join(leg.channel_id)
+                except AriError as error:
+                    log.warning("not brought back to its bridge", channel=leg.channel_id, error=str(error))
 
     def _gone(self, target: str, how: str) -> None:
         self._leg.tell(TransferResult(200, how))
@@ -195,3 +242,7 @@ class Transfers:
         if isinstance(error, AriRefusedError):
             return TransferFailedError(f"Asterisk refused: {error}", 500)
         return TransferFailedError(str(error), 503)
+
+
+def _left() -> TransferFailedError:
+    return TransferFailedError("the second party has hung up", 480)
