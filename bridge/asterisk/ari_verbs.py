@@ -119,6 +119,15 @@ class AriVerbs(ABC):
             return None
         return str(answer["value"]) if isinstance(answer, dict) and "value" in answer else None
 
+    async def set_global(self, name: str, value: str) -> None:
+        """A variable of Asterisk's own, which every channel sees."""
+        await self.request("POST", "asterisk/variable", query={"variable": name, "value": value})
+
+    async def get_global(self, name: str) -> str:
+        """Empty: it is not set."""
+        answer = await self.request("GET", "asterisk/variable", query={"variable": name})
+        return str(answer.get("value", "")) if isinstance(answer, dict) else ""
+
     async def dtmf(self, channel_id: str, digits: str, tone_ms: int = 100, gap_ms: int = 100) -> None:
         await self._channel_post(channel_id, "dtmf", dtmf=digits, duration=str(tone_ms), between=str(gap_ms))
 

@@ -143,6 +143,24 @@ async def test_calls_of_another_process_are_left_to_it_while_it_lives(shop: Aste
         await former.aclose()
 
 
+async def test_a_caller_whom_another_process_is_about_to_answer_is_left_to_it(shop: AsteriskShop) -> None:
+    async with asterisk_line(shop) as line:
+        former = line.endpoint
+        near, _far = await line.call()
+        await near.ringing()
+        await near.line.ready()
+        line.endpoint = line.new_endpoint()
+        line.endpoint.start()
+        await line.until(lambda: former.ari.state == "replaced", "loss of the application")
+        await line.up()
+        await line.endpoint.look()
+        assert line.endpoint.status().orphans_cleaned == 0 and line.incoming.empty()
+        await near.answer()
+        await near.hangup(Cause.AGENT_HUNG_UP)
+        await line.until(lambda: not former.busy, "end of the call's remains")
+        await former.aclose()
+
+
 async def test_a_killed_asterisk_ends_its_calls_and_the_next_one_is_found(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:

@@ -2,7 +2,7 @@
 
 Events get lost (a cut socket), processes die: so all channels and bridges are looked through after each connect and
 now and then. What another process made for the same application may be live there (it drains, while we have taken the
-application): a process counts on in a variable of one of its channels, and one of which no count moves is dead.
+application): a process that has calls counts on in a global variable of Asterisk's, one whose count stands is dead.
 """
 
 import asyncio
@@ -122,13 +122,9 @@ def arguments_of(channel: Channel) -> tuple[str, ...]:
     return tuple(channel.app_data.split(",")[1:])
 
 
-ALIVE = "OFFHOOK_ALIVE"
-"""The channel variable by which a process shows that it lives."""
-
-
-def is_alive(before: Mapping[str, str], after: Mapping[str, str]) -> bool:
-    """By the counts on a process's channels, by id, at two times."""
-    return any(after.get(channel_id, count) != count for channel_id, count in before.items())
+def sign_of(instance: str) -> str:
+    """The global variable by which a process shows that it lives."""
+    return f"OFFHOOK_ALIVE_{instance}"
 
 
 # -- carrying it out ----------------------------------------------------------------------------------------
@@ -246,7 +242,7 @@ class Reconciler:
         own = self._side.names.instance
         another = False
         for instance, stranger in again.strangers.items():
-            if instance != own and (instance not in before or is_alive(before[instance], after[instance])):
+            if instance != own and (instance not in before or after[instance] != before[instance]):
                 log.info("another process attends to calls of our application", instance=instance)
                 another = True
                 continue
@@ -311,23 +307,18 @@ class Reconciler:
                 self.orphans_cleaned += 1
                 log.warning("orphan deleted on Asterisk", what=id)
 
-    async def _signs(self, found: Findings) -> dict[str, dict[str, str]]:
-        """By instance and channel: how far its count is."""
-        signs: dict[str, dict[str, str]] = {}
-        for instance, stranger in found.strangers.items():
-            ids = [*stranger.channels, *(channel.id for channel in stranger.callers)]
-            ids += [channel_id for pair in stranger.pairs for channel_id in pair.channels]
-            counts = await asyncio.gather(*(self._ari.get_variable(channel_id, ALIVE) for channel_id in ids))
-            signs[instance] = {channel_id: count or "" for channel_id, count in zip(ids, counts, strict=True)}
-        return signs
+    async def _signs(self, found: Findings) -> dict[str, str]:
+        """By instance: how far its count is."""
+        instances = tuple(found.strangers)
+        counts = await asyncio.gather(*(self._ari.get_global(sign_of(instance)) for instance in instances))
+        return dict(zip(instances, counts, strict=True))
 
     async def _beat(self) -> None:
-        """One sign of life: on one channel, whichever."""
-        ids = [leg.channel_id for leg in self._side.legs] or sorted(self._side.joined.channels)
-        if ids:
+        """One sign of life."""
+        if self._side.legs or len(self._side.joined):
             self._beats += 1
             try:
-                await self._ari.set_variable(ids[self._beats % len(ids)], ALIVE, str(self._beats))
+                await self._ari.set_global(sign_of(self._side.names.instance), str(self._beats))
             except AriError as error:
                 log.debug("no sign of life given", app=self._side.names.app, error=str(error))
 

@@ -74,7 +74,7 @@ class AriServer(Standin):
         self.channels: dict[str, dict[str, Any]] = {}
         self.bridges: dict[str, dict[str, Any]] = {}
         self.variables: dict[tuple[str, str], str] = {}
-        """By channel and name."""
+        """By channel (empty: Asterisk's own) and name."""
         self.continued: dict[str, Mapping[str, str]] = {}
         """Where channels went on in the dialplan."""
         self.applications: dict[str, _Application] = {}
@@ -235,6 +235,12 @@ class AriServer(Standin):
             return 200, {"system": {"version": VERSION, "entity_id": "02:fc:00:00:00:01"}}
         if path == "ping":
             return 200, {"ping": "pong", "asterisk_id": "02:fc:00:00:00:01"}
+        if path == "variable":
+            name = asked.query["variable"]
+            if asked.method == "GET":
+                return 200, {"value": self.variables.get(("", name), "")}
+            self.variables["", name] = asked.query["value"]
+            return 204, None
         if path == "modules":
             return 200, [{"name": "app_stasis.so", "status": "Running", "support_level": "core", "use_count": 0}]
         return 404, {"message": "Resource not found"}

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from bridge.asterisk.ari_events import Bridge, Channel
 from bridge.legs.asterisk.joined import Pair
 from bridge.legs.asterisk.names import Names, bridge_of, instance_of, is_made, joined_of, media_of, stem_of
-from bridge.legs.asterisk.reconcile import Findings, Known, arguments_of, is_alive, look_through
+from bridge.legs.asterisk.reconcile import Findings, Known, arguments_of, look_through
 
 OWN = Names("offhook", "aaaaaaaa")
 OTHER = Names("offhook", "bbbbbbbb")
@@ -91,15 +91,6 @@ def test_joined_parties_are_no_callers_and_no_orphans() -> None:
     assert not found.callers and not found.strangers[OTHER.instance].channels
     known = Known(frozenset({"1.0", f"{stem}-out"}), frozenset(), frozenset({id}))
     assert nobodys(look_through(channels, [pair], OWN, known))
-
-
-def test_a_process_lives_while_one_of_its_counts_moves() -> None:
-    assert is_alive({"a": "1", "b": "2"}, {"a": "1", "b": "3"})
-    assert is_alive({"a": ""}, {"a": "1"})
-    assert not is_alive({"a": "1", "b": "2"}, {"a": "1", "b": "2"})
-    assert not is_alive({"a": "1"}, {})
-    assert not is_alive({"a": "1"}, {"c": "9"})
-    assert not is_alive({}, {})
 
 
 @given(
