@@ -70,6 +70,9 @@ SLOW_MS = 20.0
 SLICE_S = 0.005
 """Events are handled in a row for so long at most; then others get the loop."""
 
+REPEATABLE = ("/answer", "/addChannel", "/ring", "/variable")
+"""What is asked of a channel or bridge by these comes to the same when it is asked twice, as is what only reads."""
+
 COUNTERS = (
     "connects",
     "requests",
@@ -222,8 +225,8 @@ class Ari(AriVerbs):
             try:
                 response = await self._socket.request(method, path, query, body, limit_s)
             except AriUnavailableError:
-                # Whether it was carried out is not known. What changes nothing can be asked again.
-                if method != "GET":
+                # Whether it was carried out is not known.
+                if method != "GET" and not path.endswith(REPEATABLE):
                     raise
             else:
                 if response is not None:

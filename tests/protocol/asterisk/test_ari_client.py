@@ -287,20 +287,22 @@ async def test_a_server_that_always_hangs_up_is_not_hammered(server: AriServer, 
     ]
 
 
-async def test_requests_that_wait_end_with_the_socket_and_reads_go_on_over_http(
+async def test_requests_that_wait_end_with_the_socket_and_what_can_be_repeated_goes_on_over_http(
     server: AriServer, connect: Connect
 ) -> None:
     client = await connect(server.url, request_s=PATIENCE_S).up()
     await server.call_in("c1")
     server.hold("channels")
     reading = asyncio.create_task(client.ari.channels())
-    writing = asyncio.create_task(client.ari.answer("c1"))
+    answering = asyncio.create_task(client.ari.answer("c1"))
+    writing = asyncio.create_task(client.ari.dtmf("c1", "1"))
     await server.until(lambda: bool(server.requests("channels")))
     server.misbehave(drop=True, times=1, path="/ari/events")
-    with pytest.raises(AriUnavailableError, match=r"POST channels/c1/answer: the event socket is lost"):
+    with pytest.raises(AriUnavailableError, match=r"POST channels/c1/dtmf: the event socket is lost"):
         await writing
     server.let_go()
     assert [channel.id for channel in await reading] == ["c1"]
+    await answering
     assert client.ari.counters["failed"] == 1
 
 
