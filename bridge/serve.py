@@ -4,6 +4,7 @@ import asyncio
 import signal
 import sys
 import termios
+from fnmatch import fnmatchcase
 
 import structlog
 
@@ -65,7 +66,7 @@ async def serve(loaded: Loaded) -> None:
     try:
         async with Bridge.run(config, lambda text: _say(f"offhook: {text} ..."), logs) as bridge:
             running = bridge
-            _say(_welcome(config))
+            _say(welcome(config))
             await bridge.serve_until_stopped()
             _say("offhook: stopping")
     except asyncio.CancelledError:
@@ -114,14 +115,17 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)  # noqa: T201 - the command's own words to whoever started it
 
 
-def _welcome(config: Config) -> str:
+def welcome(config: Config) -> str:
+    """What is there, and how to try it."""
     host = "127.0.0.1" if config.sip.listen in ("0.0.0.0", "::") else config.sip.listen
     port = "" if config.sip.port == 5060 else f":{config.sip.port}"
-    users = [route.to for route in config.routes if "*" not in route.to] or ["agent"]
+    # A route of a trunk answers no phone that calls us.
+    users = [route.to for route in config.routes if "*" not in route.to and fnmatchcase("", route.trunk)] or ["agent"]
     return "\n".join(
         (
             "offhook: ready for calls",
             f"  SIP   {config.sip.listen}:{config.sip.port}/{_transports(config)}   from {_networks(config)}",
+            *(f"  ARI   {one.url}   application {one.app} of Asterisk {one.name}" for one in config.asterisk),
             f"  HTTP  http://{config.http.listen}:{config.http.port}   (key in {config.data_dir / 'api-key'})",
             f"  test  make call   or: offhook call sip:{users[0]}@{host}{port}",
             "  stop  Ctrl-C (live calls finish first; twice: at once); SIGHUP reads the configuration again",
