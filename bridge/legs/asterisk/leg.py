@@ -54,6 +54,7 @@ from bridge.legs.base import (
     PacketTap,
 )
 from bridge.legs.media import MediaCrashed, MediaExpired, StreamEvent
+from bridge.legs.subscribers import Subscribers
 from bridge.legs.supervision import Supervision
 
 log = structlog.get_logger(__name__)
@@ -134,10 +135,9 @@ class AsteriskLeg:
         self._state = LegState.OFFERED
         self._audio = LegAudio(line.transport.sample_rate, self._local_address)
         self.waiting = Waiting(side.ari, side.settings, lambda: self._audio.media)
-        self._handlers: list[Callable[[LegEvent], None]] = []
+        self._subscribers = Subscribers()
         self._untold: list[LegEvent] = []
         """Of a call that we make, up to its answer: it may be answered before anybody has it."""
-        self._ended: LegEnded | None = None
         self._over = asyncio.Event()
         self._answering = False
         self._joined_ms: float | None = None
@@ -190,17 +190,7 @@ class AsteriskLeg:
         return self._audio.tap_packets(tap)
 
     def subscribe(self, handler: Callable[[LegEvent], None]) -> Unsubscribe:
-        if self._ended is not None:
-            handler(self._ended)
-            return _nothing
-        self._handlers = [*self._handlers, handler]
-        for event in self._untold:
-            handler(event)
-
-        def unsubscribe() -> None:
-            self._handlers = [h for h in self._handlers if h is not handler]
-
-        return unsubscribe
+        return self._subscribers.subscribe(handler, self._untold)
 
     async def ringing(self) -> None:
         if self._state is not LegState.OFFERED or self._info.direction != "inbound":
@@ -381,21 +371,17 @@ class AsteriskLeg:
     def tell(self, event: LegEvent) -> None:
         if self._info.direction == "outbound" and not (self._untold and isinstance(self._untold[-1], Answered)):
             self._untold.append(event)
-        for handler in self._handlers:
-            handler(event)
+        self._subscribers.tell(event)
 
     def end(self, ended: LegEnded) -> None:
         """The leg is over; its bridge and its media channel are deleted."""
         if self._state is LegState.ENDED:
             return
         self._state = LegState.ENDED
-        self._ended = ended
         self._over.set()
         self.line.stop()
         self.side.ended(self)
-        handlers, self._handlers = self._handlers, []
-        for handler in handlers:
-            handler(ended)
+        self._subscribers.end(ended)
 
     @property
     def expects_audio(self) -> bool:
@@ -513,7 +499,3 @@ class AsteriskLeg:
             raise LegStateError("the call has ended")
         if self._info.direction != "inbound" or self._state is LegState.UP:
             raise LegStateError("only an inbound call that is not yet answered can be answered")
-
-
-def _nothing() -> None:
-    """Ends a subscription that never began."""
