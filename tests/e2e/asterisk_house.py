@@ -394,4 +394,12 @@ async def open_house(folder: Path) -> AsyncIterator[House]:
             return pbx["state"] == "up"
 
         await house.wait_for(up, "connection to Asterisk")
+        # A queue takes nobody while it does not know of a member's phone: Asterisk asks phones in its own time.
+        await asyncio.to_thread(shop.cli, "pjsip qualify 1001")
+
+        async def known() -> bool:
+            contacts = await asyncio.to_thread(shop.cli, "pjsip show contacts")
+            return any("1001/" in row and "Avail" in row for row in contacts.splitlines())
+
+        await house.wait_for(known, "phone that Asterisk knows of")
         yield house
