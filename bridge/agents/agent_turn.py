@@ -29,12 +29,14 @@ from bridge.providers.base import (
     ToolCall,
 )
 from bridge.providers.dialogue import GO_ON
+from bridge.providers.tools import HANG_UP
 
 ATTEMPTS = 2
 RETRY_S = 0.1
 """Before a model that failed at once is asked again."""
 
 _CUT_SHORT = ToolResult(False, "the caller went on talking before this was done").content
+_NOT_HUNG_UP = ToolResult(False, "the call goes on: another tool failed, which the caller should know first").content
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +288,9 @@ class Thinker:
             if not turn.speech.said():
                 turn.speech.say(self._settings.brief.goodbye)
             turn.ends = AgentDone(Cause.AGENT_HUNG_UP)
+        elif hang_up:
+            # Or the model would think that the call is over, and the caller would wait for somebody to hang up.
+            part.results.update({call.id: _NOT_HUNG_UP for call in calls if call.name == HANG_UP})
         return turn.ends is not None
 
     async def _announce_transfer(self, turn: AgentTurn, text: str) -> None:

@@ -91,6 +91,23 @@ async def test_variables_that_can_not_be_set_are_told_to_the_model() -> None:
 
 
 @conversing
+async def test_model_that_hangs_up_beside_a_tool_that_failed_knows_that_the_call_goes_on() -> None:
+    def script(request: LlmRequest) -> Sequence[Step]:
+        results = [json.loads(message.content) for message in request.messages if message.role == "tool"]
+        if len(results) == 2 and not results[1]["ok"]:
+            return ["I could not note it. Goodbye.", ToolCall("c3", "hang_up", {})]
+        return ["Goodbye.", ToolCall("c1", "set_variables", {"REASON": "tea"}), ToolCall("c2", "hang_up", {})]
+
+    async with Call(script, variables=VARIABLES) as call:
+        call.leg.variables_refused = True
+        await call.agent_silent()
+        await call.say("that is all")
+        await call.ended()
+        assert call.heard().endswith("I could not note it. Goodbye.")
+        call.assert_nothing_left()
+
+
+@conversing
 async def test_tool_is_there_where_the_call_has_variables_and_the_agent_may_set_some() -> None:
     async with Call(lambda _: ["Hi."], variables=VARIABLES) as call:
         assert "set_variables" in await tools_of(call)
