@@ -1,5 +1,6 @@
 """Calls that we make: for who asks by the API, and on behalf of a caller who is to be handed on."""
 
+import re
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,9 @@ from bridge.trunks.outbound import DialError, asked_headers, is_number, outbound
 from bridge.trunks.trunks import Trunk
 
 DEFAULT_CALLER = "offhook"
+
+_NOT_SHOWN = re.compile(r"[\x00-\x1f\x7f<>\"]+")
+"""Of a caller's number: what is in none, and would keep it from being shown to whom the caller is handed."""
 
 
 class Dialler:
@@ -74,21 +78,20 @@ class Dialler:
         """A second leg for `caller`: `target` is a URI, or a number for the way that the caller came by. It counts as
         a live call of its trunk until it ends. Raises LegError."""
         info = caller.info
+        theirs = _NOT_SHOWN.sub("", info.from_ if info.direction == "inbound" else info.to)
         asterisk = self._asterisks.get(info.trunk)
         if asterisk is None and in_asterisk(target):
             asterisk = self._asterisks.only
             if asterisk is None:
                 raise LegError(f"{target!r} is a place in an Asterisk, and the call comes from none")
         if asterisk is not None and not target.startswith(("sip:", "sips:")):
-            number = info.from_ if info.direction == "inbound" else info.to
             # Only PJSIP's endpoints take any; the call is worth more than they are.
             sent = headers if target.upper().startswith("PJSIP/") else ()
-            wanted = asterisk_call(asterisk.settings, target, caller=number, headers=sent)
+            wanted = asterisk_call(asterisk.settings, target, caller=theirs, headers=sent)
             reached = await self._by_asterisk(asterisk, wanted, timeout_s)
             self._count(reached, None)
             return reached
         trunk = self._trunks.get(info.trunk)
-        theirs = info.from_ if info.direction == "inbound" else info.to
         ours = info.to if info.direction == "inbound" else info.from_
         try:
             if trunk is not None and trunk.settings.host and _is_its(trunk, target):

@@ -161,6 +161,22 @@ async def test_what_asterisk_alone_can_do_is_refused_elsewhere(tmp_path: Path, a
             await bridge.dial(DialRequest(to="PJSIP/1001", agent="echo", trunk="other"))
 
 
+async def test_a_caller_with_a_number_that_can_be_none_is_handed_on_all_the_same(
+    tmp_path: Path, ari: AriServer
+) -> None:
+    async with running(with_asterisks(tmp_path, pbx(ari))) as bridge:
+        await ari.call_in("c1", args=["agent=echo"], caller={"name": "", "number": 'a\r\nX-Evil: 1"><sip:b'})
+        await until(lambda: any(call.answered_at for call in bridge.live_calls()))
+        call = bridge.calls.find(bridge.live_calls()[0].id)
+        assert call is not None
+        by_asterisk = await bridge.dialler.on_behalf("PJSIP/1001", call.leg, timeout_s=5)
+        assert by_asterisk.info.from_ == "aX-Evil: 1sip:b"
+        by_sip = await bridge.dialler.on_behalf("sip:x@127.0.0.1:9", call.leg, timeout_s=5)
+        assert by_sip.info.from_ == "aX-Evil: 1sip:b"
+        for leg in (by_asterisk, by_sip):
+            await leg.hangup(Cause.CANCELLED)
+
+
 async def test_a_reload_adds_and_removes_asterisks_under_live_calls(tmp_path: Path, ari: AriServer) -> None:
     async with AriServer() as other, running(with_asterisks(tmp_path, pbx(ari))) as bridge:
         await ari.call_in("c1", args=["agent=echo"])
