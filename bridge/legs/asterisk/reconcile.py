@@ -2,10 +2,12 @@
 
 Events get lost (a cut socket), processes die: so all channels and bridges are looked through after each connect and
 now and then. What another process made for the same application may be live there (it drains, while we have taken the
-application): a process that has calls counts on in a global variable of Asterisk's, one whose count stands is dead.
+application): a process that has lost the application, but not its calls, counts on in a global variable of
+Asterisk's, one whose count stands is dead.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -176,6 +178,9 @@ class Reconciler:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        if self._beats:
+            with contextlib.suppress(AriError):
+                await self._ari.set_global(sign_of(self._side.names.instance), "")
 
     def look_soon(self) -> None:
         """Events may have been lost."""
@@ -314,13 +319,16 @@ class Reconciler:
         return dict(zip(instances, counts, strict=True))
 
     async def _beat(self) -> None:
-        """One sign of life."""
-        if self._side.legs or len(self._side.joined):
-            self._beats += 1
-            try:
-                await self._ari.set_global(sign_of(self._side.names.instance), str(self._beats))
-            except AriError as error:
-                log.debug("no sign of life given", app=self._side.names.app, error=str(error))
+        """One sign of life, where another process may ask for it: while the application is ours nobody does, and
+        Asterisk shows each setting of a global variable on its console."""
+        wanted = self._ari.state != "up" and (bool(self._side.legs) or len(self._side.joined) > 0)
+        if not wanted and not self._beats:
+            return
+        self._beats = self._beats + 1 if wanted else 0
+        try:
+            await self._ari.set_global(sign_of(self._side.names.instance), str(self._beats) if wanted else "")
+        except AriError as error:
+            log.debug("no sign of life given", app=self._side.names.app, error=str(error))
 
     async def _quietly(self, work: Coroutine[Any, Any, None]) -> None:
         try:
