@@ -359,7 +359,7 @@ class House:
 
 @asynccontextmanager
 async def open_house(folder: Path) -> AsyncIterator[House]:
-    """Leaving it checks that nothing is left, that the bridge stops well and that Asterisk had nothing to warn of."""
+    """Leaving it checks that the bridge stops well, and that the phones leave nothing behind."""
     async with AsyncExitStack() as stack:
         ports = free_ports(240)
         phones = await stack.enter_async_context(line(rtp=RtpSettings(port_min=ports, port_max=ports + 239)))
