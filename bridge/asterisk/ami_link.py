@@ -229,6 +229,8 @@ class AmiLink:
         """The transport is gone, or Asterisk said that it shuts down."""
         if isinstance(cause, OSError):
             self.close(f"the connection broke: {cause.strerror or cause}")
+        elif isinstance(cause, Exception):
+            self.close(f"a message of it can't be read: {cause}")
         else:
             self.close("Asterisk shut down" if cause is not None else "Asterisk closed the connection")
 

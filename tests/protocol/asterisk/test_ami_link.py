@@ -308,3 +308,11 @@ async def test_a_message_without_end_is_not_kept(server: AmiStandin) -> None:
         await server.tell((("Event", "UserEvent"), ("Text", "x" * 2_000_000)))
         await until(lambda: ami.connects == 2)
         assert "a message of more than" in ami.last_error
+
+
+async def test_a_message_that_can_not_be_read_is_no_shutdown(server: AmiStandin) -> None:
+    async with connected(server) as ami:
+        await server.tell((("Event", "UserEvent"), ("Event", "of a dialplan")))
+        await until(lambda: ami.state == "down")
+        assert "can't be read" in ami.last_error
+        await until(lambda: ami.state == "up")
