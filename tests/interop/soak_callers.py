@@ -7,7 +7,7 @@ import asyncio
 import random
 import socket
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import cast
@@ -61,13 +61,17 @@ class Caller:
 class Callers(asyncio.DatagramProtocol):
     """One user agent, one socket, all calls. Made by `open_callers`."""
 
-    def __init__(self, target: Address, *, loss: float, t1_s: float, seed: int) -> None:
+    def __init__(
+        self, target: Address, *, user: str, shares: Mapping[Habit, int], loss: float, t1_s: float, seed: int
+    ) -> None:
         self.outcomes: Counter[str] = Counter()
         self.hang_up: Callable[[str], None] = lambda call_id: None
         """Asks the bridge to hang up the call with this SIP Call-ID."""
         self._random = random.Random(seed)
         self._loss = loss
         self._target = target
+        self._user = user
+        self._shares = shares
         self._agent = UserAgent(UserAgentConfig(timers=TimerValues(t1=t1_s), session_expires_s=0))
         self._calls: dict[CallKey, Caller] = {}
         self._dead: set[bytes] = set()
@@ -160,13 +164,13 @@ class Callers(asyncio.DatagramProtocol):
         rtp.bind(("127.0.0.1", 0))
         offer = make_offer(LocalMedia("127.0.0.1", rtp.getsockname()[1], codecs=(PCMU, PCMA)))
         key = self._agent.invite(
-            f"sip:echo@{self._target[0]}:{self._target[1]}",
+            f"sip:{self._user}@{self._target[0]}:{self._target[1]}",
             self._flow,
             self._loop.time(),
             from_=f"<sip:soak{number}@127.0.0.1>",
             sdp=offer.serialise(),
         )
-        (habit,) = rng.choices(list(SHARES), list(SHARES.values()))
+        (habit,) = rng.choices(list(self._shares), list(self._shares.values()))
         caller = self._calls[key] = Caller(habit, rtp, key, self._agent.call_id(key))
         self._flush()
         try:
@@ -272,9 +276,18 @@ class Callers(asyncio.DatagramProtocol):
             await asyncio.sleep(max(0.0, due - self._loop.time()))
 
 
-async def open_callers(target: Address, *, loss: float = 0.03, t1_s: float = 0.1, seed: int = 1) -> Callers:
-    """Callers on a socket of 127.0.0.1."""
+async def open_callers(
+    target: Address,
+    *,
+    user: str = "echo",
+    shares: Mapping[Habit, int] = SHARES,
+    loss: float = 0.03,
+    t1_s: float = 0.1,
+    seed: int = 1,
+) -> Callers:
+    """Callers of `user` on a socket of 127.0.0.1. `shares`: of each habit, per cent of the calls."""
     _, callers = await asyncio.get_running_loop().create_datagram_endpoint(
-        lambda: Callers(target, loss=loss, t1_s=t1_s, seed=seed), local_addr=("127.0.0.1", 0)
+        lambda: Callers(target, user=user, shares=shares, loss=loss, t1_s=t1_s, seed=seed),
+        local_addr=("127.0.0.1", 0),
     )
     return callers
