@@ -43,13 +43,15 @@ class JoinedPairs:
         """By bridge."""
         self._of: dict[str, Pair] = {}
         """By channel."""
+        self._forming: set[str] = set()
+        """Bridges of pairs that are being brought together."""
 
     def __len__(self) -> int:
         return len(self._pairs)
 
     @property
     def bridges(self) -> frozenset[str]:
-        return frozenset(self._pairs)
+        return frozenset(self._pairs) | self._forming
 
     def has_channel(self, channel_id: str) -> bool:
         return channel_id in self._of
@@ -60,16 +62,18 @@ class JoinedPairs:
 
     async def join(self, first: str, second: str) -> None:
         """Bring two channels into a bridge of their own, out of those that they are in. Raises AriError: then they
-        are in no bridge, or in their own still."""
+        are in no bridge, or in their own still. Until it returns who leaves is the business of who asked for it."""
         pair = Pair(joined_of(self._names.new_leg()), (first, second))
-        self.watch(pair)
+        self._forming.add(pair.bridge_id)
         try:
             await self._ari.create_bridge(pair.bridge_id, name=self._names.joined)
             await self._ari.add_to_bridge(pair.bridge_id, first, second)
         except BaseException:
-            self._forget(pair)
             self._delete_bridge(pair.bridge_id)
             raise
+        finally:
+            self._forming.discard(pair.bridge_id)
+        self.watch(pair)
 
     def watch(self, pair: Pair) -> None:
         """From now on, what becomes of this pair is our business."""

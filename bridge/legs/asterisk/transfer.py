@@ -214,9 +214,10 @@ class Transfers:
             await self._bring_back(leg, replacing)
             raise await self._failure(error) from error
         if not (leg.state is replacing.state is LegState.UP):
-            # One of them left while they were brought together.
-            await self._bring_back(leg, replacing)
+            # One of them left while they were brought together. First this: what else comes of its channel must not
+            # send the other one away.
             leg.side.part(leg)
+            await self._bring_back(leg, replacing)
             raise LegStateError("the call has ended") if leg.state is LegState.ENDED else _left()
         replacing.end(LegEnded(Cause.TRANSFERRED, "the two parties talk without us"))
         self._gone(target, "the two parties talk without us")
