@@ -10,7 +10,6 @@ from contract import LegContract
 
 from bridge.legs.base import Leg
 
-
 PASSED_ON = """
 [caller](+type=endpoint)
 moh_passthrough=yes
