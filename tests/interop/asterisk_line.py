@@ -109,7 +109,7 @@ async def asterisk_line(
     shop: AsteriskShop, *, more: MoreTransports = lambda sip, settings: {}, **settings: Any
 ) -> AsyncIterator[AsteriskLine]:
     """An endpoint that is connected; leaving it checks that nothing is left of it, here or on Asterisk."""
-    first = free_ports(RTP_PORTS)
+    first = free_ports(RTP_PORTS, rtp=True)
     rtp = settings.pop("rtp_settings", None) or {}
     async with line(rtp=RtpSettings(port_min=first, port_max=first + RTP_PORTS - 1, **rtp)) as sip:
         made = AsteriskLine(shop, sip, settings_of(shop, **settings), more)

@@ -161,7 +161,7 @@ class Asterisk:
         self._root = asterisk_root()
         for name in ("var/keys", "spool/recording", "log/cdr-csv"):
             (folder / name).mkdir(parents=True)
-        rtp_min = free_ports(RTP_PORTS)
+        rtp_min = free_ports(RTP_PORTS, rtp=True)
         rtp_max = rtp_min + RTP_PORTS - 1
         files = {
             "asterisk.conf": ASTERISK.format(folder=folder, root=self._root),

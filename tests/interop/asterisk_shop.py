@@ -217,7 +217,7 @@ class AsteriskShop:
         self.ami_port = free_port()
         self.sip_port = free_port()
         self.near_port, self.far_port = free_port(), free_port()
-        self.rtp_min = free_ports(RTP_PORTS)
+        self.rtp_min = free_ports(RTP_PORTS, rtp=True)
         self.rtp_max = self.rtp_min + RTP_PORTS - 1
         self.offhook_sip_port = offhook_sip_port or free_port()
         self.audiosocket_port = audiosocket_port or free_port()

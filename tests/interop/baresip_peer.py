@@ -84,7 +84,7 @@ class Baresip:
         (folder / "heard").mkdir(parents=True)
         rate = RATES[codec]
         write_tone(folder / "tone.wav", hz=hz, rate=rate)
-        rtp_min = free_ports(RTP_PORTS)
+        rtp_min = free_ports(RTP_PORTS, rtp=True)
         (folder / "config").write_text(
             CONFIG.format(
                 sip_port=self.port,

@@ -42,10 +42,10 @@ def free_port() -> int:
     return free_ports(1)
 
 
-def free_ports(count: int) -> int:
-    """The first of so many free ports in a row; it is even, unless `count` is 1. Several are for RTP: it does not
-    matter then that a connection of a test before still fades on one."""
-    kinds = (socket.SOCK_DGRAM,) if count > 1 else (socket.SOCK_STREAM, socket.SOCK_DGRAM)
+def free_ports(count: int, *, rtp: bool = False) -> int:
+    """The first of so many free ports in a row; it is even, unless `count` is 1. For RTP it does not matter that a
+    connection of a test before still fades on one."""
+    kinds = (socket.SOCK_DGRAM,) if rtp else (socket.SOCK_STREAM, socket.SOCK_DGRAM)
     found: list[int] = []
     for port in itertools.islice(_next, 2 * (_TO - _FROM)):
         if found and port != found[-1] + 1:

@@ -126,7 +126,7 @@ class WithoutAri:
 @asynccontextmanager
 async def without_ari(shop: AsteriskShop) -> AsyncIterator[WithoutAri]:
     """Leaving it checks that nothing is left, here or on Asterisk."""
-    first = free_ports(40)
+    first = free_ports(40, rtp=True)
     async with line(rtp=RtpSettings(port_min=first, port_max=first + 39)) as sip:
         made = WithoutAri(shop, sip)
         await made.server.start()

@@ -53,7 +53,7 @@ def passwords(shop: AsteriskShop, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
 
 
 def config(shop: AsteriskShop, *, routes: Any = (), ami: Any = None, **changes: Any) -> Config:
-    first = free_ports(20)
+    first = free_ports(20, rtp=True)
     asterisk = {
         "name": "pbx",
         "url": shop.ari_url,

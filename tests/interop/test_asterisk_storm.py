@@ -102,7 +102,7 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    first = free_ports(RTP_PORTS)
+    first = free_ports(RTP_PORTS, rtp=True)
     ports = [("rtpstart = 10000\n", f"rtpstart = {first}\n", 1)]
     ports.append(("rtpend = 19999\n", f"rtpend = {first + RTP_PORTS - 1}\n", 1))
     folder: Path = tmp_path_factory.mktemp("storm")
