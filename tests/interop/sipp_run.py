@@ -59,7 +59,9 @@ class Sipp:
         command = [program, f"127.0.0.1:{bridge_port}", "-sf", str(SCENARIOS / f"{scenario}.xml")]
         command += ["-i", "127.0.0.1", "-mi", "127.0.0.1", "-p", str(self.port), "-mp", str(media)]
         command += ["-m", str(calls), "-r", str(rate), "-l", str(at_once or calls)]
-        command += ["-cid_str", f"{scenario}-%u@{self.port}", "-nostdin", "-recv_timeout", "20000"]
+        command += ["-cid_str", f"{scenario}-%u@{self.port}", "-nostdin"]
+        # What is lost often is sent again for half a minute (RFC 3261 17.1.1.2): it may come at last.
+        command += ["-recv_timeout", "40000" if lost_percent else "20000"]
         command += ["-timeout", str(limit_s), "-timeout_error", "-trace_err", "-error_file", str(self._errors)]
         command += ["-trace_msg", "-message_file", str(self._messages)]
         # SIPp strips the blanks that a line of a scenario begins with; a folded header needs one.

@@ -134,6 +134,6 @@ def test_calls_over_tcp(bridge: BridgeProcess, sipp: RunSipp) -> None:
 
 @pytest.mark.parametrize("percent", [5, 20])
 def test_calls_survive_lost_messages(bridge: BridgeProcess, sipp: RunSipp, percent: int) -> None:
-    run = sipp("lossy_call", bridge.sip_port, calls=30, rate=10, lost_percent=percent).finish()
+    run = sipp("lossy_call", bridge.sip_port, calls=30, rate=10, lost_percent=percent, limit_s=80).finish()
     causes = Counter(ended(bridge, run.call_id(number))["cause"] for number in range(1, 31))
     assert causes == {"caller-hung-up": 30}
