@@ -420,19 +420,21 @@ class Bridge:
         """Return when `stop` was called and live calls have finished, or the drain limit has run out."""
         await self._stop.wait()
         self._state = "draining"
-        self.sip.agent.refuse_new("Draining", self.config.limits.retry_after_s)
-        self.calls.draining = True
-        self.asterisks.refuse_new("the bridge is stopping")
+        self._refuse_new("Draining")
         # First, so that carriers send new calls elsewhere.
         await self.keeper.unregister(UNREGISTER_S)
         await self.calls.drain(self.config.limits.drain_s)
 
     async def _end_all_calls(self) -> None:
         self._state = "stopping"
-        self.sip.agent.refuse_new("Stopping", self.config.limits.retry_after_s)
+        self._refuse_new("Stopping")
+        await self.calls.end_all(HANG_UP_S)
+
+    def _refuse_new(self, reason: str) -> None:
+        """Take no call any more, by whatever way it comes; `reason` goes with SIP's 503."""
+        self.sip.agent.refuse_new(reason, self.config.limits.retry_after_s)
         self.calls.draining = True
         self.asterisks.refuse_new("the bridge is stopping")
-        await self.calls.end_all(HANG_UP_S)
 
     # -- metrics --------------------------------------------------------------------------------------------
 

@@ -139,11 +139,6 @@ class Asterisks:
         for pbx in self._pbxs.values():
             pbx.endpoint.refuse_new(reason)
 
-    def accept_new(self) -> None:
-        self._refusing = ""
-        for pbx in self._pbxs.values():
-            pbx.endpoint.accept_new()
-
     # -- what others ask --------------------------------------------------------------------------------------
 
     def dialplan_calls_taken(self) -> DialplanCalls | None:

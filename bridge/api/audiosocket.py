@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bridge.api.errors import ApiError, describe
 from bridge.asterisk.dialplan_calls import (
-    MAX_VALUE,
     MAX_VARIABLES,
     Announcement,
     DialplanCall,
@@ -23,6 +22,7 @@ from bridge.asterisk.dialplan_calls import (
     LiveError,
     one_line,
 )
+from bridge.asterisk.outcome import MAX_VALUE
 from bridge.events import Cause
 
 CallUuid = Annotated[

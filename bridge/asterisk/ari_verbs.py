@@ -71,9 +71,6 @@ class AriVerbs(ABC):
     async def ring(self, channel_id: str) -> None:
         await self._channel_post(channel_id, "ring")
 
-    async def ring_stop(self, channel_id: str) -> None:
-        await self._channel_delete(channel_id, "ring")
-
     async def progress(self, channel_id: str) -> None:
         """183: early media."""
         await self._channel_post(channel_id, "progress")
@@ -147,9 +144,6 @@ class AriVerbs(ABC):
         """`media`: `sound:beep`, `digits:12`, `tone:ring`, ..."""
         await self._channel_post(channel_id, f"play/{segment(playback_id)}", media=media)
 
-    async def stop_playback(self, playback_id: str) -> None:
-        await self.request("DELETE", f"playbacks/{segment(playback_id)}")
-
     async def snoop(
         self,
         channel_id: str,
@@ -188,28 +182,6 @@ class AriVerbs(ABC):
     async def dial(self, channel_id: str, caller: str | None = None, timeout_s: int = 0) -> None:
         """Dial a created channel; 0: for as long as it takes. Returns at once: events tell how it goes."""
         await self._channel_post(channel_id, "dial", caller=caller, timeout=str(timeout_s) if timeout_s else None)
-
-    async def originate(
-        self,
-        channel_id: str,
-        endpoint: str,
-        *,
-        app_args: Listed = "",
-        caller_id: str = "",
-        timeout_s: int = 30,
-        formats: Listed = "",
-        originator: str = "",
-        variables: Mapping[str, str] | None = None,
-    ) -> Channel:
-        """Dial `endpoint`; the channel enters the application when it is answered."""
-        query = {"endpoint": endpoint, "app": self.app, "channelId": channel_id, "timeout": str(timeout_s)}
-        query |= _given(
-            appArgs=_joined(app_args),
-            callerId=caller_id or None,
-            formats=_joined(formats),
-            originator=originator or None,
-        )
-        return _read_channel(await self.request("POST", "channels", query=query, body=_variables(variables)))
 
     async def external_media(
         self,
@@ -318,9 +290,6 @@ class AriVerbs(ABC):
     async def module(self, name: str) -> Module:
         """`name` with `.so`. Raises AriNotFoundError where it is not loaded."""
         return _read_module(await self.request("GET", f"asterisk/modules/{segment(name)}"))
-
-    async def applications(self) -> list[Application]:
-        return [_read_application(one) for one in _listed(await self.request("GET", "applications"))]
 
     async def application(self, app: str) -> Application:
         """Raises AriNotFoundError where nobody has connected as `app`."""

@@ -10,6 +10,7 @@ from typing import Literal
 from uuid import UUID
 
 from bridge.asterisk.audiosocket import sends_digits
+from bridge.asterisk.outcome import MAX_VALUE, Status, status_of
 from bridge.events import Cause
 from bridge.targets import (
     DialplanTarget,
@@ -28,22 +29,9 @@ ENDED_S = 600.0
 MAX_KEPT = 5000
 """Of announcements and ended calls together; the oldest go first."""
 MAX_VARIABLES = 64
-MAX_VALUE = 512
-"""Characters of a variable's value, as for the channel variables of an ARI call."""
 
-Status = Literal["ANNOUNCED", "LIVE", "ANSWERED", "TRANSFER", "REFUSED", "FAILED"]
-"""The last four are those of OFFHOOK_STATUS: an agent talked; the caller goes where the agent sends it; no agent took
-the call; the call broke."""
-
-_FAILURES = frozenset(
-    {
-        Cause.ENGINE_FAILED,
-        Cause.INTERNAL_ERROR,
-        Cause.MEDIA_TIMEOUT,
-        Cause.SIGNALLING_LOST,
-        Cause.DRAINED,
-    }
-)
+Stage = Literal["ANNOUNCED", "LIVE"] | Status
+"""Before its end, and as OFFHOOK_STATUS from then on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +60,7 @@ class DialplanCall:
     """A call as the dialplan can ask for it."""
 
     uuid: UUID
-    status: Status
+    status: Stage
     announcement: Announcement
     cause: Cause | None = None
     """Set from the end on."""
@@ -167,13 +155,6 @@ class DialplanCalls:
                 break
             del self._kept[uuid]
             self.expired += kept.status == "ANNOUNCED"
-
-
-def status_of(cause: Cause, *, was_up: bool) -> Status:
-    """What a dialplan is told of a call that ended so, and was sent nowhere."""
-    if cause in _FAILURES:
-        return "FAILED"
-    return "ANSWERED" if was_up else "REFUSED"
 
 
 def where(target: str) -> dict[str, str]:

@@ -4,28 +4,19 @@ import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import structlog
 
+from bridge.asterisk import outcome
 from bridge.asterisk.ari import Ari
 from bridge.asterisk.ari_errors import AriError, AriRefusedError
+from bridge.asterisk.outcome import MAX_VALUE, Status
 from bridge.events import Cause
 
 log = structlog.get_logger(__name__)
 
-MAX_VALUE = 512
-"""Characters of a channel variable that we set."""
-
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
-
-Status = Literal["ANSWERED", "TRANSFER", "REFUSED", "FAILED"]
-"""OFFHOOK_STATUS: an agent talked; the caller goes where the agent sent it; not taken; broken."""
-
-_FAILURES = frozenset(
-    (Cause.INTERNAL_ERROR, Cause.ENGINE_FAILED, Cause.MEDIA_TIMEOUT, Cause.SIGNALLING_LOST, Cause.DRAINED)
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +78,8 @@ class Release:
 
 
 def status_of(cause: Cause, *, was_up: bool) -> Status:
-    if cause is Cause.TRANSFERRED:
-        return "TRANSFER"
-    if cause in _FAILURES:
-        return "FAILED"
-    return "ANSWERED" if was_up else "REFUSED"
+    """Of a leg that ended so: it is transferred only by being sent somewhere."""
+    return "TRANSFER" if cause is Cause.TRANSFERRED else outcome.status_of(cause, was_up=was_up)
 
 
 def outcome_variables(status: Status, cause: Cause, detail: str) -> dict[str, str]:
