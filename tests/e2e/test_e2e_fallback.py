@@ -109,7 +109,9 @@ async def test_the_caller_is_answered_though_every_first_vendor_fails(start: Cal
     assert call["cause"] == "caller-hung-up"
     for role, left in (("stt", "ear"), ("llm", "model"), ("tts", "voice")):
         assert f'offhook_provider_switches_total{{provider="{left}",role="{role}"}} 1.0' in metrics
-        assert f'offhook_provider_seconds_count{{provider="{left}2",role="{role}"}}' in metrics
+    # A recogniser's text may come before it is owed: how long that takes is timed in the tests of its chain.
+    for role, right in (("llm", "model2"), ("tts", "voice2")):
+        assert f'offhook_provider_seconds_count{{provider="{right}",role="{role}"}}' in metrics
     for told in (repr(call), metrics, repr(bridge.said)):
         assert KEY not in told
 

@@ -62,13 +62,21 @@ class Peer:
     async def aclose(self) -> None: ...
 
 
-def members(*peers: P, voices: Sequence[str] = ()) -> list[Member[P]]:
+Took = tuple[Role, str, float]
+"""What the metrics are told: role, provider, seconds."""
+
+
+def members(*peers: P, voices: Sequence[str] = (), took: list[Took] | None = None) -> list[Member[P]]:
+    """`took` collects how long requests took."""
     loop = asyncio.get_running_loop()
     voices = voices or ("",) * len(peers)
-    return [
-        Member(peer, Health(peer.role, peer.name, SETTINGS.breaker, now=loop.time), voice)  # type: ignore[attr-defined]
-        for peer, voice in zip(peers, voices, strict=True)
-    ]
+    told: list[Took] = [] if took is None else took
+
+    def health(peer: P) -> Health:
+        settings, observe = SETTINGS.breaker, lambda *request: told.append(request)
+        return Health(peer.role, peer.name, settings, now=loop.time, observe=observe)  # type: ignore[attr-defined]
+
+    return [Member(peer, health(peer), voice) for peer, voice in zip(peers, voices, strict=True)]
 
 
 Step = str | float | ToolCall | ProviderError

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from agents_fake_time import in_fake_time
-from chains_peers import NEVER, SETTINGS, SttPeer, members
+from chains_peers import NEVER, SETTINGS, SttPeer, Took, members
 
 from bridge.providers.base import (
     Heard,
@@ -28,7 +28,8 @@ class Line:
 
     def __init__(self, *peers: SttPeer) -> None:
         self.peers = peers
-        self.members: list[Member[SttPeer]] = members(*peers)
+        self.took: list[Took] = []
+        self.members: list[Member[SttPeer]] = members(*peers, took=self.took)
         self.loop = asyncio.get_running_loop()
         self.chain = ChainStt(self.members, SETTINGS, open_s=OPEN_S, now=self.loop.time)  # type: ignore[arg-type]
         self.events: list[SttEvent] = []
@@ -290,5 +291,26 @@ def test_a_stream_counts_as_working_only_once_it_has_settled_a_text() -> None:
         stream = await chain.for_call().open(sample_rate=8000, language="en", emit=lambda event: None)
         assert len(a.streams) == 3
         await stream.aclose()
+
+    in_fake_time(main)
+
+
+def test_a_text_is_timed_from_the_pause_that_asked_for_it_by_whoever_gave_it() -> None:
+    async def main() -> None:
+        a, b = SttPeer("a"), SttPeer("b", latency_s=0.4)
+        a.answers = False
+        async with Line(a, b) as line:
+            line.say(40)
+            line.stream.speech_paused()
+            await asyncio.sleep(SETTINGS.stt_settle_s + 1)
+            assert line.switches() == [("a", "b")]
+            assert [(role, name, round(seconds, 3)) for role, name, seconds in line.took] == [("stt", "b", 0.4)]
+            line.stream.commit()
+            line.say(40)
+            line.stream.speech_paused()
+            # Nobody waits for it any more: a late text is nobody's delay.
+            line.stream.commit()
+            await asyncio.sleep(1)
+            assert len(line.took) == 1
 
     in_fake_time(main)
