@@ -33,9 +33,9 @@ from bridge.legs.base import (
     TransferFailedError,
     TransferRefusedError,
 )
-from bridge.legs.variables import as_values
 from bridge.second_leg import Dial, Meanwhile, SecondLeg, SecondLegError
 from bridge.targets import DialplanTarget, QueueTarget, TargetError, parse_target
+from bridge.variables import as_values
 
 log = structlog.get_logger(__name__)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from bridge.agents.tools_template import CALL_FACTS, fill, parameters_in
 from bridge.legs.base import LegInfo
-from bridge.legs.variables import as_value
+from bridge.variables import as_value
 
 PREFIX = "call."
 """Begins the names of facts in templates."""

@@ -8,8 +8,8 @@ from typing import Any
 import structlog
 
 from bridge.legs.base import Capability, Leg, LegError, LegState
-from bridge.legs.variables import SUMMARY, as_value, as_values, form_variables
 from bridge.providers.base import Tool
+from bridge.variables import SUMMARY, as_value, as_values, form_variables
 
 log = structlog.get_logger(__name__)
 

@@ -12,8 +12,8 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from bridge.agents.call_context import PREFIX, context_problem, may_be_fact
 from bridge.agents.tools_template import CALL_FACTS, TemplateError, parameters_in, secrets_in, without_secrets
 from bridge.agents.transfer_settings import AnnounceSettings, TransferSettings, TransferTarget
-from bridge.legs.variables import name_problem
 from bridge.settings import Section
+from bridge.variables import name_problem
 
 __all__ = [
     "AgentToolSettings",

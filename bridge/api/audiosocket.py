@@ -20,10 +20,9 @@ from bridge.asterisk.dialplan_calls import (
     DialplanCall,
     DialplanCalls,
     LiveError,
-    one_line,
 )
-from bridge.asterisk.outcome import MAX_VALUE
 from bridge.events import Cause
+from bridge.variables import as_value
 
 CallUuid = Annotated[
     UUID,
@@ -208,7 +207,7 @@ def _from_form(body: bytes) -> Announcement:
     except ValueError as error:
         raise ApiError(400, "invalid-request", f"the body is no form: {error}") from error
     fields = dict(pairs)
-    known = {name: one_line(fields.pop(name, ""))[:128] for name in ("from", "to", "name", "agent", "version")}
+    known = {name: as_value(fields.pop(name, ""))[:128] for name in ("from", "to", "name", "agent", "version")}
     follows = fields.pop("follows", "yes").strip().lower() not in _NO
     return Announcement(
         from_=known["from"],
@@ -225,4 +224,4 @@ def _variables(values: Mapping[str, str]) -> dict[str, str]:
     """By lower-case name, each a line of bounded length."""
     if wrong := [name for name in values if not _NAME.fullmatch(name)]:
         raise ApiError(400, "invalid-request", f"{wrong[0][:64]!r} is no name of a variable")
-    return {name.lower(): one_line(value)[:MAX_VALUE] for name, value in values.items()}
+    return {name.lower(): as_value(value) for name, value in values.items()}

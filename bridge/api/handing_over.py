@@ -13,10 +13,10 @@ from bridge.api.errors import ApiError, describe
 from bridge.api.services import Bridge, Services
 from bridge.events import AgentPart
 from bridge.legs.base import LegError, LegStateError
-from bridge.legs.variables import name_problem
 from bridge.second_leg import Meanwhile
 from bridge.targets import MAX_LENGTH, PATTERN, parse_target
 from bridge.transfers import TransferMode
+from bridge.variables import name_problem
 
 router = APIRouter(prefix="/api/calls/{call_id}", tags=["calls"])
 

@@ -10,7 +10,7 @@ from typing import Literal
 from uuid import UUID
 
 from bridge.asterisk.audiosocket import sends_digits
-from bridge.asterisk.outcome import MAX_VALUE, Status, status_of
+from bridge.asterisk.outcome import Status, status_of
 from bridge.events import Cause
 from bridge.targets import (
     DialplanTarget,
@@ -21,6 +21,7 @@ from bridge.targets import (
     Target,
     parse_target,
 )
+from bridge.variables import as_value, as_values
 
 ANNOUNCED_S = 60.0
 """From the announcement to the connection: the dialplan connects at once, after an Answer() at most."""
@@ -75,7 +76,7 @@ class DialplanCall:
         return {
             "status": self.status,
             "cause": self.cause.value if self.cause else "",
-            "detail": one_line(self.detail),
+            "detail": as_value(self.detail),
             "target": self.target,
             **where(self.target),
             **self.variables,
@@ -127,7 +128,7 @@ class DialplanCalls:
         """Of a live call, beside those that it has: values are cut to one line of 512 characters. Raises ValueError
         beyond 64 of them."""
         if (call := self._live.get(uuid)) is not None:
-            merged = {**call.variables, **{name: one_line(value)[:MAX_VALUE] for name, value in values.items()}}
+            merged = {**call.variables, **as_values(values)}
             if len(merged) > MAX_VARIABLES:
                 raise ValueError(f"a call has {MAX_VARIABLES} variables at most")
             self._live[uuid] = replace(call, variables=merged)
@@ -177,8 +178,3 @@ def _where(target: Target) -> dict[str, str]:
             return {"kind": "endpoint", "endpoint": str(target)}
         case SipTarget():
             return {"kind": "sip"}
-
-
-def one_line(text: str) -> str:
-    """Without control characters, which would end a dialplan's value."""
-    return "".join(char if char.isprintable() else " " for char in text)

@@ -4,9 +4,6 @@ from typing import Literal
 
 from bridge.events import Cause
 
-MAX_VALUE = 512
-"""Characters of a variable's value."""
-
 Status = Literal["ANSWERED", "TRANSFER", "REFUSED", "FAILED"]
 """OFFHOOK_STATUS: an agent talked; the caller goes where the agent sends it; no agent took the call; it broke."""
 

@@ -37,9 +37,10 @@ from bridge.events import (
 )
 from bridge.legs.asterisk.audio import LegAudio
 from bridge.legs.asterisk.ends import end_of_channel, end_unseen
+from bridge.legs.asterisk.failures import leg_error
 from bridge.legs.asterisk.line import CallLine
 from bridge.legs.asterisk.media import LegMedia
-from bridge.legs.asterisk.release import Release, is_variable, outcome_variables, set_all, status_of
+from bridge.legs.asterisk.release import Release, outcome_variables, set_all, status_of
 from bridge.legs.asterisk.transfer import Transfers
 from bridge.legs.asterisk.waiting import Waiting
 from bridge.legs.base import (
@@ -56,6 +57,7 @@ from bridge.legs.base import (
 from bridge.legs.media import MediaCrashed, MediaExpired, StreamEvent
 from bridge.legs.subscribers import Subscribers
 from bridge.legs.supervision import Supervision
+from bridge.variables import is_name
 
 log = structlog.get_logger(__name__)
 
@@ -295,7 +297,7 @@ class AsteriskLeg:
     async def set_variables(self, values: Mapping[str, str]) -> None:
         if self._state is LegState.ENDED:
             raise LegStateError("the call has ended")
-        if wrong := [name for name in values if not is_variable(name)]:
+        if wrong := [name for name in values if not is_name(name)]:
             raise LegError(f"no name of a variable: {wrong[0]!r}")
         await self._ask(set_all(self.side.ari, self.channel_id, values))
 
@@ -441,7 +443,7 @@ class AsteriskLeg:
             raise error
         if isinstance(error, AriRefusedError) and await self.is_gone():
             raise LegStateError("the call has ended") from error
-        raise LegError(str(error)) from error
+        raise leg_error(error) from error
 
     def _far_left(self, ended: LegEnded) -> None:
         if self._transfers.referring:

@@ -23,17 +23,20 @@ from bridge.asterisk.ari_events import (
     StasisEnd,
 )
 from bridge.asterisk.ari_wire import segment
+from bridge.asterisk.permits import permits
+from bridge.asterisk.permits import refusal as not_permitted
 from bridge.asterisk.settings import AsteriskSettings
 from bridge.causes import NORMAL_CLEARING
 from bridge.events import AnsweredBy, Cause, LegEnded, LegEvent, Progress
 from bridge.legs.asterisk.amd import AmdLostError, detect
 from bridge.legs.asterisk.catch_up import CatchUp
 from bridge.legs.asterisk.ends import DIAL_STATUSES, end_of_call, end_of_dialling, refusal
+from bridge.legs.asterisk.failures import leg_error
 from bridge.legs.asterisk.leg import AsteriskLeg
 from bridge.legs.asterisk.line import CallLine
 from bridge.legs.asterisk.names import called_of
-from bridge.legs.asterisk.release import Release, is_variable, set_all, variable_value
-from bridge.legs.base import LegError, LegInfo, LegState
+from bridge.legs.asterisk.release import Release, set_all
+from bridge.legs.base import LegError, LegInfo, LegState, NotPermittedError, PeerDownError, PeerRefusedError, UnknownTargetError
 from bridge.targets import (
     DialplanTarget,
     EndpointTarget,
@@ -43,6 +46,7 @@ from bridge.targets import (
     TargetError,
     parse_target,
 )
+from bridge.variables import as_values, is_name
 
 if TYPE_CHECKING:
     from bridge.legs.asterisk.endpoint import AsteriskEndpoint
@@ -66,10 +70,6 @@ class AbsentError(LegError):
     """The endpoint is known, but no phone is registered for it."""
 
 
-class AsteriskDownError(LegError):
-    """Asterisk can't be asked to call anybody now."""
-
-
 @dataclass(frozen=True, slots=True)
 class AsteriskCall:
     """A call to be made."""
@@ -88,6 +88,8 @@ class AsteriskCall:
     on_machine: OnMachine = "hangup"
     shown_to: str = ""
     """The called one as our records name it; empty: the endpoint."""
+    queue: str = ""
+    """The queue that is called; empty: none is."""
 
 
 def asterisk_call(
@@ -102,18 +104,21 @@ def asterisk_call(
     on_machine: OnMachine = "hangup",
 ) -> AsteriskCall:
     """A call to a target (`bridge.targets`) by way of an Asterisk. Raises LegError for what it can't dial, or for a
-    caller or variable that can't be sent."""
+    caller or variable that can't be sent; NotPermittedError."""
     try:
         target = parse_target(to)
     except TargetError as error:
         raise LegError(str(error)) from error
+    if not permits(settings.dial, target):
+        raise NotPermittedError(not_permitted(settings.name, to))
+    queue = ""
     match target:
         case EndpointTarget():
             endpoint = str(target)
         case NumberTarget(number=number):
             endpoint = f"Local/{number}@{settings.outbound_context}/n"
-        case QueueTarget(name=name):
-            endpoint = f"Local/{name}@{settings.queue_context}/n"
+        case QueueTarget(name=queue):
+            endpoint = f"Local/{queue}@{settings.queue_context}/n"
         case DialplanTarget(context=context, extension=extension, priority="1"):
             endpoint = f"Local/{extension}@{context}/n"
         case DialplanTarget():
@@ -124,7 +129,7 @@ def asterisk_call(
         raise LegError(f"{to!r}: headers can be given to endpoints PJSIP/... alone")
     if wrong := [name for name, _ in headers if not _HEADER.fullmatch(name)]:
         raise LegError(f"no name of a header: {wrong[0]!r}")
-    if wrong := [name for name in variables or () if not is_variable(name)]:
+    if wrong := [name for name in variables or () if not is_name(name)]:
         raise LegError(f"no name of a variable: {wrong[0]!r}")
     for text in (caller, caller_name, *(part for header in headers for part in header)):
         if any(ord(char) < 32 or ord(char) == 127 for char in text):
@@ -138,6 +143,7 @@ def asterisk_call(
         amd,
         on_machine,
         shown_to=to,
+        queue=queue,
     )
 
 
@@ -201,11 +207,11 @@ async def place(endpoint: "AsteriskEndpoint", call: AsteriskCall, *, timeout_s: 
     """Make a call. Returns the leg as soon as Asterisk has been told to dial, with its audio; its events tell the
     rest. A call that is not answered within `timeout_s` from then ends with `no-answer`.
 
-    Raises LegError for what can't be called (no such endpoint), MediaUnavailableError without a free port,
-    AsteriskDownError. An endpoint that is not registered is no error: the leg has ended then."""
+    Raises LegError: UnknownTargetError for what there is not, MediaUnavailableError without a free port,
+    PeerDownError, PeerRefusedError. An endpoint that is not registered is no error: the leg has ended then."""
     ari, settings = endpoint.ari, endpoint.settings
     if ari.state != "up":
-        raise AsteriskDownError(f"no connection to Asterisk {settings.name!r}: {ari.last_error or ari.state}")
+        raise PeerDownError(f"no connection to Asterisk {settings.name!r}: {ari.last_error or ari.state}")
     info = LegInfo(
         kind="asterisk",
         direction="outbound",
@@ -221,6 +227,8 @@ async def place(endpoint: "AsteriskEndpoint", call: AsteriskCall, *, timeout_s: 
     channel = Channel(channel_id, call.endpoint, "Down")
     try:
         media = await line.ready()
+        if call.queue:
+            await _must_have(ari, line.media_id, call.queue)
         # The other party of a bridge is who calls: our media channel, so the number is put there. What is set on the
         # called channel itself is lost when it comes into the bridge.
         await _asked(set_all(ari, line.media_id, _caller(call)), call.endpoint)
@@ -253,7 +261,7 @@ async def place(endpoint: "AsteriskEndpoint", call: AsteriskCall, *, timeout_s: 
     except AriError as error:
         if leg.state is not LegState.ENDED:
             leg.hang_up(Cause.SIGNALLING_LOST, str(error))
-            raise AsteriskDownError(f"{call.endpoint!r} could not be called: {error}") from error
+            raise leg_error(error, f"{call.endpoint!r} could not be called") from error
     except BaseException:
         leg.hang_up(Cause.CANCELLED, "nobody waits for the call any more")
         raise
@@ -270,7 +278,8 @@ async def create(
     wait_s: float,
 ) -> Channel:
     """A channel to `endpoint`, in the application, not yet dialled. Raises LegError: AbsentError for an endpoint that
-    is not registered, AsteriskDownError; after each of them there may be a channel all the same."""
+    is not registered, UnknownTargetError, PeerDownError, PeerRefusedError; after each of them there may be a channel all
+    the same."""
     with ari.entering(channel_id) as entering:
         try:
             await ari.create_channel(channel_id, endpoint, originator=originator, variables=variables)
@@ -278,17 +287,17 @@ async def create(
         except AriRefusedError as error:
             if await _is_absent(ari, endpoint):
                 raise AbsentError(f"{endpoint} is not registered") from error
-            raise LegError(f"Asterisk can't call {endpoint!r}: {error}") from error
+            raise PeerRefusedError(f"Asterisk can't call {endpoint!r}: {error}") from error
         except AriError as error:
-            raise AsteriskDownError(f"{endpoint!r} could not be called: {error}") from error
+            raise leg_error(error, f"{endpoint!r} could not be called") from error
 
 
 async def _asked(request: Awaitable[None], endpoint: str) -> None:
-    """Raises AsteriskDownError."""
+    """Raises LegError."""
     try:
         await request
     except AriError as error:
-        raise AsteriskDownError(f"{endpoint!r} could not be called: {error}") from error
+        raise leg_error(error, f"{endpoint!r} could not be called") from error
 
 
 def _caller(call: AsteriskCall) -> dict[str, str]:
@@ -298,12 +307,12 @@ def _caller(call: AsteriskCall) -> dict[str, str]:
 
 def _variables(call: AsteriskCall) -> dict[str, str]:
     headers = {f"PJSIP_HEADER(add,{name})": value for name, value in call.headers}
-    return headers | {name: variable_value(value) for name, value in call.variables.items()}
+    return headers | as_values(call.variables)
 
 
 async def _is_absent(ari: Ari, endpoint: str) -> bool:
-    """Whether a PJSIP endpoint that could not be called is known, but not registered. Raises LegError where there is
-    no such endpoint."""
+    """Whether a PJSIP endpoint that could not be called is known, but not registered. Raises UnknownTargetError
+    where there is no such endpoint."""
     technology, _, resource = endpoint.partition("/")
     if technology.upper() != "PJSIP":
         return False
@@ -311,10 +320,23 @@ async def _is_absent(ari: Ari, endpoint: str) -> bool:
     try:
         found = await ari.request("GET", f"endpoints/PJSIP/{segment(name)}")
     except AriNotFoundError:
-        raise LegError(f"Asterisk has no endpoint PJSIP/{name}") from None
+        raise UnknownTargetError(f"Asterisk has no endpoint PJSIP/{name}") from None
     except AriError:
         return False
     return isinstance(found, dict) and found.get("state") != "online"
+
+
+async def _must_have(ari: Ari, channel_id: str, queue: str) -> None:
+    """Raises UnknownTargetError where there is no such queue: its context may answer, for a mailbox, all the same."""
+    try:
+        found = await ari.get_variable(channel_id, f"QUEUE_EXISTS({queue})")
+    except AriRefusedError:
+        # Without app_queue it can't be told, and the context decides.
+        return
+    except AriError as error:
+        raise leg_error(error, f"queue {queue!r} could not be called") from error
+    if found == "0":
+        raise UnknownTargetError(f"Asterisk has no queue {queue!r}")
 
 
 async def _undo(endpoint: "AsteriskEndpoint", line: CallLine, channel_id: str) -> None:

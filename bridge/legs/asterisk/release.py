@@ -1,7 +1,6 @@
 """How Asterisk gets a channel back: on in its dialplan with what we say of the call, or hung up."""
 
 import asyncio
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -10,13 +9,11 @@ import structlog
 from bridge.asterisk import outcome
 from bridge.asterisk.ari import Ari
 from bridge.asterisk.ari_errors import AriError, AriRefusedError
-from bridge.asterisk.outcome import MAX_VALUE, Status
+from bridge.asterisk.outcome import Status
 from bridge.events import Cause
+from bridge.variables import as_value
 
 log = structlog.get_logger(__name__)
-
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,21 +81,12 @@ def status_of(cause: Cause, *, was_up: bool) -> Status:
 
 def outcome_variables(status: Status, cause: Cause, detail: str) -> dict[str, str]:
     """What the dialplan is told of a call."""
-    return {"OFFHOOK_STATUS": status, "OFFHOOK_CAUSE": cause.value, "OFFHOOK_DETAIL": variable_value(detail)}
-
-
-def variable_value(text: str) -> str:
-    """`text` on one line, and no longer than a dialplan can do with."""
-    return _CONTROL.sub(" ", text)[:MAX_VALUE]
-
-
-def is_variable(name: str) -> bool:
-    return _NAME.fullmatch(name) is not None
+    return {"OFFHOOK_STATUS": status, "OFFHOOK_CAUSE": cause.value, "OFFHOOK_DETAIL": as_value(detail)}
 
 
 async def set_all(ari: Ari, channel_id: str, values: Mapping[str, str]) -> None:
     """At the same time. Raises AriError: the first that failed, when all are done."""
-    requests = (ari.set_variable(channel_id, name, variable_value(value)) for name, value in values.items())
+    requests = (ari.set_variable(channel_id, name, as_value(value)) for name, value in values.items())
     for result in await asyncio.gather(*requests, return_exceptions=True):
         if isinstance(result, BaseException):
             raise result

@@ -19,11 +19,12 @@ from bridge.asterisk.ari_verbs import Direction
 from bridge.asterisk.settings import AsteriskSettings
 from bridge.events import FarPartyChanged, LegEnded, LegEvent, LegNote
 from bridge.legs.asterisk.catch_up import CatchUp
+from bridge.legs.asterisk.failures import leg_error
 from bridge.legs.asterisk.names import Names, snoop_of, supervisor_bridge_of, supervisor_of
 from bridge.legs.asterisk.outbound import CallProgress, PickedUp, asterisk_call, create
-from bridge.legs.asterisk.release import variable_value
 from bridge.legs.base import LegError, LegState, LegStateError
 from bridge.legs.supervision import Mode, NoSuchSupervisorError, Supervisor
+from bridge.variables import as_value
 
 if TYPE_CHECKING:
     from bridge.legs.asterisk.leg import AsteriskLeg
@@ -152,13 +153,13 @@ class _Attended:
                     ari,
                     self._channel_id,
                     dialled,
-                    variables={name: variable_value(value) for name, value in shown.items() if value},
+                    variables={name: as_value(value) for name, value in shown.items() if value},
                     wait_s=self._side.settings.request_s,
                 )
                 await ari.dial(self._channel_id, timeout_s=RING_S)
                 self._catch_up = CatchUp(ari, self._channel_id, self._seen, self._side.spawn)
             except AriError as error:
-                raise LegError(f"{self.shown.endpoint} could not be called: {error}") from error
+                raise leg_error(error, f"{self.shown.endpoint} could not be called") from error
             self._must_be_here()
         self._supervisors.note(f"{self.shown.endpoint} is called ({self.shown.mode})")
 
@@ -175,7 +176,7 @@ class _Attended:
                 await self._snoop()
             except AriError as error:
                 self.shown = former
-                raise LegError(f"{former.endpoint} goes on as it was: {error}") from error
+                raise leg_error(error, f"{former.endpoint} goes on as it was") from error
         self._note_mode()
 
     def leave(self, why: str) -> "asyncio.Task[None] | None":

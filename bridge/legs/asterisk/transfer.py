@@ -8,7 +8,7 @@ import structlog
 from bridge.asterisk.ari_errors import AriError, AriRefusedError
 from bridge.asterisk.ari_wire import segment
 from bridge.events import Cause, LegEnded, TransferResult
-from bridge.legs.asterisk.release import Place, outcome_variables, set_all, variable_value
+from bridge.legs.asterisk.release import Place, outcome_variables, set_all
 from bridge.legs.base import Leg, LegError, LegState, LegStateError, TransferFailedError, TransferRefusedError
 from bridge.targets import (
     DialplanTarget,
@@ -19,6 +19,7 @@ from bridge.targets import (
     TargetError,
     parse_target,
 )
+from bridge.variables import as_value
 
 if TYPE_CHECKING:
     from bridge.legs.asterisk.leg import AsteriskLeg
@@ -117,7 +118,7 @@ class Transfers:
         if found != "1":
             raise TransferFailedError(f"Asterisk's dialplan has no {where}", 404)
         said = outcome_variables("TRANSFER", Cause.TRANSFERRED, "")
-        said["OFFHOOK_TARGET"] = variable_value(target)
+        said["OFFHOOK_TARGET"] = as_value(target)
         self.leaving = True
         try:
             await leg.waiting.stop(leg.channel_id)

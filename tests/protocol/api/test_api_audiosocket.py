@@ -65,7 +65,7 @@ async def test_a_program_announces_a_call(box: Box) -> None:
         agent="sales",
         version="16.28.0",
         follows=False,
-        variables={"campaign": "spring  sale"},
+        variables={"campaign": "spring sale"},
     )
 
 

@@ -1,13 +1,11 @@
 """What the dialplan is told of a call, and in which words."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from bridge.asterisk.ari_events import Channel, ChannelDestroyed, ChannelHangupRequest
 from bridge.events import Cause, LegEnded
 from bridge.legs.asterisk.ends import end_of_channel
-from bridge.legs.asterisk.release import MAX_VALUE, is_variable, outcome_variables, status_of, variable_value
+from bridge.legs.asterisk.release import outcome_variables, status_of
 
 CHANNEL = Channel("1.0", "PJSIP/x", "Up")
 
@@ -30,29 +28,12 @@ def test_the_status_says_in_one_word_how_it_went(cause: Cause, was_up: bool, sta
     assert status_of(cause, was_up=was_up) == status
 
 
-@given(st.text())
-def test_a_value_is_one_short_line(text: str) -> None:
-    value = variable_value(text)
-    assert len(value) <= MAX_VALUE
-    assert not any(ord(char) < 32 or ord(char) == 127 for char in value)
-
-
 def test_a_call_is_told_of_by_three_variables() -> None:
     assert outcome_variables("FAILED", Cause.ENGINE_FAILED, "no\nvoice") == {
         "OFFHOOK_STATUS": "FAILED",
         "OFFHOOK_CAUSE": "engine-failed",
         "OFFHOOK_DETAIL": "no voice",
     }
-
-
-@pytest.mark.parametrize("name", ["A", "_a1", "OFFHOOK_NOTE"])
-def test_names_of_variables(name: str) -> None:
-    assert is_variable(name)
-
-
-@pytest.mark.parametrize("name", ["", "1A", "A B", "CALLERID(num)", "A=B", "é", "A\n"])
-def test_what_is_no_name_of_a_variable(name: str) -> None:
-    assert not is_variable(name)
 
 
 @pytest.mark.parametrize(

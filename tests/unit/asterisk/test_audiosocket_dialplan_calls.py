@@ -113,7 +113,7 @@ def test_variables_are_lines_of_bounded_length_and_number() -> None:
     calls.set_variables(CALL, {"A": "one\ntwo\x00", "B": "x" * 1000})
     calls.set_variables(CALL, {"B": "y"})
     found = calls.find(CALL, 0.0)
-    assert found is not None and found.variables == {"A": "one two ", "B": "y"}
+    assert found is not None and found.variables == {"A": "one two", "B": "y"}
     with pytest.raises(ValueError, match="64 variables"):
         calls.set_variables(CALL, {f"V{index}": "" for index in range(64)})
 

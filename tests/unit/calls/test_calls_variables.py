@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.legs.variables import MAX_NAME, MAX_VALUE, as_value, form_variables, name_problem
+from bridge.variables import MAX_NAME, MAX_VALUE, as_value, form_variables, name_problem
 
 
 @pytest.mark.parametrize("name", ["CUSTOMER_ID", "_x", "a1", "A" * MAX_NAME])
@@ -30,6 +30,11 @@ def test_other_names_and_our_own_are_not(name: str) -> None:
         (4711, "4711"),
         (["tea", "milk"], "tea, milk"),
         ("${SHELL(rm)}", "${SHELL(rm)}"),
+        ("a\u2028b\x85c\td", "a b c d"),
+        ("+49\u202e0315\u00a0300", "+49 0315 300"),
+        ("half \ud83d of one", "half of one"),
+        ("می\u200cخواهم", "می\u200cخواهم"),
+        ("x" * 511 + " yz", "x" * 511),
     ],
 )
 def test_value_becomes_one_line(value: object, text: str) -> None:
@@ -40,7 +45,8 @@ def test_value_becomes_one_line(value: object, text: str) -> None:
 def test_no_value_is_too_long_or_has_a_control_character(first: str, second: str) -> None:
     value = as_value(first + second + "x" * 600)
     assert len(value) <= MAX_VALUE
-    assert not re.search(r"[\x00-\x1f\x7f]", value)
+    assert not re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", value)
+    assert as_value(value) == value
     value.encode()
 
 

@@ -1,4 +1,4 @@
-"""Names and values of the variables that a carrier's side reads after us (`Leg.set_variables`), made fit for it."""
+"""Names and values of the variables that a carrier's side reads of us (`Leg.set_variables`), made fit for it."""
 
 import re
 from collections.abc import Mapping
@@ -18,12 +18,18 @@ SUMMARY = "OFFHOOK_SUMMARY"
 
 _NAME = re.compile(rf"[A-Za-z_][A-Za-z0-9_]{{0,{MAX_NAME - 1}}}")
 _OTHER = re.compile(r"[^A-Z0-9]+")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_JOINERS = "\u200c\u200d"
+"""Invisible, but words of some languages are written with them."""
+
+
+def is_name(name: str) -> bool:
+    """Whether a variable can have this name: a letter or _, then letters, digits and _, 80 at most."""
+    return _NAME.fullmatch(name) is not None
 
 
 def name_problem(name: str) -> str:
     """Why nobody but us sets a variable of this name; empty: anybody may."""
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         return f"{name[:MAX_NAME]!r} is no name of a variable: a letter or _, then letters, digits and _"
     if name.upper().startswith(OURS):
         return f"{name!r} is set by the bridge itself"
@@ -31,8 +37,11 @@ def name_problem(name: str) -> str:
 
 
 def as_value(value: Any) -> str:
-    """`value` in one line of at most MAX_VALUE characters, without control characters: how variables are taken by
-    dialplans, databases and screens alike. Truth is `true` or `false`, nothing is empty."""
+    """`value` in one line of at most MAX_VALUE characters, all of them seen: how variables are taken by dialplans,
+    databases and screens alike. What is not printable (line breaks, controls, marks that turn the direction of
+    writing, halves of surrogate pairs) becomes a space; spaces are one each, and none stand at the ends. Truth is
+    `true` or `false`, nothing is empty. What means something to a dialplan (`${...}`) is left as it is: a value that
+    is set is not evaluated."""
     match value:
         case None:
             text = ""
@@ -42,9 +51,8 @@ def as_value(value: Any) -> str:
             text = ", ".join(as_value(item) for item in value)
         case _:
             text = str(value)
-    # Half of a surrogate pair (a model's `\ud83d`) can't be sent.
-    text = text.encode("utf-8", "replace").decode()
-    return " ".join(_CONTROL.sub(" ", text).split())[:MAX_VALUE]
+    text = "".join(char if char.isprintable() or char in _JOINERS else " " for char in text)
+    return " ".join(text.split())[:MAX_VALUE].rstrip()
 
 
 def as_values(values: Mapping[str, Any]) -> dict[str, str]:
