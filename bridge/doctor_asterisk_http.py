@@ -7,10 +7,11 @@ from email.utils import parsedate_to_datetime
 
 import httpx
 
-from bridge.asterisk.ari_socket import tls_context
+from bridge.asterisk.ari_http import http_failure
 from bridge.asterisk.ari_wire import authorization, rest_url
 from bridge.asterisk.needs import NEWEST_MAJOR, parse_version, version_problems
 from bridge.asterisk.settings import AsteriskSettings, MediaKind
+from bridge.asterisk.tls import CertificateFileError, Trust, what_failed
 from bridge.doctor_agents import Finding
 
 ANSWER_S = 8.0
@@ -22,9 +23,10 @@ async def reached(settings: AsteriskSettings, kinds: Sequence[MediaKind]) -> Asy
     """The first finding is ok if ARI answers and knows us."""
     what = f"Asterisk {settings.name}"
     begun = time.monotonic()
+    encrypted = settings.url.startswith("https:")
     try:
         async with httpx.AsyncClient(
-            verify=tls_context(settings.verify and settings.url.startswith("https:")),
+            verify=(settings.trust if encrypted else Trust(verify=False)).context(),
             trust_env=False,
             timeout=ANSWER_S,
         ) as client:
@@ -32,8 +34,11 @@ async def reached(settings: AsteriskSettings, kinds: Sequence[MediaKind]) -> Asy
                 rest_url(settings.url, "asterisk/info", {"only": "system"}),
                 headers={"Authorization": authorization(settings.username, settings.password())},
             )
+    except CertificateFileError as error:
+        yield Finding("wrong", what, f"{error}: name a file of the authority (PEM)")
+        return
     except (httpx.TransportError, httpx.InvalidURL, httpx.DecodingError) as error:
-        yield Finding("wrong", what, f"{settings.url}: {_unreached(error)}")
+        yield Finding("wrong", what, f"{settings.url}: {_unreached(error, settings.url)}")
         return
     took_ms = (time.monotonic() - begun) * 1000
     version = ""
@@ -64,18 +69,29 @@ async def reached(settings: AsteriskSettings, kinds: Sequence[MediaKind]) -> Asy
             yield Finding("wrong", what, f"{settings.url}: HTTP {status}: see Asterisk's log")
             return
     yield Finding("ok", what, f"ARI knows user {settings.username!r} ({took_ms:.0f} ms)")
+    if encrypted and not settings.verify:
+        yield Finding(
+            "note",
+            f"{what}, certificate",
+            "it is not checked: whoever gets in between can read the password and make calls. Name who vouches for "
+            "it (ca), and take verify: false away",
+        )
     for finding in _version(settings, version, kinds):
         yield finding
     yield _clock(settings, answer.headers.get("date", ""))
 
 
-def _unreached(error: httpx.HTTPError | httpx.InvalidURL) -> str:
+def _unreached(error: httpx.HTTPError | httpx.InvalidURL, url: str) -> str:
     if isinstance(error, httpx.TimeoutException):
         return f"no answer within {ANSWER_S:.0f} s: is the address right, and does a firewall let us through?"
-    if "CERTIFICATE" in str(error) or "certificate" in str(error):
-        return f"{error}. Give it a certificate for the name in url, or set verify: false"
+    said = http_failure(error, url)
+    if what_failed(error, ""):
+        return (
+            f"{said}. In http.conf set tlsenable = yes, tlsbindaddr, tlscertfile and tlsprivatekey; `asterisk -rx "
+            "'http show status'` tells where it serves https"
+        )
     return (
-        f"{error or type(error).__name__}. In http.conf set enabled = yes, bindaddr and bindport to where we reach "
+        f"{said}. In http.conf set enabled = yes, bindaddr and bindport to where we reach "
         "it (`asterisk -rx 'http show status'` tells), and let this machine through the firewall"
     )
 

@@ -20,6 +20,7 @@ from bridge.asterisk.ami_link import (
 from bridge.asterisk.queues import DeviceState, Fields, QueueStatus, device_state, queues_of
 from bridge.asterisk.settings import AmiSettings
 from bridge.asterisk.status import AmiState
+from bridge.asterisk.tls import what_failed
 from bridge.settings import PasswordError
 
 __all__ = ["Ami", "AmiError", "AmiRefusedError", "AmiUnauthorizedError", "AmiUnavailableError"]
@@ -80,6 +81,11 @@ class Ami:
         """Begin to connect, and return."""
         if self._task is None:
             self.since = time.time()
+            if self._settings.tls and not self._settings.verify:
+                log.warning(
+                    "the manager interface's certificate is not checked: whoever is in between can be it (verify)",
+                    asterisk=self.name,
+                )
             self._task = asyncio.create_task(self._keep(), name=f"ami {self.name}")
 
     async def aclose(self) -> None:
@@ -200,7 +206,8 @@ class Ami:
         limit_s = settings.request_s
         try:
             async with asyncio.timeout(limit_s):
-                await link.connect(settings.host, settings.port)
+                tls = settings.trust.context() if settings.tls else None
+                await link.connect(settings.host, settings.port, tls)
         except TimeoutError as error:
             raise AmiUnavailableError(f"no connection within {limit_s:g} s") from error
         await link.login(settings.username, secret, self._mask, limit_s)
@@ -241,7 +248,8 @@ class Ami:
 
     def _reason(self, lost: str, error: Exception) -> str:
         """`lost`: why the connection is closed, if it was opened."""
-        said = lost or (error.strerror if isinstance(error, OSError) else "") or str(error)
+        said = lost or what_failed(error, self._settings.host, "host")
+        said = said or (error.strerror if isinstance(error, OSError) else "") or str(error)
         return f"{self._settings.host}:{self._settings.port}: {said}"
 
     def _enter(self, state: AmiState, error: str = "") -> None:

@@ -8,6 +8,7 @@ complete raises for an Originate without `Async`, and waits for ever behind `Add
 import asyncio
 import hashlib
 import logging
+import ssl
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -120,7 +121,7 @@ class _Protocol(AMIProtocol):  # type: ignore[misc] # panoramisk ships no types
     def __init__(self, link: "AmiLink") -> None:
         self._link = link
         self._held = bytearray()
-        self._greeted = False
+        self.greeted = False
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -131,12 +132,12 @@ class _Protocol(AMIProtocol):  # type: ignore[misc] # panoramisk ships no types
     def data_received(self, data: bytes) -> None:
         self._link.heard_at = self._link.loop.time()
         self._held += data
-        if not self._greeted:
+        if not self.greeted:
             if not _BANNER.startswith(self._held[: len(_BANNER)]):
                 said = bytes(self._held[:40]).decode("ascii", "replace")
                 self._link.close(f"no manager interface is there: it says {said!r}")
                 return
-            self._greeted = len(self._held) >= len(_BANNER)
+            self.greeted = len(self._held) >= len(_BANNER)
         end = self._held.rfind(_END)
         if end >= 0:
             whole = bytes(self._held[: end + len(_END)])
@@ -166,9 +167,9 @@ class AmiLink:
         self.awaiting_actions: deque[Any] = deque(maxlen=0)
         self.save_stream = None
 
-    async def connect(self, host: str, port: int) -> None:
+    async def connect(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
         """Raises OSError."""
-        await self.loop.create_connection(lambda: self._protocol, host, port)
+        await self.loop.create_connection(lambda: self._protocol, host, port, ssl=tls)
 
     async def login(self, username: str, secret: str, events: str, timeout_s: float) -> None:
         """By challenge: the secret itself stays here. Raises AmiError; AmiUnauthorizedError for wrong credentials."""
@@ -227,7 +228,9 @@ class AmiLink:
 
     def connection_lost(self, cause: Any) -> None:
         """The transport is gone, or Asterisk said that it shuts down."""
-        if isinstance(cause, OSError):
+        if not self._protocol.greeted:
+            self.close("it hung up without a greeting: if that is its TLS port, set tls: true")
+        elif isinstance(cause, OSError):
             self.close(f"the connection broke: {cause.strerror or cause}")
         elif isinstance(cause, Exception):
             self.close(f"a message of it can't be read: {cause}")

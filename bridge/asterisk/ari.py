@@ -17,8 +17,10 @@ from bridge.asterisk.ari_errors import (
     AriError,
     AriNotFoundError,
     AriRefusedError,
+    AriTimeoutError,
     AriUnauthorizedError,
     AriUnavailableError,
+    AriUntrustedError,
 )
 from bridge.asterisk.ari_events import (
     ApplicationReplaced,
@@ -116,7 +118,7 @@ class Ari(AriVerbs):
         """Of `on_event`, so far."""
         self._counters = dict.fromkeys(COUNTERS, 0)
         self._log = log.bind(asterisk=settings.name)
-        self._http = AriHttp(settings.url, verify=settings.verify)
+        self._http = AriHttp(settings.url, settings.trust)
         self._authorization = ""
         self._socket: EventSocket | None = None
         self._local_address = ""
@@ -146,6 +148,8 @@ class Ari(AriVerbs):
         """Begin to connect; for ever, in the background."""
         if self._task is None and self._state != "closed":
             self._enter("connecting")
+            if not self._settings.verify and self._settings.url.startswith("https:"):
+                self._log.warning("Asterisk's certificate is not checked: whoever is in between can be it (verify)")
             self._task = asyncio.create_task(self._run(), name=f"ari {self._settings.name}")
 
     async def aclose(self) -> None:
@@ -212,7 +216,7 @@ class Ari(AriVerbs):
         except TimeoutError:
             self._counters["timeouts"] += 1
             self._counters["failed"] += 1
-            raise AriUnavailableError(f"{method} {path}: no answer within {limit_s:g} s") from None
+            raise AriTimeoutError(f"{method} {path}: no answer within {limit_s:g} s") from None
         except AriError:
             self._counters["failed"] += 1
             raise
@@ -259,7 +263,7 @@ class Ari(AriVerbs):
                     authorization=self._authorization,
                     connect_s=self._settings.request_s,
                     heartbeat_s=self._settings.heartbeat_s,
-                    verify=self._settings.verify,
+                    trust=self._settings.trust,
                 )
             except AriUnauthorizedError as error:
                 self._down("unauthorized", str(error))
@@ -269,6 +273,9 @@ class Ari(AriVerbs):
                 self._down("down", str(error))
                 self._attempted.set()
                 pause_s = self._backoff.next_s(random.random())
+                if isinstance(error, AriUntrustedError):
+                    # Each attempt is three lines in Asterisk's log.
+                    pause_s = self._settings.reconnect_s
             else:
                 self._wanted.clear()
                 since = time.monotonic()

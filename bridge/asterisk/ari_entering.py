@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
-from bridge.asterisk.ari_errors import AriError, AriNotFoundError, AriRefusedError, AriUnavailableError
+from bridge.asterisk.ari_errors import AriError, AriNotFoundError, AriRefusedError, AriTimeoutError
 from bridge.asterisk.ari_events import AriEvent, Channel, ChannelDestroyed, StasisStart
 
 LOOK_S = 0.25
@@ -26,14 +26,14 @@ class Entering:
 
     async def wait(self, timeout_s: float) -> Channel:
         """The channel as it entered; to be called when its creation was confirmed. Raises AriRefusedError where it
-        ended instead (status 410, with the cause), AriUnavailableError where nothing came in time or the client was
-        closed."""
+        ended instead (status 410, with the cause), AriTimeoutError where nothing came in time, AriUnavailableError if
+        the client was closed."""
         looking = asyncio.create_task(self._look_on(), name=f"ari looks for {self.channel_id}")
         try:
             async with asyncio.timeout(timeout_s):
                 outcome = await asyncio.shield(self._outcome)
         except TimeoutError:
-            raise AriUnavailableError(
+            raise AriTimeoutError(
                 f"channel {self.channel_id}: it did not enter the application within {timeout_s:g} s"
             ) from None
         finally:

@@ -9,6 +9,14 @@ class AriUnavailableError(AriError):
     """No connection, no answer in time, or an answer that is none: whether the request was carried out is unknown."""
 
 
+class AriTimeoutError(AriUnavailableError):
+    """No answer in time."""
+
+
+class AriUntrustedError(AriUnavailableError):
+    """No connection, and TLS is the reason: that is not put right by itself within a moment."""
+
+
 class AriUnauthorizedError(AriError):
     """The user or the password is refused (401, 403), or the password can't be had here."""
 

@@ -1,14 +1,16 @@
 """Requests to ARI over HTTP: before the event socket is up, while it is down, and what would hold it up."""
 
 import asyncio
+import ssl
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
 from bridge.asterisk.ari_errors import AriUnavailableError
-from bridge.asterisk.ari_socket import tls_context
 from bridge.asterisk.ari_wire import outcome, rest_url
+from bridge.asterisk.tls import MAYBE_TLS, CertificateFileError, Trust, what_failed
 
 CONNECTIONS = 32
 """At once; further requests wait for a free one. Asterisk's own limit for all its clients is 100 as it comes
@@ -21,10 +23,15 @@ IDLE_S = 10.0
 class AriHttp:
     """Connections to one Asterisk."""
 
-    def __init__(self, base: str, *, verify: bool) -> None:
+    def __init__(self, base: str, trust: Trust) -> None:
         self._base = base
-        self._verify = verify
+        # Without TLS the cheap context will do: the other takes 20 ms to build.
+        self._trust = trust if base.startswith("https:") else Trust(verify=False)
         self._client: httpx.AsyncClient | None = None
+        self._context: ssl.SSLContext | None = None
+        """Of the client."""
+        self._former: list[httpx.AsyncClient] = []
+        """Requests may still be on their way by them."""
 
     async def request(
         self,
@@ -42,19 +49,27 @@ class AriHttp:
                 response = await self._connections().request(
                     method, rest_url(self._base, path, query), headers={"Authorization": authorization}, json=body
                 )
+        except CertificateFileError as error:
+            raise AriUnavailableError(f"{method} {path}: {error}") from None
         except (httpx.TransportError, httpx.DecodingError, httpx.InvalidURL) as error:
-            raise AriUnavailableError(f"{method} {path}: {error or type(error).__name__}") from None
+            raise AriUnavailableError(f"{method} {path}: {http_failure(error, self._base)}") from None
         return outcome(method, path, response.status_code, response.content)
 
     async def aclose(self) -> None:
-        if self._client is not None:
-            await self._client.aclose()
+        for client in (*self._former, self._client):
+            if client is not None:
+                await client.aclose()
 
     def _connections(self) -> httpx.AsyncClient:
+        context = self._trust.context()
+        if self._client is not None and context is not self._context:
+            # Whom we trust has changed.
+            self._former.append(self._client)
+            self._client = None
         if self._client is None:
+            self._context = context
             self._client = httpx.AsyncClient(
-                # Without TLS the cheap context will do: the other takes 20 ms to build.
-                verify=tls_context(self._verify and self._base.startswith("https:")),
+                verify=context,
                 # Ours is one for the whole request.
                 timeout=None,
                 trust_env=False,
@@ -65,3 +80,13 @@ class AriHttp:
                 ),
             )
         return self._client
+
+
+def http_failure(error: httpx.HTTPError | httpx.InvalidURL, base: str) -> str:
+    """Why there was no answer from `base`, in words."""
+    said = what_failed(error, urlsplit(base).hostname or "")
+    if said:
+        return said
+    if isinstance(error, httpx.RemoteProtocolError) and base.startswith("http:"):
+        return f"{error}: {MAYBE_TLS}"
+    return str(error) or type(error).__name__

@@ -4,16 +4,16 @@ import asyncio
 import ipaddress
 import logging
 import socket
-import ssl
 from collections.abc import AsyncIterator, Mapping
-from functools import lru_cache
 from typing import Any
+from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus, InvalidURI
 
-from bridge.asterisk.ari_errors import AriError, AriUnauthorizedError, AriUnavailableError
+from bridge.asterisk.ari_errors import AriError, AriUnauthorizedError, AriUnavailableError, AriUntrustedError
 from bridge.asterisk.ari_wire import LARGEST_REQUEST, RestResponse, error_message, rest_request
+from bridge.asterisk.tls import MAYBE_TLS, Trust, what_failed
 
 CLOSE_S = 1.0
 """A far end that does not answer our goodbye in this time is cut off."""
@@ -110,11 +110,12 @@ class EventSocket:
 
 
 async def open_event_socket(
-    url: str, *, authorization: str, connect_s: float, heartbeat_s: float, verify: bool
+    url: str, *, authorization: str, connect_s: float, heartbeat_s: float, trust: Trust
 ) -> EventSocket:
-    """Connect within `connect_s`. Raises AriUnauthorizedError, AriUnavailableError."""
-    options: dict[str, Any] = {"ssl": tls_context(verify)} if url.startswith("wss:") else {}
+    """Connect within `connect_s`. Raises AriUnauthorizedError, AriUntrustedError, AriUnavailableError."""
+    encrypted = url.startswith("wss:")
     try:
+        options: dict[str, Any] = {"ssl": trust.context()} if encrypted else {}
         connection = await _Connect(
             url,
             additional_headers={"Authorization": authorization},
@@ -134,7 +135,13 @@ async def open_event_socket(
     except InvalidStatus as error:
         raise _refusal(error) from None
     except (OSError, InvalidHandshake, InvalidURI, EOFError, UnicodeError) as error:
-        raise AriUnavailableError(f"can't be reached: {error or type(error).__name__}") from None
+        said = what_failed(error, urlsplit(url).hostname or "") if encrypted else ""
+        if said:
+            raise AriUntrustedError(f"can't be reached: {said}") from None
+        said = str(error) or type(error).__name__
+        if isinstance(error, InvalidMessage) and not encrypted:
+            said = f"{said}: {MAYBE_TLS}"
+        raise AriUnavailableError(f"can't be reached: {said}") from None
     return EventSocket(connection)
 
 
@@ -154,16 +161,6 @@ class _Connect(connect):
     def process_redirect(self, exc: Exception) -> Exception:
         # Followed, it would carry the password to wherever the answer says.
         return exc
-
-
-@lru_cache(maxsize=2)
-def tls_context(verify: bool) -> ssl.SSLContext:
-    """One for all: to load the system's certificates takes 20 ms, in which no call would be heard."""
-    context = ssl.create_default_context() if verify else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    if not verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 def _refusal(error: InvalidStatus) -> AriError:

@@ -1,10 +1,12 @@
 """What an operator sets about an Asterisk: its ARI, its AMI, and how its audio reaches us."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
+from bridge.asterisk.tls import Trust
 from bridge.settings import Address, Network, PasswordSource, Port, Section
 from bridge.trunks.settings import Name
 
@@ -34,7 +36,14 @@ class AmiSettings(PasswordSource):
     """The manager interface (AMI): for what ARI lacks (queues, device states)."""
 
     host: Annotated[str, Field(min_length=1)]
-    port: Port = 5038
+    tls: bool = False
+    """Whether `port` is that of TLS (`tlsenable`, `tlsbindaddr` of manager.conf)."""
+    port: Annotated[Port, Field(default_factory=lambda given: 5039 if given.get("tls") else 5038)]
+    """By default 5038, with TLS 5039."""
+    ca: Path | None = None
+    """As that of the Asterisk."""
+    verify: bool = True
+    """As that of the Asterisk."""
     username: Annotated[str, Field(min_length=1)]
     request_s: Annotated[float, Field(gt=0)] = 5.0
     """Longest wait for the answer to an action."""
@@ -44,6 +53,10 @@ class AmiSettings(PasswordSource):
         if not self.has_password:
             raise ValueError("it needs password_env or password_file")
         return self
+
+    @property
+    def trust(self) -> Trust:
+        return Trust(self.verify, self.ca)
 
 
 class RtpMediaSettings(Section):
@@ -121,8 +134,12 @@ class AsteriskSettings(PasswordSource):
     """How often the event socket is pinged; twice without an answer, and it is opened anew."""
     reconnect_s: Annotated[float, Field(gt=0)] = 10.0
     """Longest pause between attempts to connect; the first comes after a tenth of a second."""
+    ca: Path | None = None
+    """With https: whom we trust to vouch for its certificate, or that certificate itself (PEM); by default whom the
+    system trusts. Read again when it changes."""
     verify: bool = True
-    """Whether an https server must show a valid certificate."""
+    """Whether an https server must show a valid certificate for the host of `url`. Without, whoever gets in between
+    can read the password and make calls: for trials."""
     ami: AmiSettings | None = None
 
     @model_validator(mode="after")
@@ -130,6 +147,10 @@ class AsteriskSettings(PasswordSource):
         if not self.has_password:
             raise ValueError("it needs password_env or password_file (the password of ari.conf)")
         return self
+
+    @property
+    def trust(self) -> Trust:
+        return Trust(self.verify, self.ca)
 
 
 class AudioSocketSettings(Section):
@@ -152,3 +173,14 @@ class WebsocketListenerSettings(Section):
 
     listen: Address = "0.0.0.0"
     port: Port = 8787
+    certificate: Path | None = None
+    """Take connections by TLS alone, and show them this (PEM, the whole chain, our own first). Read again when it
+    changes."""
+    key: Path | None = None
+    """None: it is in the certificate's file."""
+
+    @model_validator(mode="after")
+    def _pair(self) -> "WebsocketListenerSettings":
+        if self.key is not None and self.certificate is None:
+            raise ValueError("key without certificate")
+        return self

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from urllib.parse import quote
 
 from bridge.asterisk.ari import Ari, AriError, Entering
-from bridge.asterisk.ari_socket import tls_context
 from bridge.asterisk.media_dialect import MediaCommands
 from bridge.asterisk.settings import AsteriskSettings, MediaKind
+from bridge.asterisk.tls import CertificateFileError, what_failed
 from bridge.audio.clock import MediaClock
 from bridge.legs.asterisk.media import LegMedia
 from bridge.legs.asterisk.websocket_listener import PARAMETER, SUBPROTOCOL, WebsocketListener
@@ -53,8 +53,8 @@ class WebsocketTransport:
                 await media.run(self._settings.request_s)
         except BaseException as error:
             media.stream.close()
-            if isinstance(error, AriError | MediaSocketError | TimeoutError):
-                what = str(error) or "it does not begin"
+            if isinstance(error, AriError | MediaSocketError | CertificateFileError | TimeoutError):
+                what = what_failed(error, "the host of url") or str(error) or "it does not begin"
                 raise LegError(f"no audio by WebSocket from Asterisk {self._settings.name!r}: {what}") from error
             raise
         self.counters.calls += 1
@@ -73,7 +73,7 @@ class WebsocketTransport:
         if not id:
             raise MediaSocketError("it does not say where it takes the connection (chan_websocket)")
         base = self._settings.url.replace("http", "ws", 1)
-        tls = tls_context(self._settings.verify) if base.startswith("wss:") else None
+        tls = self._settings.trust.context() if base.startswith("wss:") else None
         # Its answer and its first message may come together.
         socket = await open_media_socket(
             f"{base}/media/{quote(id, safe='')}",
@@ -99,8 +99,8 @@ class WebsocketTransport:
                 await entering.wait(self._settings.request_s)
             except AriError as error:
                 raise MediaSocketError(
-                    f"{error}; it is to connect to port {self._listener.port}, by section "
-                    f"{self._settings.websocket.client!r} of websocket_client.conf"
+                    f"{error}; it is to connect by {self._listener.scheme} to port {self._listener.port}, by section "
+                    f"{self._settings.websocket.client!r} of websocket_client.conf{self._listener.trouble}"
                 ) from error
 
     @property

@@ -16,7 +16,9 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from bridge.asterisk.settings import WebsocketListenerSettings
+from bridge.asterisk.tls import OwnCertificate
 from bridge.legs.media_socket import LOGGER, MAX_MESSAGE_BYTES, MediaSocket, prepare
+from bridge.legs.tls_handshake import TlsHandshake
 
 HANDSHAKE_S = 5.0
 MAX_WAITING = 200
@@ -42,8 +44,10 @@ class WebsocketListener:
         self._sock: socket.socket | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._expected: dict[str, Callable[[MediaSocket], None]] = {}
-        self._waiting: dict[MediaSocket, asyncio.TimerHandle] = {}
+        self._waiting: dict[MediaSocket | TlsHandshake, asyncio.TimerHandle] = {}
         """In their handshake, the oldest first."""
+        self._certificate: OwnCertificate | None = None
+        self._trouble = ""
         self._retry: asyncio.TimerHandle | None = None
         self._accepted = self._refused = 0
 
@@ -56,15 +60,27 @@ class WebsocketListener:
     def listening(self) -> bool:
         return self._sock is not None
 
+    @property
+    def scheme(self) -> str:
+        """Of the address that is connected to."""
+        return "ws" if self._settings.certificate is None else "wss"
+
+    @property
+    def trouble(self) -> str:
+        """Why the last connection came to nothing, where TLS was at fault, to be said behind something else."""
+        return f" ({self._trouble})" if self._trouble else ""
+
     def start(self) -> None:
-        """Raises OSError."""
+        """Raises OSError; CertificateFileError, which is one."""
+        if self._settings.certificate is not None:
+            self._certificate = OwnCertificate(self._settings.certificate, self._settings.key)
         family = socket.AF_INET6 if ":" in self._settings.listen else socket.AF_INET
         sock = socket.create_server((self._settings.listen, self._settings.port), family=family, backlog=BACKLOG)
         sock.setblocking(False)
         self._sock = sock
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(sock, self._accept)
-        log.info("websocket: listening", address=self._settings.listen, port=self.port)
+        log.info("websocket: listening", address=self._settings.listen, port=self.port, scheme=self.scheme)
 
     async def aclose(self) -> None:
         """Take no more connections. Those of calls are their legs' to close."""
@@ -131,6 +147,33 @@ class WebsocketListener:
             return
         if len(self._waiting) >= MAX_WAITING:
             self._drop(next(iter(self._waiting)))
+        if self._certificate is None:
+            self._greet(sock)
+            return
+        try:
+            encrypted = self._certificate.context().wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        except OSError:
+            # It is gone already.
+            sock.close()
+            self._refused += 1
+            return
+        handshake = TlsHandshake(encrypted)
+        handshake.on_done = lambda: self._encrypted(handshake)
+        handshake.on_failed = lambda reason: self._not_encrypted(handshake, reason)
+        self._waiting[handshake] = self._loop.call_later(HANDSHAKE_S, self._drop, handshake)
+        handshake.begin()
+
+    def _encrypted(self, handshake: TlsHandshake) -> None:
+        self._waiting.pop(handshake).cancel()
+        self._trouble = ""
+        self._greet(handshake.socket)
+
+    def _not_encrypted(self, handshake: TlsHandshake, reason: str) -> None:
+        self._trouble = f"the last that connected: {reason}"
+        self._drop(handshake)
+
+    def _greet(self, sock: socket.socket) -> None:
+        assert self._loop is not None
         protocol = ServerProtocol(select_subprotocol=_subprotocol, max_size=MAX_MESSAGE_BYTES, logger=LOGGER)
         connection = MediaSocket(sock, protocol)
         connection.on_request = lambda request: self._on_request(connection, request)
@@ -157,7 +200,7 @@ class WebsocketListener:
         connection.on_open = opened
         connection.accept(request)
 
-    def _drop(self, connection: MediaSocket) -> None:
+    def _drop(self, connection: MediaSocket | TlsHandshake) -> None:
         """It says nothing, or nothing that is a request for a WebSocket."""
         timer = self._waiting.pop(connection, None)
         if timer is not None:
