@@ -116,6 +116,8 @@ BRIEF: dict[str, Any] = {
         {"id": "price", "ask": ["how much does a haircut cost", "what is the price of a haircut"], "say": PRICE},
     ],
 }
+PATIENCE: dict[str, Any] = {"turns": {"stt_wait_ms": 10_000}, "limits": {"tts_chunk_ms": 15_000}}
+"""As `PATIENT` is for the engines."""
 TARGETS: dict[str, Any] = {
     "desk": {"to": "1001"},
     "office": {"to": "queue:office"},
@@ -124,7 +126,7 @@ TARGETS: dict[str, Any] = {
     "told": {"to": "PJSIP/1001", "announce": {"opening": "Here is a caller."}},
     "nowhere": {"to": "1999999"},
 }
-SALON: dict[str, Any] = {"greeting": GREETING, "brief": BRIEF, "transfer": {"targets": TARGETS}}
+SALON: dict[str, Any] = {**PATIENCE, "greeting": GREETING, "brief": BRIEF, "transfer": {"targets": TARGETS}}
 CLERKS: dict[str, Any] = {**SALON, "greeting": HELLO, "llm": "model", "variables": {"REASON": "why they call"}}
 
 
@@ -380,7 +382,7 @@ async def open_house(folder: Path) -> AsyncIterator[House]:
             "OFFHOOK_RTP_PORT_MAX": str(rtp + 239),
         }
         bridge = await stack.enter_async_context(running_bridge(folder / "data", folder / "offhook.yaml", environ))
-        engines = LocalEngines(EngineSettings(workers=1), folder, roles=("stt",))
+        engines = LocalEngines(EngineSettings(workers=1, stt_deadline_s=30), folder, roles=("stt",))
         await engines.start()
         stack.push_async_callback(engines.aclose)
         house = House(shop, bridge, phones, model, engines)

@@ -15,7 +15,7 @@ async def transcribe(engines: LocalEngines, pcm: bytes) -> str:
     for i in range(0, len(pcm), 320):
         stream.push(pcm[i : i + 320].ljust(320, b"\0"))
     stream.speech_paused()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         event = await heard.get()
     await stream.aclose()
     assert isinstance(event, Heard)

@@ -41,7 +41,7 @@ class Collector:
     def resource(self) -> dict[str, object]:
         return attributes(self.received[0].resource_spans[0].resource)
 
-    def wait_for(self, found: Callable[[], object], limit_s: float = 10) -> None:
+    def wait_for(self, found: Callable[[], object], limit_s: float = 30) -> None:
         until = time.monotonic() + limit_s
         while not found():
             assert time.monotonic() < until, f"not within {limit_s} s: {[span.name for span in self.spans]}"

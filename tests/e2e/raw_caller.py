@@ -19,6 +19,8 @@ from bridge.sip.transports import Transports, open_transports
 
 SILENCE = b"\xff" * 160
 LOUD_RMS = 200
+LIMIT_S = 60.0
+"""Of each wait, on machines that may be busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ class RawCaller:
         )
         call_id = self.agent.call_id(self.key)
         self.sip.flush()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT_S):
             await self.answered.wait()
         assert not self.refused
         self.sending = asyncio.create_task(self._send())
@@ -83,7 +85,7 @@ class RawCaller:
     async def hang_up(self) -> None:
         self.agent.bye(self.key, self.sip.now())
         self.sip.flush()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LIMIT_S):
             await self.ended.wait()
 
     async def close(self) -> None:
@@ -102,13 +104,13 @@ class RawCaller:
         self._speech.extend(encoded[i : i + 160].ljust(160, b"\xff") for i in range(0, len(encoded), 160))
 
     async def spoken(self) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(LIMIT_S):
             while self._speech:
                 await self._change()
 
     async def agent_speaks(self, after: int) -> int:
         """The index of the first loud packet from index `after` on."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(LIMIT_S):
             while True:
                 for index in range(after, len(self.packets)):
                     if self.packets[index].loud:
@@ -117,14 +119,14 @@ class RawCaller:
 
     async def agent_finishes(self, quiet_packets: int = 50) -> int:
         """Waits until the last `quiet_packets` packets were silent; the number of packets so far."""
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(LIMIT_S):
             while any(packet.loud for packet in self.packets[-quiet_packets:]) or len(self.packets) < quiet_packets:
                 await self._change()
         return len(self.packets)
 
     async def packets_come(self, count: int) -> None:
         wanted = len(self.packets) + count
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(LIMIT_S):
             while len(self.packets) < wanted:
                 await self._change()
 

@@ -1,7 +1,6 @@
 """A running bridge, told by its API to hand callers over: a caller, the echo agent and a desk, over real sockets."""
 
 import asyncio
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,14 +14,16 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "legs"))
 
+from free_ports import free_port, free_ports
 from sip_calls import CALLER_HZ, THIRD_HZ, Party
 from sip_line import Line, line, taken
-from test_e2e_call import free_port
 
 from bridge.app import Bridge
 from bridge.config import Config
 from bridge.events import Answered, Cause, FarPartyChanged, LegEnded, TransferAsked, TransferResult
 from bridge.legs.sip import SipLegOptions
+
+RTP_PORTS = 40
 
 
 @dataclass
@@ -51,7 +52,7 @@ class Office:
         return third
 
     async def events(self, *, until: str) -> list[dict[str, Any]]:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while True:
                 events = (await self.http.get(f"/api/calls/{self.call_id}")).json()["events"]
                 if any(event["name"] == until for event in events):
@@ -61,13 +62,15 @@ class Office:
 
 @asynccontextmanager
 async def office(tmp_path: Path, far_options: SipLegOptions | None = None) -> AsyncIterator[Office]:
+    rtp_port = free_ports(RTP_PORTS, rtp=True)
     settings = Config(
         data_dir=tmp_path / "data",
-        sip={"listen": "127.0.0.1", "port": free_port(socket.SOCK_DGRAM)},
-        http={"port": free_port(socket.SOCK_STREAM)},
-        rtp={"port_min": 43000, "port_max": 43100},
+        sip={"listen": "127.0.0.1", "port": free_port()},
+        http={"port": free_port()},
+        rtp={"port_min": rtp_port, "port_max": rtp_port + RTP_PORTS - 1},
         agents={"echo": {"kind": "echo"}},
         routes=[{"agent": "echo"}],
+        limits={"clock_lateness_ms": 1000},
     )
     async with Bridge.run(settings, lambda text: None) as bridge, line(far_options=far_options) as phones:
         key = (tmp_path / "data" / "api-key").read_text().strip()
@@ -77,7 +80,7 @@ async def office(tmp_path: Path, far_options: SipLegOptions | None = None) -> As
         caller.hum()
         await caller.hears(CALLER_HZ)
         async with httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{settings.http.port}", headers={"Authorization": f"Bearer {key}"}
+            base_url=f"http://127.0.0.1:{settings.http.port}", headers={"Authorization": f"Bearer {key}"}, timeout=30
         ) as http:
             calls = (await http.get("/api/calls", params={"live": "true"})).json()["calls"]
             yield Office(bridge, phones, http, calls[0]["id"], caller)

@@ -132,7 +132,7 @@ async def test_pipecat_bot_greets_answers_is_interrupted_and_hangs_up(
                 spoken = sum(packet.loud for packet in phone.packets[answer:])
                 assert 50 < spoken < 400
                 # It hangs up, as the caller said goodbye.
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(60):
                     await phone.ended.wait()
             (call,) = await asyncio.to_thread(bridge.calls, leg_id=leg_id)
             call = await asyncio.to_thread(bridge.wait_until_ended, call["id"])

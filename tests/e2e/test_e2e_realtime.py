@@ -53,7 +53,7 @@ async def test_model_greets_answers_is_interrupted_and_hangs_up(tmp_path: Path) 
                 await caller.packets_come(100)
                 caller.speak(AUDIO / "kokoro_book_clean8k.wav")
                 await caller.spoken()
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     await caller.ended.wait()
                 detail = await until_recorded(bridge.http, leg_id, lambda call: call["ended_at"] is not None)
                 recording = await bridge.http.get(f"/api/calls/{detail['id']}/recording")

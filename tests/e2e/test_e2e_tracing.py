@@ -17,7 +17,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path += [str(Path(__file__).parents[1] / "protocol" / vendor) for vendor in ("cartesia",)]
 
-from bridge_process import BridgeProcess
+from bridge_process import WAIT_S, BridgeProcess
 from cartesia_server import KEY as CARTESIA_KEY
 from cartesia_server import Cartesia
 from deepgram_server import KEY as DEEPGRAM_KEY
@@ -174,12 +174,13 @@ async def test_collector_that_is_gone_costs_spans_and_a_line_of_the_log_alone(
 ) -> None:
     bridge = await asyncio.to_thread(start, f"{{otlp_endpoint: 'http://127.0.0.1:{closed_port()}'}}")
     for _ in range(2):
-        await echo_call(bridge)
+        # Before the call: its spans may have failed by the time that it is over.
         failed = bridge.metrics()["offhook_spans_failed_total"]
+        await echo_call(bridge)
         await asyncio.to_thread(
             bridge.wait_for,
             lambda failed=failed: bridge.metrics()["offhook_spans_failed_total"] > failed,
-            20,
+            WAIT_S,
             "failure",
         )
     bridge.terminate()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-LIMIT_S = 10.0
+LIMIT_S = 20.0
 
 
 class BarePeer:

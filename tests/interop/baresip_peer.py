@@ -110,7 +110,7 @@ class Baresip:
         self._answers: list[dict[str, Any]] = []
         try:
             self.program.wait_for_line("baresip is ready")
-            self._control = socket.create_connection(("127.0.0.1", self._control_port), timeout=5)
+            self._control = socket.create_connection(("127.0.0.1", self._control_port), timeout=20)
             self._control.settimeout(None)
         except BaseException:
             self.program.stop()
@@ -129,7 +129,7 @@ class Baresip:
         text = json.dumps({"command": command, "params": params, "token": str(count)}).encode()
         self._control.sendall(b"%d:%b," % (len(text), text))
         answer: dict[str, Any] = self.program.wait_for(
-            lambda: self._answers[count] if len(self._answers) > count else None, 5, f"answer to {command}"
+            lambda: self._answers[count] if len(self._answers) > count else None, 20, f"answer to {command}"
         )
         assert answer["ok"], f"baresip refused {command} {params}: {answer}\n{self.program.tail()}"
         return answer
@@ -140,7 +140,7 @@ class Baresip:
     def wait_until_registered(self) -> None:
         self.program.wait_for_line("200 OK")
 
-    def wait_for_event(self, kind: str, limit_s: float = 10, *, count: int = 1) -> dict[str, Any]:
+    def wait_for_event(self, kind: str, limit_s: float = 30, *, count: int = 1) -> dict[str, Any]:
         """The `count`th event of this kind, e.g. CALL_ESTABLISHED."""
 
         def found() -> dict[str, Any] | None:
@@ -150,7 +150,7 @@ class Baresip:
         event: dict[str, Any] = self.program.wait_for(found, limit_s, f"{kind} {count}")
         return event
 
-    def wait_until_heard(self, seconds: float, *, hz: float | None = None, limit_s: float = 15) -> None:
+    def wait_until_heard(self, seconds: float, *, hz: float | None = None, limit_s: float = 30) -> None:
         """Until it has heard this tone (its own unless given) for so long, in all calls."""
         self.program.wait_for(
             lambda: self.heard_s(hz) >= seconds, limit_s, f"{seconds} s of a tone of {hz or self.hz} Hz"

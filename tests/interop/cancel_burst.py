@@ -14,7 +14,7 @@ def cancel_at_once(sip_port: int, call_id: str, *, after_trying: bool = False) -
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
         sock.connect(("127.0.0.1", sip_port))
-        sock.settimeout(5)
+        sock.settimeout(20)
         port = sock.getsockname()[1]
         tag = ""
 

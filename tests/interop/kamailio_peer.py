@@ -208,4 +208,4 @@ class Kamailio:
                 except OSError:
                     return False
 
-            self.program.wait_for(answers, 15, "answer to OPTIONS")
+            self.program.wait_for(answers, 40, "answer to OPTIONS")

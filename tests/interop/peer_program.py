@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-START_S = 20.0
+import own_group
+
+START_S = 40.0
 
 
 def installed(program: str, package: str) -> str:
@@ -26,8 +28,8 @@ class PeerProgram:
     ) -> None:
         self.name = name
         self.said: list[str] = []
-        self.process = subprocess.Popen(
-            command,
+        self.process = own_group.start(
+            list(command),
             cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -56,14 +58,15 @@ class PeerProgram:
         return found
 
     def stop(self) -> None:
-        """SIGTERM, and SIGKILL if that is not enough."""
+        """SIGTERM, and SIGKILL if that is not enough; its children end with it."""
         if self.process.poll() is None:
             self.process.terminate()
             try:
                 self.process.wait(5)
             except subprocess.TimeoutExpired:
                 self.process.kill()
-                self.process.wait()
+        own_group.kill(self.process.pid)
+        self.process.wait()
         self._reader.join(5)
 
     def tail(self, lines: int = 60) -> str:

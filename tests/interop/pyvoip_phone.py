@@ -11,7 +11,7 @@ from pyVoIP.VoIP import CallState, PhoneStatus, VoIPCall, VoIPPhone
 
 HZ = 440.0
 FRAME = 160
-REGISTER_S = 10.0
+REGISTER_S = 30.0
 
 
 def say(text: str) -> None:

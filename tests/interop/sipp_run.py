@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import own_group
 from free_ports import free_port, free_ports
 
 SCENARIOS = Path(__file__).parent / "sipp"
@@ -75,14 +76,14 @@ class Sipp:
         if not retransmit:
             command.append("-nr")
         with (self._folder / "screen.log").open("wb") as screen:
-            self._process = subprocess.Popen(
+            self._process = own_group.start(
                 command, cwd=self._folder, stdin=subprocess.DEVNULL, stdout=screen, stderr=subprocess.STDOUT
             )
 
     def wait_until_listening(self) -> "Sipp":
         """For the called side, before it is called: a refused datagram ends a call at once."""
         wanted = f":{self.port:04X} "
-        until = time.monotonic() + 10
+        until = time.monotonic() + 30
         while wanted not in Path("/proc/net/udp").read_text():
             assert time.monotonic() < until, f"SIPp does not listen:\n{self._report()}"
             time.sleep(0.01)
@@ -103,9 +104,8 @@ class Sipp:
         return self
 
     def kill(self) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
+        own_group.kill(self._process.pid)
+        self._process.wait()
 
     def messages(self) -> list[Message]:
         """All messages in order."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from baresip_peer import Baresip
-from bridge_process import BridgeProcess
+from bridge_process import WAIT_S, BridgeProcess
 
 StartPhone = Callable[..., Baresip]
 
@@ -74,12 +74,12 @@ def test_phone_holds_and_resumes(bridge: BridgeProcess, baresip: StartPhone) -> 
         return name in [event["name"] for event in bridge.call(call_id)["events"]]
 
     phone.command("hold")
-    bridge.wait_for(lambda: told("held"), 5, "hold on record")
+    bridge.wait_for(lambda: told("held"), WAIT_S, "hold on record")
     phone.command("resume")
-    bridge.wait_for(lambda: told("resumed"), 5, "end of the hold on record")
+    bridge.wait_for(lambda: told("resumed"), WAIT_S, "end of the hold on record")
     # Its own player does not start again after a hold: what it says is heard by the bridge, and sent back.
     said = phone.said_s()
-    phone.program.wait_for(lambda: phone.said_s() > said + 1.5, 10, "1.5 s more of its tone")
+    phone.program.wait_for(lambda: phone.said_s() > said + 1.5, WAIT_S, "1.5 s more of its tone")
     phone.command("hangup")
     call = ended(bridge)
     assert call["cause"] == "caller-hung-up"

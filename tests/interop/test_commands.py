@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from bridge_process import BridgeProcess
+from bridge_process import WAIT_S, BridgeProcess
 from free_ports import free_port
 from peer_program import installed
 from sipp_run import Sipp
@@ -38,13 +38,13 @@ def test_call_is_seen_by_trunks_trace_and_pcap(own_bridge: StartBridge, sipp: Ru
     run = sipp("uas_until_bye", 9).wait_until_listening()
     bridge = own_bridge(more=TRUNK.format(port=run.port))
     call_id = bridge.dial("12345", trunk="desk")
-    bridge.wait_for(lambda: bridge.call(call_id)["state"] == "up", 10, "answered call")
+    bridge.wait_for(lambda: bridge.call(call_id)["state"] == "up", WAIT_S, "answered call")
     leg_id = bridge.call(call_id)["leg_id"]
 
     file = bridge.folder / "call.pcap"
     capturing = bridge.start_command("trace", call_id, "--pcap", "call.pcap")
     # Half a second of RTP both ways.
-    bridge.wait_for(lambda: file.exists() and file.stat().st_size > 50 * 200, 15, "packets in the capture")
+    bridge.wait_for(lambda: file.exists() and file.stat().st_size > 50 * 200, WAIT_S, "packets in the capture")
 
     trunks = bridge.command("trunks")
     assert trunks.returncode == 0, trunks.stderr
@@ -87,7 +87,7 @@ def test_call_is_seen_by_trunks_trace_and_pcap(own_bridge: StartBridge, sipp: Ru
 
 def test_trunk_that_does_not_answer_is_seen(own_bridge: StartBridge) -> None:
     bridge = own_bridge(more=DEAD.format(port=free_port()))
-    bridge.wait_for(lambda: bridge.trunks()[0]["state"] == "down", 20, "trunk that is down")
+    bridge.wait_for(lambda: bridge.trunks()[0]["state"] == "down", WAIT_S, "trunk that is down")
     shown = bridge.command("trunks")
     assert shown.returncode == 1
     assert shown.stdout.splitlines()[1].split()[:2] == ["dead", "down"]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 from baresip_peer import Baresip
-from bridge_process import BridgeProcess
+from bridge_process import WAIT_S, BridgeProcess
 from certificates import Authority
 from kamailio_peer import DOMAIN, PASSWORD, Kamailio
 
@@ -65,7 +65,7 @@ def test_bridge_registers_and_is_called_and_calls_by_way_of_the_registrar(
         variables={"OFFHOOK_TEST_PASSWORD": PASSWORD},
     )
     proxy.program.wait_for_line(f"registers: echo expires 60 over {transport}")
-    bridge.wait_for(lambda: bridge.trunks()[0]["registration"]["state"] == "registered", 5, "registration")
+    bridge.wait_for(lambda: bridge.trunks()[0]["registration"]["state"] == "registered", WAIT_S, "registration")
     phone = registered_phone(baresip, proxy, user="1001")
 
     phone.dial(f"sip:echo@{DOMAIN}")
@@ -90,5 +90,5 @@ def test_bridge_registers_and_is_called_and_calls_by_way_of_the_registrar(
 def test_wrong_password_shows_in_the_trunks_state(own_bridge: StartBridge, kamailio: StartProxy) -> None:
     proxy = kamailio()
     bridge = own_bridge(more=trunk_at(proxy, "udp"), variables={"OFFHOOK_TEST_PASSWORD": "wrong"})
-    bridge.wait_for(lambda: "401" in str(bridge.trunks()[0]), 10, "refused registration")
+    bridge.wait_for(lambda: "401" in str(bridge.trunks()[0]), WAIT_S, "refused registration")
     bridge.stop()

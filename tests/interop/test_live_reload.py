@@ -27,8 +27,7 @@ TLS = "tls: {{port: {port}, certificate: {folder}/own.pem, key: {folder}/own.key
 
 
 def trunk_of(bridge: BridgeProcess, run: Sipp) -> str:
-    (call,) = bridge.wait_for(lambda: bridge.calls(leg_id=run.call_id()), 5, "call on record")
-    trunk: str = call["trunk"]
+    trunk: str = bridge.one_call(run.call_id())["trunk"]
     return trunk
 
 
@@ -44,7 +43,7 @@ def test_trunks_and_routes_change_under_a_live_call(own_bridge: StartBridge, sip
 
     bridge.configure(route="desk", more=TRUNK)
     bridge.reload()
-    (call,) = bridge.calls(leg_id=sipp("not_found", bridge.sip_port).finish().call_id())
+    call = bridge.one_call(sipp("not_found", bridge.sip_port).finish().call_id())
     assert call["cause"] == "refused-no-route"
 
     bridge.configure()
@@ -116,6 +115,6 @@ def test_renewed_certificate_is_shown_to_new_connections_and_the_old_one_lives(
     heard = phone.heard_s()
     phone.wait_until_heard(heard + 0.5)
     phone.command("hangup")
-    assert bridge.wait_until_ended(bridge.calls()[0]["id"])["cause"] == "caller-hung-up"
+    assert bridge.wait_until_ended(bridge.one_call()["id"])["cause"] == "caller-hung-up"
     bridge.wait_until_idle()
     bridge.stop()

@@ -77,7 +77,7 @@ async def test_closing_a_reply_stops_the_model(server: LlamaServer, llm: OpenAiL
         assert isinstance(await anext(reply), TextDelta)
     assert server.slot()["is_processing"]
     await reply.aclose()  # type: ignore[attr-defined] - an async generator behind the contract's iterator
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while (slot := await asyncio.to_thread(server.slot))["is_processing"]:
             await asyncio.sleep(0.01)
     assert slot["next_token"][0]["n_decoded"] < CONTEXT / 2, "it was not just at its end"

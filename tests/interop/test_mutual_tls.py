@@ -47,7 +47,7 @@ def test_phone_is_known_by_its_certificate(
     phone = phone_of("pbx.example")
     phone.wait_for_event("CALL_ESTABLISHED")
     phone.command("hangup")
-    (call,) = bridge.calls()
+    call = bridge.one_call()
     ended = bridge.wait_until_ended(call["id"])
     assert (ended["cause"], ended["trunk"]) == ("caller-hung-up", "pbx")
     bridge.wait_until_idle()

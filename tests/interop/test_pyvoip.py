@@ -1,19 +1,21 @@
 """A phone made with pyVoIP, registered at Kamailio, against a running bridge with an echo agent."""
 
-import random
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from bridge_process import BridgeProcess
-from free_ports import free_port
+from free_ports import free_port, free_ports
 from kamailio_peer import PASSWORD, Kamailio
 from peer_program import PeerProgram
 
 StartBridge = Callable[..., BridgeProcess]
 StartProxy = Callable[..., Kamailio]
 StartPhone = Callable[..., PeerProgram]
+
+RTP_PORTS = 22
+"""What the phone takes one of."""
 
 
 @pytest.fixture
@@ -23,7 +25,7 @@ def pyvoip(tmp_path: Path) -> Iterator[StartPhone]:
 
     def start(proxy: Kamailio, number: str, *, seconds: float = 1.0, end: str = "bye") -> PeerProgram:
         script = Path(__file__).parent / "pyvoip_phone.py"
-        ports = [str(proxy.port), str(free_port()), str(random.randrange(15_000, 19_000))]
+        ports = [str(proxy.port), str(free_port()), str(free_ports(RTP_PORTS, rtp=True))]
         command = [sys.executable, str(script), *ports, "phone", PASSWORD, number, str(seconds), end]
         started.append(PeerProgram("pyVoIP", command, tmp_path))
         started[-1].wait_for_line("status REGISTERED")
@@ -43,7 +45,7 @@ def test_phone_calls_and_hears_its_own_voice(
     phone.wait_for_line("call ANSWERED")
     phone.wait_for_line("heard 1.")
     phone.wait_for_line("over")
-    assert bridge.wait_until_ended(bridge.calls()[0]["id"])["cause"] == "caller-hung-up"
+    assert bridge.wait_until_ended(bridge.one_call()["id"])["cause"] == "caller-hung-up"
     bridge.wait_until_idle()
     bridge.stop()
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from asterisk_peer import TONE_HZ, Asterisk
 from baresip_peer import Baresip
-from bridge_process import BridgeProcess
+from bridge_process import WAIT_S, BridgeProcess
 from certificates import Authority
 from free_ports import free_port
 
@@ -26,7 +26,7 @@ def test_wideband_codec_carries_the_tone_both_ways(
     phone.wait_for_event("CALL_ESTABLISHED")
     phone.wait_until_heard(1.0)
     phone.command("hangup")
-    (call,) = bridge.calls()
+    call = bridge.one_call()
     ended = bridge.wait_until_ended(call["id"])
     assert (ended["cause"], ended["codec"].lower()) == ("caller-hung-up", named.lower())
     bridge.wait_until_idle()
@@ -48,7 +48,7 @@ def test_phone_calls_over_tls_with_srtp(
     phone.wait_for_event("CALL_ESTABLISHED")
     phone.wait_until_heard(1.0)
     phone.command("hangup")
-    (call,) = bridge.calls()
+    call = bridge.one_call()
     ended = bridge.wait_until_ended(call["id"])
     assert (ended["cause"], ended["srtp"]) == ("caller-hung-up", "AES_CM_128_HMAC_SHA1_80")
     bridge.wait_until_idle()
@@ -60,7 +60,7 @@ def test_phone_without_srtp_is_refused_where_it_is_required(own_bridge: StartBri
     phone = baresip()
     phone.dial(f"sip:echo@127.0.0.1:{bridge.sip_port}")
     phone.wait_for_event("CALL_CLOSED")
-    (call,) = bridge.calls()
+    call = bridge.one_call()
     assert bridge.wait_until_ended(call["id"])["cause"] == "refused-media"
     bridge.stop()
 
@@ -69,8 +69,8 @@ def test_asterisk_calls_with_srtp(own_bridge: StartBridge, asterisk: StartPbx) -
     bridge = own_bridge(more=TRUNK.format(settings="srtp: required"))
     pbx = asterisk(bridge_port=bridge.sip_port, media_encryption="sdes")
     pbx.call("echo")
-    call = bridge.wait_for(lambda: bridge.calls(live=True), 10, "live call")[0]
-    bridge.wait_for(lambda: pbx.heard_s(TONE_HZ) >= 1.0, 15, "tone at Asterisk")
+    call = bridge.wait_for(lambda: bridge.calls(live=True), WAIT_S, "live call")[0]
+    bridge.wait_for(lambda: pbx.heard_s(TONE_HZ) >= 1.0, WAIT_S, "tone at Asterisk")
     pbx.cli("channel request hangup all")
     ended = bridge.wait_until_ended(call["id"])
     assert (ended["cause"], ended["srtp"]) == ("caller-hung-up", "AES_CM_128_HMAC_SHA1_80")

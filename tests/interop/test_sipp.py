@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from bridge_process import BridgeProcess, send_garbage
+from bridge_process import WAIT_S, BridgeProcess, send_garbage
 from cancel_burst import cancel_at_once
 from sipp_run import Sipp
 
@@ -247,8 +247,12 @@ def test_two_hundred_calls_in_a_row_leave_no_file_and_no_thread_open(
     files, threads = bridge.open_files(), bridge.threads()
     run = sipp("call_short", bridge.sip_port, calls=200, rate=100, at_once=1).finish()
     bridge.wait_until_idle()
-    causes = Counter(call["cause"] for call in bridge.calls() if call["leg_id"].endswith(f"@{run.port}"))
-    assert causes == {"caller-hung-up": 200}
+
+    def on_record() -> bool:
+        causes = Counter(call["cause"] for call in bridge.calls() if call["leg_id"].endswith(f"@{run.port}"))
+        return causes == {"caller-hung-up": 200}
+
+    bridge.wait_for(on_record, WAIT_S, "record of 200 calls that their callers hung up")
     # A connection of the record's pool or of HTTP may be open at one count and closed at the other.
     assert bridge.open_files() <= files + 3
     assert bridge.threads() <= threads + 1
@@ -260,7 +264,7 @@ def test_two_hundred_calls_in_a_row_leave_no_file_and_no_thread_open(
 
 def test_garbage_on_all_ports_harms_no_call(own_bridge: Callable[..., BridgeProcess], sipp: RunSipp) -> None:
     bridge = own_bridge(rtp_ports=40)
-    run = sipp("call_long", bridge.sip_port)
+    run = sipp("hung_up_by_bridge", bridge.sip_port)
     call_id = bridge.wait_for_live(run.call_id())
     send_garbage(range(bridge.rtp_min, bridge.rtp_max + 1), GARBAGE)
     for _ in range(20):
@@ -268,8 +272,9 @@ def test_garbage_on_all_ports_harms_no_call(own_bridge: Callable[..., BridgeProc
     # Proof that it still answers others too, while the call is up.
     sipp("options", bridge.sip_port).finish()
     assert bridge.call(call_id)["state"] == "up"
+    bridge.hang_up(call_id)
     run.finish()
-    assert ended(bridge, run)["cause"] == "caller-hung-up"
+    assert ended(bridge, run)["cause"] == "api-hung-up"
     bridge.wait_until_idle()
     bridge.stop()
 
@@ -281,7 +286,7 @@ def test_draining_bridge_refuses_new_calls_and_lets_the_live_one_finish(
     run = sipp("call_long", bridge.sip_port)
     call_id = bridge.wait_for_live(run.call_id())
     bridge.terminate()
-    bridge.wait_for(lambda: any("draining" in line for line in bridge.said), 5, "draining in the log")
+    bridge.wait_for(lambda: any("draining" in line for line in bridge.said), WAIT_S, "draining in the log")
     sipp("refused_draining", bridge.sip_port).finish()
     sipp("options_draining", bridge.sip_port).finish()
     assert bridge.call(call_id)["state"] == "up"
@@ -297,7 +302,7 @@ def test_bridge_that_is_stopped_twice_hangs_up_the_live_call(
     run = sipp("hung_up_by_bridge", bridge.sip_port)
     bridge.wait_for_live(run.call_id())
     bridge.terminate()
-    bridge.wait_for(lambda: any("draining" in line for line in bridge.said), 5, "draining in the log")
+    bridge.wait_for(lambda: any("draining" in line for line in bridge.said), WAIT_S, "draining in the log")
     bridge.terminate()
     run.finish()
     bridge.expect_exit()

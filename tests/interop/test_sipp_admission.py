@@ -6,7 +6,7 @@ from hashlib import md5
 
 import pytest
 from bare_peer import BarePeer
-from bridge_process import BridgeProcess
+from bridge_process import WAIT_S, BridgeProcess
 from sipp_run import Sipp
 
 RunSipp = Callable[..., Sipp]
@@ -48,7 +48,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BridgeProcess]
 @pytest.mark.parametrize("scenario", ["digest_right", "digest_stale"])
 def test_caller_who_proves_who_he_is_gets_through(guarded: BridgeProcess, sipp: RunSipp, scenario: str) -> None:
     run = sipp(scenario, guarded.sip_port).finish()
-    (call,) = guarded.calls(leg_id=run.call_id())
+    call = guarded.one_call(run.call_id())
     assert (guarded.wait_until_ended(call["id"])["cause"], call["trunk"]) == ("caller-hung-up", "phones")
 
 
@@ -69,7 +69,7 @@ def test_credentials_of_one_call_open_no_other(guarded: BridgeProcess, sipp: Run
         f'response="{response}", qop=auth, nc=00000001, cnonce="abc"'
     )
     first = sipp("digest_given", guarded.sip_port, keys={"credentials": credentials}).finish()
-    assert [call["trunk"] for call in guarded.calls(leg_id=first.call_id())] == ["phones"]
+    assert guarded.one_call(first.call_id())["trunk"] == "phones"
     again = sipp("digest_replayed", guarded.sip_port, keys={"credentials": credentials}).finish()
     assert guarded.calls(leg_id=again.call_id()) == []
 
@@ -90,7 +90,7 @@ def test_box_that_has_its_fill_gets_503(
     run = sipp("refused_trunk_full", bridge.sip_port).finish()
     (refused,) = run.received("SIP/2.0 503")
     assert "Retry-After: 7" in refused
-    (call,) = bridge.wait_for(lambda: bridge.calls(leg_id=run.call_id()), 5, "refused call on record")
+    call = bridge.one_call(run.call_id())
     assert (call["cause"], call["detail"]) == ("refused-busy", detail)
     # What comes too fast may come later; a full box is better not asked at all.
     sipp("options" if limit == "CALLS_PER_S" else "options_draining", bridge.sip_port).finish()
@@ -105,7 +105,7 @@ def test_trunk_whose_calls_come_too_fast_gets_503(own_bridge: Callable[..., Brid
     bridge = own_bridge(more=SLOW)
     sipp("call_short", bridge.sip_port).finish()
     run = sipp("refused_trunk_full", bridge.sip_port).finish()
-    (call,) = bridge.wait_for(lambda: bridge.calls(leg_id=run.call_id()), 5, "refused call on record")
+    call = bridge.one_call(run.call_id())
     assert call["detail"] == "more than 0.01 calls a second on trunk slow (calls_per_s)"
     (trunk,) = bridge.trunks()
     assert (trunk["attempts"], trunk["refused"]) == (2, 1)
@@ -118,10 +118,10 @@ def test_box_whose_media_runs_late_gets_503(own_bridge: Callable[..., BridgeProc
     bridge = own_bridge(variables={"OFFHOOK_LIMITS_CLOCK_LATENESS_MS": "0.001"})
     run = sipp("hung_up_by_bridge", bridge.sip_port)
     call_id = bridge.wait_for_live(run.call_id())
-    bridge.wait_for(lambda: any("refusing new calls" in line for line in bridge.said), 10, "lateness in the log")
+    bridge.wait_for(lambda: any("refusing new calls" in line for line in bridge.said), WAIT_S, "lateness in the log")
     refused = sipp("refused_trunk_full", bridge.sip_port).finish()
     sipp("options_draining", bridge.sip_port).finish()
-    (call,) = bridge.wait_for(lambda: bridge.calls(leg_id=refused.call_id()), 5, "refused call on record")
+    call = bridge.one_call(refused.call_id())
     assert call["detail"].startswith("the media clock runs ")
     assert bridge.call(call_id)["state"] == "up"
     bridge.hang_up(call_id)
@@ -132,9 +132,10 @@ def test_box_whose_media_runs_late_gets_503(own_bridge: Callable[..., BridgeProc
 
 def test_trunk_that_has_its_fill_gets_503(own_bridge: Callable[..., BridgeProcess], sipp: RunSipp) -> None:
     bridge = own_bridge(more=SMALL)
-    run = sipp("call_long", bridge.sip_port)
-    bridge.wait_for_live(run.call_id())
+    run = sipp("hung_up_by_bridge", bridge.sip_port)
+    call_id = bridge.wait_for_live(run.call_id())
     sipp("refused_trunk_full", bridge.sip_port).finish()
+    bridge.hang_up(call_id)
     run.finish()
     sipp("call_short", bridge.sip_port).finish()
     bridge.wait_until_idle()

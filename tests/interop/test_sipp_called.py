@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from bridge_process import BridgeProcess
+from bridge_process import WAIT_S, BridgeProcess
 from sipp_run import Sipp
 
 RunSipp = Callable[..., Sipp]
@@ -75,7 +75,7 @@ def test_call_is_hung_up_though_the_other_side_does_not_help(
 ) -> None:
     run = sipp(scenario, bridge.sip_port, retransmit=False).wait_until_listening()
     call_id = bridge.dial(f"sip:someone@127.0.0.1:{run.port}")
-    bridge.wait_for(lambda: bridge.call(call_id)["state"] == "up", 10, "answered call")
+    bridge.wait_for(lambda: bridge.call(call_id)["state"] == "up", WAIT_S, "answered call")
     bridge.hang_up(call_id)
     run.finish()
     assert bridge.wait_until_ended(call_id)["cause"] == "api-hung-up"
@@ -89,7 +89,7 @@ def test_early_media_changes_its_codec(bridge: BridgeProcess, sipp: RunSipp) -> 
 def test_holds_that_cross_are_refused_both_ways_and_end_well(bridge: BridgeProcess, sipp: RunSipp) -> None:
     run = sipp("uas_glare", bridge.sip_port).wait_until_listening()
     call_id = bridge.dial(f"sip:someone@127.0.0.1:{run.port}")
-    bridge.wait_for(lambda: bridge.call(call_id)["state"] == "up", 10, "answered call")
+    bridge.wait_for(lambda: bridge.call(call_id)["state"] == "up", WAIT_S, "answered call")
     bridge.hold(call_id)
     run.finish()
     assert bridge.wait_until_ended(call_id)["cause"] == "caller-hung-up"

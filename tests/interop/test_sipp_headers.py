@@ -18,7 +18,7 @@ trunks:
 def test_headers_of_a_call_are_on_record(own_bridge: StartBridge, sipp: RunSipp) -> None:
     bridge = own_bridge()
     run = sipp("identity_headers", bridge.sip_port).finish()
-    (call,) = bridge.wait_for(lambda: bridge.calls(leg_id=run.call_id()), 5, "call on record")
+    call = bridge.one_call(run.call_id())
     assert bridge.wait_for_event(call["id"], "call_started")["headers"] == {
         "p-asserted-identity": '"Ada" <sip:+14085550100@127.0.0.1>',
         "privacy": "id",

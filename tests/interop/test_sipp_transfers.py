@@ -37,8 +37,7 @@ def events(bridge: BridgeProcess, call_id: str, name: str) -> list[dict[str, Any
 
 def called(bridge: BridgeProcess, run: Sipp) -> str:
     """The id of the one call that a run made."""
-    (call,) = bridge.wait_for(lambda: bridge.calls(leg_id=run.call_id()), 10, "call on record")
-    call_id: str = call["id"]
+    call_id: str = bridge.one_call(run.call_id())["id"]
     return call_id
 
 

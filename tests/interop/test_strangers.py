@@ -29,7 +29,7 @@ def connection_is_taken(bridge: BridgeProcess) -> bool:
     """Whether a stranger's connection is answered; a reset may come as soon as in the middle of connecting."""
     try:
         with socket.create_connection(
-            ("127.0.0.1", bridge.sip_port), timeout=10, source_address=(STRANGER, 0)
+            ("127.0.0.1", bridge.sip_port), timeout=20, source_address=(STRANGER, 0)
         ) as sock:
             sock.sendall(b"\r\n\r\n")
             return sock.recv(2) == b"\r\n"

@@ -18,7 +18,7 @@ class TlsPeer:
         if certificate is not None:
             context.load_cert_chain(certificate.certificate, certificate.key)
         self._port = port
-        plain = socket.create_connection(("127.0.0.1", port), timeout=10)
+        plain = socket.create_connection(("127.0.0.1", port), timeout=20)
         try:
             self._socket = context.wrap_socket(plain, server_hostname="localhost")
         except BaseException:

@@ -23,7 +23,8 @@ from bridge.legs.base import (
     TransferFailedError,
 )
 
-WAIT_S = 5.0
+WAIT_S = 30.0
+"""Of each wait, on machines that may be busy."""
 
 
 @dataclass

@@ -172,7 +172,7 @@ async def stage(
             clock=made.clock.time,
             max_call_s=60,
             dial=dial,
-            transfer_limits=limits or TransferLimits(ring_s=5),
+            transfer_limits=limits or TransferLimits(ring_s=20),
         )
         call = Call(near, agent, services, record=record)
         task = asyncio.create_task(call.run(), name="call")

@@ -11,7 +11,8 @@ from bridge.legs.sip import SipLeg, SipLegOptions
 from bridge.legs.sip_endpoint import SipEndpoint, SipEndpointSettings
 from bridge.sip.offer_answer import PCMU, Codec
 
-WAIT_S = 5.0
+WAIT_S = 30.0
+"""Of each wait, on machines that may be busy."""
 
 
 class Line:

@@ -71,7 +71,7 @@ async def gateway(made: Line) -> AsyncIterator[Gateway]:
     finally:
         for stream in gate.streams:
             stream.close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while gate.agent.call_count:
                 await asyncio.sleep(0.02)
         gate.transports.close()
@@ -103,7 +103,7 @@ async def test_ringback_of_the_network_is_heard_and_gives_way_to_who_answers() -
     async with line() as made, gateway(made) as gate:
         leg = await made.near.dial(gate.uri, from_user="offhook")
         heard = Listener(leg)
-        invited = await asyncio.wait_for(gate.invited.get(), 5)
+        invited = await asyncio.wait_for(gate.invited.get(), 30)
         assert invited.sdp is not None
         gate.agent.ring(invited.key, gate.transports.now())
         gate.agent.ring(invited.key, gate.transports.now(), status=183, sdp=gate.place(invited.sdp, 440))
@@ -129,7 +129,7 @@ async def test_early_media_that_never_comes_ends_no_call_but_none_after_the_answ
     async with line(rtp=rtp) as made, gateway(made) as gate:
         leg = await made.near.dial(gate.uri, from_user="offhook")
         heard = Listener(leg)
-        invited = await asyncio.wait_for(gate.invited.get(), 5)
+        invited = await asyncio.wait_for(gate.invited.get(), 30)
         assert invited.sdp is not None
         silent = gate.place(invited.sdp, None)
         gate.agent.ring(invited.key, gate.transports.now(), status=183, sdp=silent)
@@ -177,7 +177,7 @@ async def test_without_an_offer_there_is_no_early_media_but_a_call() -> None:
             from_="sip:caller@127.0.0.1",
         )
         made.far.transports.flush()
-        near = await asyncio.wait_for(made.incoming.get(), 5)
+        near = await asyncio.wait_for(made.incoming.get(), 30)
         assert Capability.EARLY_MEDIA not in near.capabilities
         with pytest.raises(NotCapableError):
             await near.early_media()
@@ -239,7 +239,7 @@ async def test_two_changes_at_once_are_both_made() -> None:
     """Glare: 491 both ways, and each side tries again after a while of its own."""
     async with line() as made:
         near, far, near_side, far_side = await up(made)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             await asyncio.gather(near.hold(True), far.hold(True))
         assert {type(event) for event in near_side.events} >= {Held}
         assert {type(event) for event in far_side.events} >= {Held}

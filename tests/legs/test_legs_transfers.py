@@ -44,7 +44,7 @@ def obeys(leg: SipLeg, endpoint: SipEndpoint, tasks: set["asyncio.Task[None]"]) 
     """The far side does as it is asked: dials whom a REFER names."""
 
     async def follow(asked: TransferAsked) -> None:
-        dialled = await endpoint.dial(asked.target, from_user="caller", timeout_s=5, headers=asked.headers)
+        dialled = await endpoint.dial(asked.target, from_user="caller", timeout_s=20, headers=asked.headers)
         leg.follow_transfer(dialled)
 
     def on_event(event: LegEvent) -> None:
@@ -245,7 +245,7 @@ async def test_only_one_transfer_at_a_time(tmp_path: Path) -> None:
 
 
 async def test_a_carrier_that_never_tells_the_outcome_is_given_up(tmp_path: Path) -> None:
-    async with stage(tmp_path, far_options=ACCEPTS, limits=TransferLimits(ring_s=5, outcome_s=0.3)) as on:
+    async with stage(tmp_path, far_options=ACCEPTS, limits=TransferLimits(ring_s=20, outcome_s=0.3)) as on:
         held_up: list[TransferAsked] = []
         on.caller.subscribe(lambda event: held_up.append(event) if isinstance(event, TransferAsked) else None)
 

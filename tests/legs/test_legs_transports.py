@@ -71,7 +71,7 @@ class Seat:
         return f"sip:{user}@{host}:{port};transport={transport}"
 
     async def answers(self) -> SipLeg:
-        leg = await asyncio.wait_for(self.incoming.get(), 5)
+        leg = await asyncio.wait_for(self.incoming.get(), 30)
         await leg.answer()
         return leg
 
@@ -216,7 +216,7 @@ async def test_peers_beyond_the_nat_are_shown_its_address_and_near_ones_ours() -
         bob = await made.endpoint()
         far = await made.endpoint(settings)
         leg = await far.endpoint.dial(bob.uri(), from_user="alice")
-        incoming = await asyncio.wait_for(bob.incoming.get(), 5)
+        incoming = await asyncio.wait_for(bob.incoming.get(), 30)
         request = bob.requests[-1][0]
         assert request.contact is not None
         assert (request.contact.uri.host, request.contact.uri.port) == ("203.0.113.9", 5099)
@@ -227,7 +227,7 @@ async def test_peers_beyond_the_nat_are_shown_its_address_and_near_ones_ours() -
 
         near = await made.endpoint(settings | {"local_networks": ("127.0.0.0/8",)})
         leg = await near.endpoint.dial(bob.uri(), from_user="alice")
-        incoming = await asyncio.wait_for(bob.incoming.get(), 5)
+        incoming = await asyncio.wait_for(bob.incoming.get(), 30)
         request = bob.requests[-1][0]
         assert request.contact is not None
         assert (request.contact.uri.host, request.contact.uri.port) == near.endpoint.address
@@ -245,7 +245,7 @@ async def test_answers_to_requests_outside_calls_reach_who_made_them() -> None:
         (flow,) = await transports.locate(bob.uri("tcp"))
         key = alice.endpoint.agent.request("OPTIONS", bob.uri("tcp"), flow, transports.now(), from_="<sip:a@b>")
         transports.flush()
-        answered = await asyncio.wait_for(answers.get(), 5)
+        answered = await asyncio.wait_for(answers.get(), 30)
         assert answered.key == key
         assert answered.response is not None
         assert answered.response.status == 200
