@@ -14,6 +14,7 @@ from bridge.asterisk.ami import Ami, AmiError
 from bridge.asterisk.dialplan_calls import DialplanCalls
 from bridge.asterisk.settings import AsteriskSettings, AudioSocketSettings, MediaKind
 from bridge.asterisk.status import AsteriskStatus
+from bridge.asterisk.tls import CertificateFileError
 from bridge.config import Config
 from bridge.legs.asterisk.audiosocket import AudioSocketTransport
 from bridge.legs.asterisk.endpoint import AsteriskEndpoint
@@ -101,6 +102,8 @@ class Asterisks:
         if _takes_websockets(config) and not self._websockets.listening:
             try:
                 self._websockets.start()
+            except CertificateFileError as error:
+                raise StartError(f"websocket_listener: {error}") from error
             except OSError as error:
                 raise StartError(
                     f"websocket_listener: can't listen on {config.websocket_listener.listen} port "

@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
 
 from bridge.asterisk.settings import AsteriskSettings, MediaKind
+from bridge.check_asterisk_tls import check_certificate, check_trust, doubtful_trust
 from bridge.config import Config
 from bridge.settings import PasswordError, PasswordSource
 
@@ -37,6 +38,7 @@ def check_asterisks(config: Config) -> Iterator[str]:
         yield from _secrets(what, one)
         if one.ami is not None:
             yield from _secrets(f"{what}: ami", one.ami)
+        yield from check_trust(what, one)
         other = owners.setdefault((one.url, one.app), one.name)
         if other != one.name:
             yield (
@@ -46,6 +48,7 @@ def check_asterisks(config: Config) -> Iterator[str]:
         if one.media_address is not None and _loopback(one.media_address) and not _here(one):
             yield f"{what}: media_address {one.media_address} is a machine's own: Asterisk would send audio to itself"
         yield from _listeners(config, one)
+    yield from check_certificate(config.websocket_listener)
 
 
 def doubtful(config: Config) -> Iterator[str]:
@@ -85,6 +88,7 @@ def _doubtful(config: Config, one: AsteriskSettings) -> Iterator[str]:
             f"{what}: unless {_host(one)} is this machine, its AudioSocket connections are refused: "
             f"audiosocket.networks is empty"
         )
+    yield from doubtful_trust(what, one)
     if not one.verify and one.url.startswith("http:"):
         yield f"{what}: verify: false has no meaning without https"
 

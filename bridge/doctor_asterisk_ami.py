@@ -31,13 +31,20 @@ async def logged_in(settings: AsteriskSettings, ami: Ami) -> Finding:
             while ami.state == "connecting":  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
     if ami.state == "up":
-        return Finding("ok", what, f"user {settings.ami.username!r} is logged in")
+        unchecked = settings.ami.tls and not settings.ami.verify
+        return Finding(
+            "note" if unchecked else "ok",
+            what,
+            f"user {settings.ami.username!r} is logged in"
+            f"{', at whoever has this address: its certificate is not checked (verify: false)' if unchecked else ''}",
+        )
     if ami.state == "unauthorized":
         return Finding("wrong", what, ami.last_error)
+    lines = "tlsenable = yes, tlsbindaddr, tlscertfile and tlsprivatekey" if settings.ami.tls else "bindaddr and port"
     return Finding(
         "wrong",
         what,
-        f"{ami.last_error or 'no answer'}. In manager.conf set enabled = yes, bindaddr and port; "
+        f"{ami.last_error or 'no answer'}. In manager.conf set enabled = yes, {lines}; "
         "`asterisk -rx 'manager show settings'` tells",
     )
 

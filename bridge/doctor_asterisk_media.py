@@ -204,7 +204,7 @@ async def _websocket(
                 # Asterisk connects to the port of its websocket_client.conf and to no other.
                 yield Finding("note", what, f"not tried: {where} is in use, by the running bridge most likely")
             else:
-                yield Finding("wrong", what, f"can't listen on {where} ({error.strerror})")
+                yield Finding("wrong", what, f"can't listen on {where} ({error.strerror or error})")
             return
     try:
         yield WebsocketTransport(plane.clock, settings, plane.limits, listener)
@@ -257,9 +257,11 @@ def _mend_opening(kind: MediaKind, config: Config, settings: AsteriskSettings) -
         case "websocket" if settings.websocket.connects == "us":
             return "Check that chan_websocket.so is loaded, and sessionlimit in http.conf"
         case "websocket":
+            tls = config.websocket_listener.certificate is not None
             return (
-                f"In websocket_client.conf the section [{settings.websocket.client}] must lead to us: "
-                f"uri = ws://OUR-ADDRESS:{config.websocket_listener.port}/media"
+                f"In websocket_client.conf the section [{settings.websocket.client}] must lead to us: uri = "
+                f"{'wss' if tls else 'ws'}://OUR-ADDRESS:{config.websocket_listener.port}/media"
+                f"{', tls_enabled = yes, and ca_list_file with who vouches for our certificate' if tls else ''}"
             )
 
 

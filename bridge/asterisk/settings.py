@@ -38,7 +38,7 @@ class AmiSettings(PasswordSource):
     host: Annotated[str, Field(min_length=1)]
     tls: bool = False
     """Whether `port` is that of TLS (`tlsenable`, `tlsbindaddr` of manager.conf)."""
-    port: Annotated[Port, Field(default_factory=lambda given: 5039 if given.get("tls") else 5038)]
+    port: Port = Field(default_factory=lambda given: 5039 if given.get("tls") else 5038)
     """By default 5038, with TLS 5039."""
     ca: Path | None = None
     """As that of the Asterisk."""
