@@ -27,9 +27,10 @@ from bridge.events import (
     OneWayAudio,
 )
 from bridge.legs.base import Capability, Leg, LegError, LegState, MediaQuality
+from bridge.parties import CallParts
 from bridge.second_leg import Dial
 from bridge.tracing import CallPackets
-from bridge.transfers import DEFAULT_LIMITS, CallParts, TransferLimits, Transfers
+from bridge.transfers import DEFAULT_LIMITS, TransferLimits, Transfers
 
 log = structlog.get_logger(__name__)
 

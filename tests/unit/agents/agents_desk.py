@@ -13,8 +13,9 @@ from agents_loopback import LoopbackLeg
 from bridge.agents.base import AgentDone, CallSession, QueueView
 from bridge.events import Answered, Cause, LegEnded
 from bridge.legs.base import Leg, LegError, LegInfo, LegState
+from bridge.parties import CallParts
 from bridge.providers.base import LlmRequest
-from bridge.transfers import CallParts, TransferLimits, Transfers
+from bridge.transfers import TransferLimits, Transfers
 
 
 class Phone(LoopbackLeg):
