@@ -8,10 +8,11 @@ from dataclasses import replace
 
 from bridge.admission import Admission
 from bridge.api.control import DialRefused, DialRequest
+from bridge.api.refusals import answer_to
 from bridge.asterisks import Asterisks
 from bridge.events import LegEnded, LegEvent
 from bridge.legs.asterisk.endpoint import AsteriskEndpoint
-from bridge.legs.asterisk.outbound import AsteriskCall, AsteriskDownError, CallLimitError, asterisk_call
+from bridge.legs.asterisk.outbound import AsteriskCall, CallLimitError, asterisk_call
 from bridge.legs.base import Leg, LegError
 from bridge.legs.codecs import CODECS
 from bridge.legs.media import MediaUnavailableError
@@ -41,36 +42,45 @@ class Dialler:
 
     async def dial(self, request: DialRequest) -> Leg:
         """The leg, which rings. It is not counted as live: the call that takes it is. Raises DialRefused."""
-        trunk: Trunk | None = None
         try:
             if (asterisk := self._asterisks.get(request.trunk)) is not None:
-                return await self._by_asterisk(asterisk, _asked_of(asterisk, request), request.timeout_s)
-            if request.caller_name or request.variables or request.machine != "off":
-                raise DialError("caller_name, variables and machine need an Asterisk as trunk")
-            if request.trunk:
-                trunk = self._trunks.get(request.trunk)
-                if trunk is None:
-                    known = ", ".join((*(one.name for one in self._trunks), *self._asterisks.names)) or "none"
-                    raise DialRefused(404, "no-such-trunk", f"there is no trunk {request.trunk!r}; known: {known}")
-                headers = asked_headers(trunk, request.headers)
-                call = outbound_call(
-                    trunk, request.to, profile=profile_of(trunk, CODECS), caller=request.from_, headers=headers
-                )
-            else:
-                if request.headers:
-                    raise DialError("headers need a trunk that allows them (allow_headers)")
-                call = _direct(request.to, request.from_)
-            return await self._place(call, trunk, request.timeout_s)
+                call = _asked_of(asterisk, request)
+                return await self._by_asterisk(asterisk, call, request.timeout_s)
+            return await self._by_sip(request)
         except DialError as error:
             raise DialRefused(400, "bad-target", str(error)) from error
-        except MediaUnavailableError as error:
-            raise DialRefused(503, "no-ports", str(error)) from error
         except (_NoRoomError, CallLimitError) as error:
             raise DialRefused(503, "busy", str(error)) from error
-        except AsteriskDownError as error:
-            raise DialRefused(503, "trunk-down", str(error)) from error
         except LegError as error:
-            raise DialRefused(400, "bad-target", str(error)) from error
+            status, code = answer_to(error)
+            if type(error) is LegError:
+                # Of nobody's kind: the carrier, or the way to it, did not do what is needed for a call.
+                status, code = 502, "trunk-refused"
+            raise DialRefused(status, code, str(error)) from error
+
+    async def _by_sip(self, request: DialRequest) -> Leg:
+        """Raises DialRefused, DialError, LegError."""
+        trunk: Trunk | None = None
+        if request.trunk:
+            trunk = self._trunks.get(request.trunk)
+            if trunk is None:
+                known = ", ".join((*(one.name for one in self._trunks), *self._asterisks.names)) or "none"
+                raise DialRefused(404, "no-such-trunk", f"there is no trunk {request.trunk!r}; known: {known}")
+        if in_asterisk(request.to):
+            known = ", ".join(self._asterisks.names) or "none"
+            raise DialError(f"{request.to!r} is to be had of an Asterisk, named as trunk; known: {known}")
+        if request.caller_name or request.variables or request.machine != "off":
+            raise DialError("caller_name, variables and machine need an Asterisk as trunk")
+        if trunk is not None:
+            headers = asked_headers(trunk, request.headers)
+            call = outbound_call(
+                trunk, request.to, profile=profile_of(trunk, CODECS), caller=request.from_, headers=headers
+            )
+        else:
+            if request.headers:
+                raise DialError("headers need a trunk that allows them (allow_headers)")
+            call = _direct(request.to, request.from_)
+        return await self._place(call, trunk, request.timeout_s)
 
     async def on_behalf(
         self, target: str, caller: Leg, *, headers: Sequence[tuple[str, str]] = (), timeout_s: float

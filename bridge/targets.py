@@ -13,6 +13,8 @@ _DIALPLAN = re.compile(
 )
 _QUEUE = re.compile(r"queue:([A-Za-z0-9_.-]{1,79})")
 
+ENDPOINT_PATTERN, DIALPLAN_PATTERN, QUEUE_PATTERN = _ENDPOINT.pattern, _DIALPLAN.pattern, _QUEUE.pattern
+
 PATTERN = "|".join(f"(?:{one.pattern})" for one in (_SIP, _NUMBER, _ENDPOINT, _DIALPLAN, _QUEUE))
 """All of them, for schemas."""
 

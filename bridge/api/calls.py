@@ -8,6 +8,7 @@ from pydantic import AwareDatetime
 
 from bridge.api.control import DialRefused, LiveCall
 from bridge.api.errors import ApiError, describe
+from bridge.api.refusals import retry_after
 from bridge.api.schemas import CallDetail, CallList, DialIn, Dialled, call_out, detail_out, live_out
 from bridge.api.services import Bridge, Services
 from bridge.events import Cause
@@ -78,7 +79,7 @@ def _fits(call: LiveCall, wanted: CallFilter) -> bool:
     "",
     summary="Dial out",
     status_code=status.HTTP_202_ACCEPTED,
-    responses=describe(403, 404, 503),
+    responses=describe(403, 404, 502, 503, 504),
 )
 async def dial(bridge: Bridge, wanted: DialIn, response: Response) -> Dialled:
     """Call somebody and let an agent talk to them. Answered before anybody picks up: what comes of it is in the
@@ -86,7 +87,7 @@ async def dial(bridge: Bridge, wanted: DialIn, response: Response) -> Dialled:
     try:
         call_id = await bridge.control.dial(wanted.request())
     except DialRefused as refused:
-        raise ApiError(refused.status, refused.code, refused.message) from refused
+        raise ApiError(refused.status, refused.code, refused.message, retry_after(refused.status)) from refused
     response.headers["Location"] = f"/api/calls/{call_id}"
     return Dialled(id=call_id)
 

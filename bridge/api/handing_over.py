@@ -10,11 +10,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from bridge.api.calls import CallId, find_call
 from bridge.api.control import CallVerbs
 from bridge.api.errors import ApiError, describe
+from bridge.api.refusals import STATUSES, refused
 from bridge.api.services import Bridge, Services
 from bridge.events import AgentPart
-from bridge.legs.base import LegError, LegStateError
+from bridge.legs.base import LegError
 from bridge.second_leg import Meanwhile
-from bridge.targets import MAX_LENGTH, PATTERN, parse_target
+from bridge.targets import MAX_LENGTH, PATTERN, QueueTarget, parse_target
 from bridge.transfers import TransferMode
 from bridge.variables import name_problem
 
@@ -75,6 +76,8 @@ class TransferIn(_In):
     def _announced_in_person(self) -> Self:
         if self.announce and self.mode != "attended":
             raise ValueError("announce needs mode `attended`")
+        if self.announce and isinstance(parse_target(self.target), QueueTarget):
+            raise ValueError(f"announce: nobody answers in {self.target} before the caller is in the queue")
         return self
 
 
@@ -121,15 +124,14 @@ async def _verbs(bridge: Services, call_id: str) -> AsyncIterator[CallVerbs]:
     try:
         yield verbs
     except LegError as error:
-        code = "wrong-state" if isinstance(error, LegStateError) else "not-possible"
-        raise ApiError(409, code, str(error)) from error
+        raise refused(error) from error
 
 
 @router.post(
     "/transfer",
     summary="Transfer the caller",
     status_code=status.HTTP_202_ACCEPTED,
-    responses=describe(404, 409, 503),
+    responses=describe(*STATUSES),
 )
 async def transfer(bridge: Bridge, call_id: CallId, wanted: TransferIn) -> None:
     """Answered at once; the event `transfer_result` tells the outcome. After success the call ends with cause
@@ -142,7 +144,7 @@ async def transfer(bridge: Bridge, call_id: CallId, wanted: TransferIn) -> None:
     "/consult",
     summary="Call somebody while the caller waits",
     status_code=status.HTTP_202_ACCEPTED,
-    responses=describe(404, 409, 503),
+    responses=describe(*STATUSES),
 )
 async def consult(bridge: Bridge, call_id: CallId, wanted: ConsultIn) -> None:
     """Answered at once; the events `second_answered` or `second_ended` tell the outcome."""
@@ -154,7 +156,7 @@ async def consult(bridge: Bridge, call_id: CallId, wanted: ConsultIn) -> None:
     "/consult",
     summary="Let the second party go",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=describe(404, 409, 503),
+    responses=describe(*STATUSES),
 )
 async def release(bridge: Bridge, call_id: CallId) -> None:
     """The caller is with the agent again."""
@@ -166,7 +168,7 @@ async def release(bridge: Bridge, call_id: CallId) -> None:
     "/bridge",
     summary="Join the caller with the second party",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=describe(404, 409, 503),
+    responses=describe(*STATUSES),
 )
 async def join(bridge: Bridge, call_id: CallId, wanted: BridgeIn) -> None:
     """The second party must have answered. May be repeated with another part for the agent."""
@@ -178,7 +180,7 @@ async def join(bridge: Bridge, call_id: CallId, wanted: BridgeIn) -> None:
     "/bridge",
     summary="Part the caller and the second party",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=describe(404, 409, 503),
+    responses=describe(*STATUSES),
 )
 async def part(bridge: Bridge, call_id: CallId) -> None:
     """The caller is with the agent again; the second party waits."""
@@ -190,7 +192,7 @@ async def part(bridge: Bridge, call_id: CallId) -> None:
     "/hold",
     summary="Put the caller on hold",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=describe(404, 409, 503),
+    responses=describe(*STATUSES),
 )
 async def hold(bridge: Bridge, call_id: CallId) -> None:
     """It hears the hold tone, of an Asterisk its music on hold; the agent waits."""
@@ -201,7 +203,7 @@ async def hold(bridge: Bridge, call_id: CallId) -> None:
     "/hold",
     summary="Take the caller back",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=describe(404, 409, 503),
+    responses=describe(*STATUSES),
 )
 async def resume(bridge: Bridge, call_id: CallId) -> None:
     """It is with the agent again."""
@@ -217,7 +219,7 @@ async def _hold(bridge: Services, call_id: str, *, on: bool) -> None:
     "/dtmf",
     summary="Press keys",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=describe(404, 409, 503),
+    responses=describe(*STATUSES),
 )
 async def press(bridge: Bridge, call_id: CallId, wanted: DtmfIn) -> None:
     """Queued; they go out as telephone-events or INFO, as the trunk takes them."""
@@ -229,7 +231,7 @@ async def press(bridge: Bridge, call_id: CallId, wanted: DtmfIn) -> None:
     "/variables",
     summary="Set variables",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=describe(404, 409, 503),
+    responses=describe(*STATUSES),
 )
 async def set_variables(bridge: Bridge, call_id: CallId, wanted: VariablesIn) -> None:
     """The telephone system that has the call after us reads them: channel variables of an Asterisk, for its dialplan

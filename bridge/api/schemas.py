@@ -10,6 +10,7 @@ from bridge.api.control import DialRequest, LiveCall, MachineWish
 from bridge.events import Cause
 from bridge.store.encode import event_data, event_name
 from bridge.store.records import CallHistory, CallRecord, EventRecord, Recorded, TurnRecord
+from bridge.targets import DIALPLAN_PATTERN, ENDPOINT_PATTERN, QUEUE_PATTERN
 
 
 class Status(BaseModel):
@@ -122,6 +123,7 @@ class DialIn(BaseModel):
                 {"to": "sip:+4930123456@192.168.1.5", "agent": "receptionist"},
                 {"to": "+4930123456", "trunk": "carrier", "agent": "receptionist"},
                 {"to": "PJSIP/1001", "trunk": "pbx", "agent": "receptionist", "machine": "hangup"},
+                {"to": "queue:support", "trunk": "pbx", "agent": "receptionist", "timeout_s": 120},
             ]
         },
     )
@@ -132,9 +134,11 @@ class DialIn(BaseModel):
         Field(
             max_length=256,
             pattern=r"^(sips?:[^\s<>\",\x00-\x20\x7f]+|\+?[0-9A-D*#(][0-9A-D*# ().\/-]*"
-            r"|[A-Za-z][A-Za-z0-9_]*\/[A-Za-z0-9_.@:+*#;=%\/-]+)$",
-            description="A SIP URI; with `trunk` a number; with an Asterisk as `trunk` one of its endpoints, "
-            "e.g. `PJSIP/1001` or `PJSIP/+4930123@carrier`, or a number that its `outbound_context` dials.",
+            rf"|{ENDPOINT_PATTERN}|{DIALPLAN_PATTERN}|{QUEUE_PATTERN})$",
+            description="A SIP URI; with `trunk` a number. With an Asterisk as `trunk`, as far as its `dial` setting "
+            "permits: one of its endpoints, e.g. `PJSIP/1001` or `PJSIP/+4930123@carrier`; a number that its "
+            "`outbound_context` dials; a place in its dialplan, `dialplan:EXTEN@CONTEXT`, from its first priority "
+            "on; or a queue, `queue:NAME`: the call counts as answered when one of its members takes it.",
         ),
     ]
     agent: Annotated[str, Field(min_length=1, max_length=64)]

@@ -9,9 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bridge.api.calls import CallId, find_call
 from bridge.api.errors import ApiError, describe
+from bridge.api.refusals import STATUSES, refused
 from bridge.api.services import Bridge, Services
-from bridge.legs.base import LegError, LegStateError, NotCapableError
-from bridge.legs.supervision import Mode, NoSuchSupervisorError, Supervision, Supervisor
+from bridge.legs.base import LegError
+from bridge.legs.supervision import Mode, Supervision, Supervisor
 from bridge.targets import MAX_LENGTH
 
 router = APIRouter(prefix="/api/calls/{call_id}/supervise", tags=["calls"])
@@ -55,29 +56,22 @@ class SupervisorList(BaseModel):
 
 @asynccontextmanager
 async def _supervision(bridge: Services, call_id: str) -> AsyncIterator[Supervision]:
-    """Of a live call. Raises ApiError: 404, 409 for a call that has ended, that does not fit, or whose carrier can't
-    do it."""
+    """Of a live call. Raises ApiError."""
     try:
         supervision = bridge.control.supervision(call_id)
         if supervision is None:
             await find_call(bridge, call_id)
             raise ApiError(409, "call-ended", f"call {call_id} has ended already")
         yield supervision
-    except NoSuchSupervisorError as error:
-        raise ApiError(404, "no-such-supervisor", str(error)) from error
-    except NotCapableError as error:
-        raise ApiError(409, "not-possible", str(error)) from error
-    except LegStateError as error:
-        raise ApiError(409, "wrong-state", str(error)) from error
     except LegError as error:
-        raise ApiError(400, "bad-target", str(error)) from error
+        raise refused(error) from error
 
 
 @router.post(
     "",
     summary="Have somebody supervise the call",
     status_code=status.HTTP_202_ACCEPTED,
-    responses=describe(404, 409, 503),
+    responses=describe(*STATUSES),
 )
 async def supervise(bridge: Bridge, call_id: CallId, wanted: SuperviseIn) -> SupervisorOut:
     """Answered when the supervisor's phone is called; notes named `supervisor` on the call's record tell the rest. It
@@ -86,14 +80,14 @@ async def supervise(bridge: Bridge, call_id: CallId, wanted: SuperviseIn) -> Sup
         return _out(await supervision.begin(wanted.endpoint, wanted.mode))
 
 
-@router.get("", summary="Who supervises the call", responses=describe(404, 409, 503))
+@router.get("", summary="Who supervises the call", responses=describe(*STATUSES))
 async def supervisors(bridge: Bridge, call_id: CallId) -> SupervisorList:
     """Whose phones ring, and who is connected."""
     async with _supervision(bridge, call_id) as supervision:
         return SupervisorList(supervisors=[_out(one) for one in supervision.supervisors])
 
 
-@router.put("/{supervisor_id}", summary="Change whom a supervisor speaks to", responses=describe(404, 409, 503))
+@router.put("/{supervisor_id}", summary="Change whom a supervisor speaks to", responses=describe(*STATUSES))
 async def change(bridge: Bridge, call_id: CallId, supervisor_id: SupervisorId, wanted: ModeIn) -> SupervisorOut:
     """Also before the supervisor has answered."""
     async with _supervision(bridge, call_id) as supervision:
@@ -104,7 +98,7 @@ async def change(bridge: Bridge, call_id: CallId, supervisor_id: SupervisorId, w
     "/{supervisor_id}",
     summary="Send a supervisor away",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=describe(404, 409, 503),
+    responses=describe(*STATUSES),
 )
 async def stop(bridge: Bridge, call_id: CallId, supervisor_id: SupervisorId) -> None:
     """The phone is hung up on; the call goes on."""

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
+from bridge.asterisk.permits import DEFAULT_DIAL, DialPattern
 from bridge.asterisk.tls import Trust
 from bridge.settings import Address, Network, PasswordSource, Port, Section
 from bridge.trunks.settings import Name
@@ -123,6 +124,9 @@ class AsteriskSettings(PasswordSource):
     set. A call that does not come back by then is hung up: nobody hears anybody on it."""
     music: str = ""
     """Class of its music on hold; empty: its default."""
+    dial: tuple[DialPattern, ...] = DEFAULT_DIAL
+    """Which endpoints, places of its dialplan and queues may be called, and callers be sent to, by the HTTP API and
+    by agents. Numbers are no affair of these: the contexts above say which there are."""
     recording: Literal["off", "asterisk"] = "off"
     """Have Asterisk record each call as well, into its own spool."""
 

@@ -25,6 +25,30 @@ class NotCapableError(LegError):
     """The carrier can't do this; `capabilities` said so beforehand."""
 
 
+class BadTargetError(LegError):
+    """The target, or what is to go along with a call to it, is nothing that the carrier can be asked for."""
+
+
+class UnknownTargetError(LegError):
+    """The carrier knows nobody of that name: no such endpoint, queue, ..."""
+
+
+class NotPermittedError(LegError):
+    """The configuration keeps it from being called."""
+
+
+class PeerRefusedError(LegError):
+    """The carrier was asked, and answered with an error of its own."""
+
+
+class PeerDownError(LegError):
+    """The carrier can't be asked now: no connection, or it takes no login of ours. Later it may be."""
+
+
+class PeerTimeoutError(PeerDownError):
+    """The carrier was asked and has not answered: whether it was done is not known."""
+
+
 class TransferFailedError(LegError):
     """The request to transfer came to nothing; the far party is still with us."""
 

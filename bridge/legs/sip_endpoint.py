@@ -11,7 +11,7 @@ from urllib.parse import quote
 import structlog
 
 from bridge.events import Cause
-from bridge.legs.base import LegError, LegInfo
+from bridge.legs.base import BadTargetError, LegError, LegInfo
 from bridge.legs.codecs import CODECS
 from bridge.legs.media import MediaPlane, MediaStream, MediaUnavailableError
 from bridge.legs.outbound import LegProfile, OutboundCall
@@ -196,13 +196,13 @@ class SipEndpoint:
         """Make a call. Returns the leg as soon as it is known where the INVITE goes; its events tell the rest. A call
         that is not answered within `timeout_s` from then ends with `no-answer`.
 
-        Raises LegError for a target that can't be called, MediaUnavailableError without a free port."""
+        Raises BadTargetError for a target that can't be called, MediaUnavailableError without a free port."""
         transports = self.transports
         try:
             uri, hop, route = self._way_of(call)
             flows = await transports.locate(hop, transport=call.transport)
         except (SipSyntaxError, LocateError) as error:
-            raise LegError(f"{call.target!r} can't be called: {error}") from error
+            raise BadTargetError(f"{call.target!r} can't be called: {error}") from error
         flow, *others = flows
         # The session description holds one address of ours, so all must be of its family.
         alternatives = [other for other in others if (":" in other.remote[0]) == (":" in flow.remote[0])]
@@ -227,7 +227,7 @@ class SipEndpoint:
             )
         except SipError as error:
             stream.close()
-            raise LegError(f"{call.target!r} can't be called: {error}") from error
+            raise BadTargetError(f"{call.target!r} can't be called: {error}") from error
         info = LegInfo(
             kind="sip",
             direction="outbound",

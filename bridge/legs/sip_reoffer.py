@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from bridge.legs.base import LegError, LegState
+from bridge.legs.base import LegError, LegState, PeerTimeoutError
 from bridge.legs.sip_media import SipMedia
 from bridge.sip import events as sip
 from bridge.sip.errors import SdpError, SipError
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from bridge.legs.sip import SipLeg
 
 log = structlog.get_logger(__name__)
+
+NO_ANSWER = 408
+"""Also what the user agent says where nothing came."""
 
 
 class SipReoffers:
@@ -63,17 +66,18 @@ class SipReoffers:
                 self._answered(sdp, late_offer=late_offer)
             case sip.ReofferRejected(status=status, reason=reason):
                 self._media.offered = None
-                self.fail(f"the far side refused the change: {status} {reason}")
+                kind = PeerTimeoutError if status == NO_ANSWER else LegError
+                self.fail(f"the far side refused the change: {status} {reason}", kind)
             case sip.Refreshed(sdp=sdp):
                 self._refreshed(sdp)
             case _:
                 pass
 
-    def fail(self, why: str) -> None:
+    def fail(self, why: str, kind: type[LegError] = LegError) -> None:
         """The change of ours came to nothing."""
         self._quiet.set()
         if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_exception(LegError(why))
+            self._waiting.set_exception(kind(why))
 
     def _reoffered(self, sdp: bytes | None) -> None:
         leg, media = self._leg, self._media

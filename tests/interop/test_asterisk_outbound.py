@@ -12,8 +12,8 @@ from asterisk_shop import TONE_HZ, AsteriskShop
 from contract import Listener, digits, say, tone
 
 from bridge.events import Answered, AnsweredBy, Cause, LegEnded, MediaSetUp, Progress
-from bridge.legs.asterisk.outbound import AsteriskDownError, CallLimitError, asterisk_call
-from bridge.legs.base import Capability, LegError, LegState, LegStateError
+from bridge.legs.asterisk.outbound import CallLimitError, asterisk_call
+from bridge.legs.base import Capability, LegError, LegState, LegStateError, PeerDownError
 from bridge.legs.sip import SipLeg
 
 ABSENT = """
@@ -253,7 +253,7 @@ async def test_limits_and_connections_are_seen_to_before_anything_is_dialled(sho
         with pytest.raises(CallLimitError, match="draining"):
             await placed(line, "PJSIP/tone@carrier")
         other = line.new_endpoint()
-        with pytest.raises(AsteriskDownError, match="no connection"):
+        with pytest.raises(PeerDownError, match="no connection"):
             await other.place(asterisk_call(line.settings, "PJSIP/tone@carrier"))
         await other.aclose()
         assert far.info.direction == "inbound"

@@ -8,9 +8,10 @@ import structlog
 
 from bridge.asterisk.ari import Ari
 from bridge.asterisk.ari_errors import AriError, AriNotFoundError
+from bridge.legs.asterisk.failures import leg_error
 from bridge.legs.asterisk.media import LegMedia, MediaTransport
 from bridge.legs.asterisk.names import Names, bridge_of, media_of
-from bridge.legs.base import LegError, LegStateError
+from bridge.legs.base import LegStateError
 
 log = structlog.get_logger(__name__)
 
@@ -105,7 +106,7 @@ class CallLine:
         except AriError as error:
             media.close()
             self.media = None
-            raise LegError(f"no bridge on Asterisk: {error}") from error
+            raise leg_error(error, "no bridge on Asterisk") from error
         self.took_ms += (self._clock() - begun) * 1000
 
     async def _deleted(self, request: Coroutine[Any, Any, None], what: str) -> None:

@@ -36,7 +36,16 @@ from bridge.legs.asterisk.leg import AsteriskLeg
 from bridge.legs.asterisk.line import CallLine
 from bridge.legs.asterisk.names import called_of
 from bridge.legs.asterisk.release import Release, set_all
-from bridge.legs.base import LegError, LegInfo, LegState, NotPermittedError, PeerDownError, PeerRefusedError, UnknownTargetError
+from bridge.legs.base import (
+    BadTargetError,
+    LegError,
+    LegInfo,
+    LegState,
+    NotPermittedError,
+    PeerDownError,
+    PeerRefusedError,
+    UnknownTargetError,
+)
 from bridge.targets import (
     DialplanTarget,
     EndpointTarget,
@@ -103,12 +112,12 @@ def asterisk_call(
     amd: bool = False,
     on_machine: OnMachine = "hangup",
 ) -> AsteriskCall:
-    """A call to a target (`bridge.targets`) by way of an Asterisk. Raises LegError for what it can't dial, or for a
-    caller or variable that can't be sent; NotPermittedError."""
+    """A call to a target (`bridge.targets`) by way of an Asterisk. Raises BadTargetError for what it can't dial, or
+    for a caller or variable that can't be sent; NotPermittedError."""
     try:
         target = parse_target(to)
     except TargetError as error:
-        raise LegError(str(error)) from error
+        raise BadTargetError(str(error)) from error
     if not permits(settings.dial, target):
         raise NotPermittedError(not_permitted(settings.name, to))
     queue = ""
@@ -122,18 +131,18 @@ def asterisk_call(
         case DialplanTarget(context=context, extension=extension, priority="1"):
             endpoint = f"Local/{extension}@{context}/n"
         case DialplanTarget():
-            raise LegError(f"{to!r}: a call that we make begins at priority 1 of an extension")
+            raise BadTargetError(f"{to!r}: a call that we make begins at priority 1 of an extension")
         case SipTarget():
-            raise LegError(f"{to!r}: Asterisk calls SIP by an endpoint of its own, e.g. PJSIP/1001@carrier")
+            raise BadTargetError(f"{to!r}: Asterisk calls SIP by an endpoint of its own, e.g. PJSIP/1001@carrier")
     if headers and not endpoint.upper().startswith("PJSIP/"):
-        raise LegError(f"{to!r}: headers can be given to endpoints PJSIP/... alone")
+        raise BadTargetError(f"{to!r}: headers can be given to endpoints PJSIP/... alone")
     if wrong := [name for name, _ in headers if not _HEADER.fullmatch(name)]:
-        raise LegError(f"no name of a header: {wrong[0]!r}")
+        raise BadTargetError(f"no name of a header: {wrong[0]!r}")
     if wrong := [name for name in variables or () if not is_name(name)]:
-        raise LegError(f"no name of a variable: {wrong[0]!r}")
+        raise BadTargetError(f"no name of a variable: {wrong[0]!r}")
     for text in (caller, caller_name, *(part for header in headers for part in header)):
         if any(ord(char) < 32 or ord(char) == 127 for char in text):
-            raise LegError(f"{text!r} has a control character")
+            raise BadTargetError(f"{text!r} has a control character")
     return AsteriskCall(
         endpoint,
         caller,
@@ -278,8 +287,8 @@ async def create(
     wait_s: float,
 ) -> Channel:
     """A channel to `endpoint`, in the application, not yet dialled. Raises LegError: AbsentError for an endpoint that
-    is not registered, UnknownTargetError, PeerDownError, PeerRefusedError; after each of them there may be a channel all
-    the same."""
+    is not registered, UnknownTargetError, PeerDownError, PeerRefusedError; after each of them there may be a channel
+    all the same."""
     with ari.entering(channel_id) as entering:
         try:
             await ari.create_channel(channel_id, endpoint, originator=originator, variables=variables)

@@ -13,6 +13,7 @@ from bridge.asterisk.ari import Ari
 from bridge.asterisk.ari_errors import AriError
 from bridge.asterisk.ari_events import Channel
 from bridge.asterisk.settings import AsteriskSettings, MediaKind, RtpCodec
+from bridge.legs.asterisk.failures import leg_error
 from bridge.legs.asterisk.media import LegMedia
 from bridge.legs.base import LegError
 from bridge.legs.media import MediaPlane
@@ -57,7 +58,7 @@ class RtpTransport:
                 await entering.wait(self._settings.request_s)
         except AriError as error:
             stream.close()
-            raise LegError(f"no media channel on Asterisk {self._settings.name!r}: {error}") from error
+            raise leg_error(error, f"no media channel on Asterisk {self._settings.name!r}") from error
         except BaseException:
             stream.close()
             raise

@@ -7,6 +7,7 @@ import structlog
 
 from bridge.asterisk.ari_errors import AriError, AriRefusedError
 from bridge.asterisk.ari_wire import segment
+from bridge.asterisk.permits import permits, refusal
 from bridge.events import Cause, LegEnded, TransferResult
 from bridge.legs.asterisk.release import Place, outcome_variables, set_all
 from bridge.legs.base import Leg, LegError, LegState, LegStateError, TransferFailedError, TransferRefusedError
@@ -83,6 +84,8 @@ class Transfers:
             parsed = parse_target(target)
         except TargetError as error:
             raise TransferFailedError(str(error), 400) from error
+        if not permits(settings.dial, parsed):
+            raise TransferFailedError(refusal(settings.name, target), 403)
         match parsed:
             case NumberTarget(number=number):
                 await self._continue(target, Place(settings.transfer_context, number))

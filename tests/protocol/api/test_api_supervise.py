@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from bridge.legs.base import LegError, LegStateError
+from bridge.legs.base import BadTargetError, LegError, LegStateError
 from bridge.legs.supervision import Mode, NoSuchSupervisorError, Supervisor
 
 
@@ -71,7 +71,7 @@ async def test_nobody_under_this_id_is_a_404(client, supervision):
 @pytest.mark.parametrize(
     ("refusal", "status", "code"),
     [
-        (LegError("Asterisk has no endpoint PJSIP/2001"), 400, "bad-target"),
+        (BadTargetError("'sip:x@y': Asterisk calls SIP by an endpoint of its own"), 400, "bad-target"),
         (LegStateError("only a call that is up can be supervised"), 409, "wrong-state"),
     ],
 )
@@ -95,7 +95,7 @@ async def test_calls_that_can_not_be_supervised(api, client, method, below, body
     api.bridge.begin("c1")
     api.bridge.whole_call("over")
     for call, expected in {
-        "c1": (409, "not-possible"),
+        "c1": (501, "not-supported"),
         "over": (409, "call-ended"),
         "nobody": (404, "no-such-call"),
     }.items():
