@@ -27,6 +27,9 @@ from bridge.trunks.trunks import Trunk
 
 DEFAULT_CALLER = "offhook"
 
+_BY_US = {"OFFHOOK_DIALLED": "1"}
+"""A channel variable by which the dialplan tells calls that we make from callers whom we hand over."""
+
 _NOT_SHOWN = re.compile(r"[\x00-\x1f\x7f<>\"]+")
 """Of a caller's number: what is in none, and would keep it from being shown to whom the caller is handed."""
 
@@ -198,7 +201,7 @@ def _asked_of(asterisk: AsteriskEndpoint, request: DialRequest) -> AsteriskCall:
         caller=request.from_,
         caller_name=request.caller_name,
         headers=request.headers,
-        variables=dict(request.variables),
+        variables={**_BY_US, **dict(request.variables)},
         amd=request.machine != "off",
         on_machine="talk" if request.machine == "talk" else "hangup",
     )

@@ -67,7 +67,7 @@ def test_a_call_is_made_supervised_recorded_and_hung_up(both: tuple[BridgeProces
         (supervisor,) = client.get(f"{call_id}/supervise").json()["supervisors"]
         assert supervisor == {"id": "1", "endpoint": "PJSIP/desk", "mode": "listen", "state": "connected"}
         assert client.put(f"{call_id}/supervise/1", json={"mode": "barge"}).json()["mode"] == "barge"
-        assert client.post(f"{call_id}/supervise", json={"endpoint": "PJSIP/nix"}).status_code == 400
+        assert client.post(f"{call_id}/supervise", json={"endpoint": "PJSIP/nix"}).status_code == 404
     bridge.hang_up(call_id)
     record = bridge.wait_until_ended(call_id)
     assert (record["cause"], record["to"], record["from"]) == ("api-hung-up", "PJSIP/tone@carrier", "+4930111")
