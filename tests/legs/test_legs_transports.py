@@ -15,9 +15,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "protocol" / "sip"))
 from contract import Listener
 from sip_certificates import Authority
 from sip_dns_server import name_server
+from sip_line import rtp_settings
 
 from bridge.audio.clock import MediaClock
-from bridge.config import RtpSettings
 from bridge.events import Answered, Cause, LegEnded
 from bridge.legs.base import LegError
 from bridge.legs.media import MediaPlane
@@ -39,7 +39,7 @@ class Desk:
 
     def __init__(self) -> None:
         self.clock = MediaClock()
-        self.media = MediaPlane(self.clock, RtpSettings(port_min=42000, port_max=42400), host="127.0.0.1")
+        self.media = MediaPlane(self.clock, rtp_settings(), host="127.0.0.1")
         self.endpoints: list[SipEndpoint] = []
 
     async def endpoint(self, settings: dict[str, Any] | None = None, **options: Any) -> "Seat":

