@@ -2,7 +2,6 @@
 
 import os
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -222,41 +221,6 @@ def test_outbound_call(bridge: BridgeProcess, sipp: RunSipp, scenario: str, caus
     assert (call["answered_at"] is not None) == (scenario == "uas_answers")
     if scenario == "uas_answers":
         assert call["quality"]["packets_received"] > 25
-
-
-# -- many calls ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("scenario", "calls", "rate"),
-    [("call_with_rtp", 20, 1000), ("call_one_second", 100, 25)],
-    ids=["burst", "stream"],
-)
-def test_many_calls_all_end_well(bridge: BridgeProcess, sipp: RunSipp, scenario: str, calls: int, rate: int) -> None:
-    run = sipp(scenario, bridge.sip_port, calls=calls, rate=rate).finish()
-    causes = Counter(ended(bridge, run, number)["cause"] for number in range(1, calls + 1))
-    assert causes == {"caller-hung-up": calls}
-
-
-def test_two_hundred_calls_in_a_row_leave_no_file_and_no_thread_open(
-    own_bridge: Callable[..., BridgeProcess], sipp: RunSipp
-) -> None:
-    bridge = own_bridge()
-    sipp("call_short", bridge.sip_port, calls=20, rate=200, at_once=4).finish()
-    bridge.wait_until_idle()
-    files, threads = bridge.open_files(), bridge.threads()
-    run = sipp("call_short", bridge.sip_port, calls=200, rate=100, at_once=1).finish()
-    bridge.wait_until_idle()
-
-    def on_record() -> bool:
-        causes = Counter(call["cause"] for call in bridge.calls() if call["leg_id"].endswith(f"@{run.port}"))
-        return causes == {"caller-hung-up": 200}
-
-    bridge.wait_for(on_record, WAIT_S, "record of 200 calls that their callers hung up")
-    # A connection of the record's pool or of HTTP may be open at one count and closed at the other.
-    assert bridge.open_files() <= files + 3
-    assert bridge.threads() <= threads + 1
-    bridge.stop()
 
 
 # -- trouble ------------------------------------------------------------------------------------------------
