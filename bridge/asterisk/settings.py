@@ -132,6 +132,11 @@ class AsteriskSettings(PasswordSource):
 
     calls: Annotated[int, Field(ge=1)] | None = None
     """Live calls, both ways; the next one goes on in the dialplan."""
+    dead_man_s: Annotated[float, Field(ge=0)] = 60.0
+    """If Offhook dies its callers go on in the dialplan, at the extension `T`, after this at the latest: a limit of
+    time on each of their channels, which is put off again and again. 0: they hear silence until Offhook is back."""
+    dead_man_refresh_s: Annotated[float, Field(gt=0)] = 20.0
+    """How often it is put off."""
     request_s: Annotated[float, Field(gt=0)] = 5.0
     """Longest wait for an answer of ARI."""
     heartbeat_s: Annotated[float, Field(gt=0)] = 10.0
@@ -150,6 +155,15 @@ class AsteriskSettings(PasswordSource):
     def _has_password(self) -> "AsteriskSettings":
         if not self.has_password:
             raise ValueError("it needs password_env or password_file (the password of ari.conf)")
+        return self
+
+    @model_validator(mode="after")
+    def _is_put_off_in_time(self) -> "AsteriskSettings":
+        if self.dead_man_s and self.dead_man_refresh_s > self.dead_man_s / 2:
+            raise ValueError(
+                f"dead_man_refresh_s {self.dead_man_refresh_s:g} must be at most half of dead_man_s "
+                f"{self.dead_man_s:g}: one that fails is to be made good in time"
+            )
         return self
 
     @property

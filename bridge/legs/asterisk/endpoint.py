@@ -31,6 +31,7 @@ from bridge.asterisk.status import AsteriskStatus
 from bridge.audio.clock import MediaClock
 from bridge.causes import NORMAL_CLEARING
 from bridge.events import Cause
+from bridge.legs.asterisk.dead_man import DeadMan
 from bridge.legs.asterisk.joined import JoinedPairs, delete_bridge
 from bridge.legs.asterisk.leg import AsteriskLeg
 from bridge.legs.asterisk.line import CallLine
@@ -92,6 +93,7 @@ class AsteriskEndpoint:
         self._closing = False
         self._progress = False
         self._counts = dict.fromkeys(("taken", "refused"), 0)
+        self.dead_man = DeadMan(self.ari, settings, self.now, self.spawn)
         self.joined = JoinedPairs(self.ari, settings, self.names, self.release, self._delete_bridge)
         """Pairs of parties that an attended transfer left talking with each other."""
         self._reconciler = Reconciler(self, waits)
@@ -342,13 +344,15 @@ class AsteriskEndpoint:
         else:
             log.info("a channel took the place of one that is none of ours", channel=channel.id, former=former_id)
 
-    def take(self, channel: Channel, args: tuple[str, ...]) -> None:
-        """A call that comes in."""
+    def take(self, channel: Channel, args: tuple[str, ...], *, found: bool = False) -> None:
+        """A call that comes in. `found`: it was in the application already, with a process before us perhaps."""
         info = self._info(channel, args)
         leg = AsteriskLeg(self, channel, info, self.new_line(info))
         self.adopt(leg)
         leg.refusal = self._refusal()
         self._counts["taken" if leg.refusal is None else "refused"] += 1
+        if leg.refusal is None or found:
+            leg.dead_man.begin(channel.id, channel.context, found=found)
         if self.settings.variables and leg.refusal is None:
             self.spawn(self._offer(leg), f"offer of {channel.id}")
         else:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import structlog
 
 from bridge.asterisk.ari import Ari
-from bridge.asterisk.ari_errors import AriError, AriNotFoundError, AriRefusedError
+from bridge.asterisk.ari_errors import AriError, AriRefusedError
 from bridge.asterisk.ari_events import (
     AriEvent,
     Channel,
@@ -36,13 +36,16 @@ from bridge.events import (
     TransferResult,
 )
 from bridge.legs.asterisk.audio import LegAudio
-from bridge.legs.asterisk.ends import end_of_channel, end_unseen
+from bridge.legs.asterisk.dead_man import DeadMan, DeadManLimit
+from bridge.legs.asterisk.digits import DIGITS, Digits
+from bridge.legs.asterisk.ends import end_of_channel
 from bridge.legs.asterisk.failures import leg_error
 from bridge.legs.asterisk.line import CallLine
 from bridge.legs.asterisk.media import LegMedia
 from bridge.legs.asterisk.release import Release, outcome_variables, set_all, status_of
 from bridge.legs.asterisk.transfer import Transfers
 from bridge.legs.asterisk.waiting import Waiting
+from bridge.legs.asterisk.whereabouts import whereabouts
 from bridge.legs.base import (
     Capability,
     Leg,
@@ -61,16 +64,8 @@ from bridge.variables import is_name
 
 log = structlog.get_logger(__name__)
 
-GOING_S = 0.1
-"""A channel that is through with its dialplan is gone within this."""
-
-LIMIT_SLACK_S = 0.5
-"""A channel that ends no sooner than this before its limit of time ended for that."""
-
 LAST_WORD_S = 1.0
 """A request found the channel gone: the event that says why comes within this, unless it was lost."""
-
-DIGITS = frozenset("0123456789*#ABCD")
 
 
 class AsteriskSide(Protocol):
@@ -78,6 +73,7 @@ class AsteriskSide(Protocol):
 
     ari: Ari
     settings: AsteriskSettings
+    dead_man: DeadMan
 
     @property
     def early_media(self) -> bool:
@@ -144,9 +140,8 @@ class AsteriskLeg:
         self._answering = False
         self._joined_ms: float | None = None
         """What it took to bring the channel into the bridge, once it is there."""
-        self._digits: asyncio.Task[None] | None = None
-        self._longest_until: float | None = None
-        """When (s, monotonic) Asterisk is to end the channel; None: no limit of its time is known."""
+        self._digits = Digits(side.ari, side.spawn)
+        self.dead_man = DeadManLimit(side.dead_man)
         self._replaced = False
         """The channel is not the one that the dialplan handed over."""
         self._transfers = Transfers(self)
@@ -249,7 +244,8 @@ class AsteriskLeg:
         said = outcome_variables(status_of(cause, was_up=was_up), cause, detail)
         self.end(LegEnded(cause, detail, "us", None, hang_up))
         waits = self.waiting
-        release = Release(self.channel_id, said, hang_up=hang_up, music=waits.music, held=waits.holding)
+        lift = self.dead_man.lift
+        release = Release(self.channel_id, said, hang_up=hang_up, music=waits.music, held=waits.holding, lift=lift)
         return self.side.release(release)
 
     @property
@@ -273,18 +269,7 @@ class AsteriskLeg:
 
     def send_dtmf(self, digits: str, *, tone_ms: int = 120, gap_ms: int = 80) -> None:
         self.must_be_up()
-        if wrong := set(digits.upper()) - DIGITS:
-            raise ValueError(f"not DTMF digits: {''.join(sorted(wrong))!r}")
-        work = self._dial_digits(self._digits, digits.upper(), tone_ms, gap_ms)
-        self._digits = self.side.spawn(work, f"digits on {self.channel_id}")
-
-    async def _dial_digits(self, before: "asyncio.Task[None] | None", digits: str, tone_ms: int, gap_ms: int) -> None:
-        if before is not None:
-            await asyncio.wait({before})
-        try:
-            await self.side.ari.dtmf(self.channel_id, digits, tone_ms, gap_ms)
-        except AriError as error:
-            log.warning("digits not sent", channel=self.channel_id, error=str(error))
+        self._digits.send(self.channel_id, digits, tone_ms, gap_ms)
 
     async def hold(self, on: bool) -> None:
         self.must_be_up()
@@ -323,8 +308,8 @@ class AsteriskLeg:
         self.channel_state = "Up"
         if self._audio.media is not None:
             self._audio.media.await_media()
-        if self._info.direction == "inbound":
-            self.side.spawn(self._learn_limit(), f"limit of {self.channel_id}")
+        if self._info.direction == "outbound":
+            self.dead_man.begin(self.channel_id)
         self.tell(Answered())
 
     def on_ari_event(self, event: AriEvent) -> None:
@@ -345,7 +330,7 @@ class AsteriskLeg:
                 self._far_left(end_of_channel(event, was_up=self._state is LegState.UP))
             case StasisEnd() if not self._transfers.leaving:
                 # Nobody hung up.
-                self.side.spawn(self._see_where_it_is(), f"whereabouts of {self.channel_id}")
+                self.side.spawn(self._end_elsewhere(), f"whereabouts of {self.channel_id}")
             case _:
                 pass
 
@@ -366,6 +351,7 @@ class AsteriskLeg:
         self.technology = channel.name.partition("/")[0]
         self.waiting.forget()
         self.side.renamed(self, former)
+        self.dead_man.begin(channel.id)
         # Who transferred hangs up; a phone that does not is no caller of ours any more.
         self.side.release(Release(former, hang_up=NORMAL_CLEARING))
         self.tell(FarPartyChanged(channel.id, self._info.peer, channel.caller_number, "the far party transferred us"))
@@ -381,6 +367,7 @@ class AsteriskLeg:
             return
         self._state = LegState.ENDED
         self._over.set()
+        self.dead_man.stop()
         self.line.stop()
         self.side.ended(self)
         self._subscribers.end(ended)
@@ -452,29 +439,10 @@ class AsteriskLeg:
             ended = LegEnded(Cause.TRANSFERRED, done, "far")
         self.end(ended)
 
-    async def _learn_limit(self) -> None:
-        """The dialplan's `TIMEOUT(absolute)`: nothing else tells its end from a hang-up that was not seen."""
-        try:
-            left_s = float(await self.side.ari.get_variable(self.channel_id, "TIMEOUT(absolute)") or 0)
-        except (AriError, ValueError):
-            return
-        self._longest_until = self.side.now() + left_s if left_s > 0 else None
-
-    async def _see_where_it_is(self) -> None:
-        """The channel has left the application, not by our wish: its time was over, or it was sent elsewhere."""
-        await asyncio.sleep(GOING_S)
-        try:
-            await self.side.ari.channel(self.channel_id)
-        except AriNotFoundError:
-            if self._longest_until is not None and self.side.now() > self._longest_until - LIMIT_SLACK_S:
-                self.end(LegEnded(Cause.MAX_LENGTH, "Asterisk ended the channel: its time was over", "far"))
-            else:
-                self.end(end_unseen(was_up=self._state is LegState.UP))
-        except AriError as error:
-            log.info("where a channel went is not known", channel=self.channel_id, error=str(error))
-            self.lost("the channel has left the application")
-        else:
-            self.end(LegEnded(Cause.TRANSFERRED, "Asterisk took the channel elsewhere", "far"))
+    async def _end_elsewhere(self) -> None:
+        """The channel has left the application, not by our wish."""
+        was_up = self._state is LegState.UP
+        self.end(await whereabouts(self.side.ari, self.channel_id, self.dead_man, self.side.now, was_up=was_up))
 
     def _local_address(self) -> str:
         try:

@@ -150,8 +150,8 @@ class ReconcileSide(Protocol):
         """Monotonic time (s)."""
         ...
 
-    def take(self, channel: Channel, args: tuple[str, ...]) -> None:
-        """A call that comes in."""
+    def take(self, channel: Channel, args: tuple[str, ...], *, found: bool = False) -> None:
+        """A call that comes in; `found`: that was in the application already."""
         ...
 
 
@@ -266,7 +266,7 @@ class Reconciler:
             if channel.id not in known:
                 log.warning("a caller whom nobody attends to: taken up", channel=channel.id, name=channel.name)
                 self.callers_found += 1
-                self._side.take(channel, arguments_of(channel))
+                self._side.take(channel, arguments_of(channel), found=True)
 
     async def _snapshot(self) -> Findings:
         # What is made between the two requests is in one of them and known; what ends is known before or gone after.

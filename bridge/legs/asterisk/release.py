@@ -1,7 +1,7 @@
 """How Asterisk gets a channel back: on in its dialplan with what we say of the call, or hung up."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 import structlog
@@ -40,6 +40,8 @@ class Release:
     """It hears our music still, which would go on in the dialplan."""
     held: bool = False
     """It is on hold by us still."""
+    lift: Callable[[], Awaitable[Mapping[str, str]]] | None = None
+    """Gives what is to be set besides, when the channel goes on in the dialplan: its own limit of time."""
 
     async def carry_out(self, ari: Ari) -> bool:
         """False: Asterisk could not be asked, try again later. Never raises."""
@@ -51,8 +53,9 @@ class Release:
                 await ari.stop_music(self.channel_id)
             if self.held:
                 await ari.unhold(self.channel_id)
-            if self.variables:
-                await set_all(ari, self.channel_id, self.variables)
+            lifted = await self.lift() if self.lift is not None else {}
+            if said := {**self.variables, **lifted}:
+                await set_all(ari, self.channel_id, said)
             place = self.place
             if place is None:
                 await ari.continue_in_dialplan(self.channel_id)

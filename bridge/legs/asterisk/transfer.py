@@ -125,7 +125,7 @@ class Transfers:
         self.leaving = True
         try:
             await leg.waiting.stop(leg.channel_id)
-            await set_all(ari, leg.channel_id, said)
+            await set_all(ari, leg.channel_id, {**said, **await leg.dead_man.lift()})
             await ari.continue_in_dialplan(
                 leg.channel_id,
                 context=place.context,
@@ -135,6 +135,7 @@ class Transfers:
             )
         except AriError as error:
             self.leaving = False
+            leg.dead_man.resume()
             raise await self._failure(error) from error
         self._gone(target, f"went on at {where}")
 
@@ -163,6 +164,7 @@ class Transfers:
         begun = leg.side.now()
         try:
             await leg.waiting.stop(leg.channel_id)
+            await leg.dead_man.wait(REFER_S + LEAVING_S)
             # In a bridge the channel's thread would never see the end of a REFER that was refused, and wait for ever.
             await leg.line.part(channel)
             leg.waiting.set_apart(True)
@@ -213,6 +215,9 @@ class Transfers:
         try:
             await leg.waiting.stop(leg.channel_id)
             await replacing.waiting.stop(replacing.channel_id)
+            # Who talk with each other are to do so whatever becomes of us.
+            for one in (leg, replacing):
+                await set_all(leg.side.ari, one.channel_id, await one.dead_man.lift())
             await leg.side.join(leg, replacing)
         except AriError as error:
             await self._bring_back(leg, replacing)
@@ -236,6 +241,7 @@ class Transfers:
                     await leg.line.join(leg.channel_id)
                 except AriError as error:
                     log.warning("not brought back to its bridge", channel=leg.channel_id, error=str(error))
+                leg.dead_man.resume()
 
     def _gone(self, target: str, how: str) -> None:
         self._leg.tell(TransferResult(200, how))

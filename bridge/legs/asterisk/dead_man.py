@@ -1,0 +1,258 @@
+"""The dead man's limit: a caller's channel may stay with us for so long, and while we live that is put off again and
+again. If we die it runs out: Asterisk takes the channel on in its dialplan, at the extension `T`.
+
+It is the channel's `TIMEOUT(absolute)`. The dialplan's own, set before, is never passed, and the channel has it again
+when it is given back. What that was stands in a variable of the channel, for the process that may take it up after us.
+Measured with Asterisk 16.28 and 22.10 (docs/decisions.md): set by ARI it holds in Stasis, alone and in a bridge, before
+and after the answer.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+import structlog
+
+from bridge.asterisk.ari import Ari
+from bridge.asterisk.ari_errors import AriError, AriRefusedError
+from bridge.asterisk.settings import AsteriskSettings
+from bridge.legs.asterisk.release import set_all
+
+log = structlog.get_logger(__name__)
+
+LIMIT = "TIMEOUT(absolute)"
+"""Function of the dialplan: seconds that the channel has left; 0: no limit."""
+OWN_UNTIL = "OFFHOOK_OWN_LIMIT"
+"""Variable of a channel whose limit is ours: when the dialplan's own ends (s since 1970); 0: it has none."""
+
+SHORTEST_S = 0.1
+"""What a limit that is over already is given back as: 0 would be none."""
+
+Spawn = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
+
+
+# -- sans-IO ------------------------------------------------------------------------------------------------
+
+
+def left_of(until: float | None, now: float) -> float:
+    """What is left of a limit, as `TIMEOUT(absolute)` takes it: 0 for none."""
+    return 0.0 if until is None else max(until - now, SHORTEST_S)
+
+
+def next_limit(own_until: float | None, now: float, limit_s: float) -> tuple[float, bool]:
+    """What to set now, and whether that is the dialplan's own limit, which is not put off."""
+    left = left_of(own_until, now)
+    return (left, True) if own_until is not None and left <= limit_s else (limit_s, False)
+
+
+def seconds(text: str | None) -> float:
+    """Of a limit as Asterisk tells it; 0 for none."""
+    try:
+        return max(float(text or 0), 0.0)
+    except ValueError:
+        return 0.0
+
+
+# -- carrying it out ----------------------------------------------------------------------------------------
+
+
+class DeadMan:
+    """What the limits of one Asterisk's channels have in common."""
+
+    def __init__(
+        self,
+        ari: Ari,
+        settings: AsteriskSettings,
+        now: Callable[[], float],
+        spawn: Spawn,
+        *,
+        wall: Callable[[], float] = time.time,
+        spread: Callable[[], float] = random.random,
+    ) -> None:
+        """`now`: monotonic time (s); `wall`: of the clock on the wall. `spread`: 0 to 1, at random: calls that begin
+        together are not to be put off together."""
+        self.ari = ari
+        self.settings = settings
+        self.now = now
+        self.spawn = spawn
+        self.wall = wall
+        self.spread = spread
+        self._failing = False
+        self._lacking = False
+        self._contexts: set[str] = set()
+
+    def done(self) -> None:
+        """A limit was set."""
+        if self._failing:
+            log.info("callers' dead man's limits are put off again", asterisk=self.settings.name)
+        self._failing = False
+
+    def failed(self, error: AriError) -> None:
+        """One could not be; said once, until it can again."""
+        if not self._failing:
+            log.warning("callers' dead man's limits can't be put off", asterisk=self.settings.name, error=str(error))
+        self._failing = True
+
+    def lacking(self, error: AriError) -> None:
+        """Asterisk does not know limits of time; said once."""
+        if not self._lacking and self.settings.dead_man_s:
+            log.warning(
+                "no dead man's limit: if this process dies its callers hear silence. Load func_timeout.so there",
+                asterisk=self.settings.name,
+                error=str(error),
+            )
+        self._lacking = True
+
+    async def look_for_fallback(self, channel_id: str, context: str) -> None:
+        """Say it, once, where the dialplan has no place for callers whose limit ran out."""
+        if not context or context in self._contexts:
+            return
+        self._contexts.add(context)
+        try:
+            for extension in ("T", "e"):
+                if await self.ari.get_variable(channel_id, f"DIALPLAN_EXISTS({context},{extension},1)") != "0":
+                    return
+        except AriError:
+            return
+        log.warning(
+            "the dialplan has no extension T there: if this process dies its callers are hung up on",
+            asterisk=self.settings.name,
+            context=context,
+            after_s=self.settings.dead_man_s,
+        )
+
+
+class DeadManLimit:
+    """Of one leg's channel."""
+
+    def __init__(self, shared: DeadMan) -> None:
+        self.own_until: float | None = None
+        """When (s, monotonic) the dialplan's own limit ends the channel; None: it has none, or it is not known."""
+        self._shared = shared
+        self._channel_id = ""
+        self._watching = False
+        self._ours = False
+        """The channel's limit is, or may be, one of ours."""
+        self._marked = False
+        """The channel says what the dialplan's own was."""
+        self._until = 0.0
+        """When (s, monotonic) ours runs out."""
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, channel_id: str, context: str = "", *, found: bool = False) -> None:
+        """Watch over this channel, and no longer over another. `context`: where in the dialplan it is, empty for one
+        that has none. `found`: a process before us may have set a limit there."""
+        self.stop()
+        self._channel_id = channel_id
+        self._watching, self._ours, self._marked = True, False, False
+        self._do(self._begin(channel_id, context, found))
+
+    def stop(self) -> None:
+        """The channel is to be left, or gone: put off no more. Idempotent."""
+        self._watching = False
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def lift(self) -> Mapping[str, str]:
+        """`stop`; and what is to be set at the channel for it to have the dialplan's own limit again."""
+        await self._settled()
+        if not self._ours:
+            return {}
+        self._marked = False
+        return {LIMIT: _value(left_of(self.own_until, self._shared.now())), OWN_UNTIL: ""}
+
+    async def wait(self, longest_s: float) -> None:
+        """Something that may take so long keeps the limit from being put off: it is that much longer, until
+        `resume`."""
+        await self._settled()
+        if self._ours:
+            await self._set(longest_s + self._shared.settings.dead_man_s)
+
+    def resume(self) -> None:
+        """After `lift` or `wait`: it stays with us."""
+        if self._channel_id and self._shared.settings.dead_man_s:
+            self._watching = True
+            self._do(self._put_off())
+
+    def ran_out(self, now: float) -> bool:
+        """Ours has: it could not be put off in time."""
+        return self._ours and now >= self._until
+
+    # -- inside ---------------------------------------------------------------------------------------------
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        self._task = self._shared.spawn(work, f"dead man's limit of {self._channel_id}")
+
+    async def _settled(self) -> None:
+        """Stopped, and no request is under way that might be carried out after the next one."""
+        self.stop()
+        if self._task is not None:
+            await asyncio.wait({self._task})
+
+    async def _begin(self, channel_id: str, context: str, found: bool) -> None:
+        shared = self._shared
+        try:
+            left_s = seconds(await shared.ari.get_variable(channel_id, LIMIT))
+            before = await shared.ari.get_variable(channel_id, OWN_UNTIL) if found else None
+        except AriError as error:
+            if isinstance(error, AriRefusedError) and "function" in str(error):
+                shared.lacking(error)
+            elif not isinstance(error, AriRefusedError) or error.status >= 500:
+                shared.failed(error)
+                self._later(lambda: self._begin(channel_id, context, found))
+            return
+        now = shared.now()
+        if before:
+            # The limit that is there is the one of a process before us.
+            until = seconds(before)
+            self.own_until = now + until - shared.wall() if until else None
+        else:
+            self.own_until = now + left_s if left_s else None
+        if shared.settings.dead_man_s and self._watching:
+            await self._put_off()
+            if context:
+                await shared.look_for_fallback(channel_id, context)
+
+    async def _put_off(self) -> None:
+        """Now, and again and again, but not beyond the dialplan's own limit."""
+        spread = 1.0 if self._marked else 0.3 + 0.7 * self._shared.spread()
+        if not await self._set(self._shared.settings.dead_man_s):
+            self._later(self._put_off, spread)
+
+    async def _set(self, limit_s: float) -> bool:
+        """Whether there is no more to do: it is the dialplan's own from now on, or the channel is gone."""
+        shared = self._shared
+        now = shared.now()
+        value, own = next_limit(self.own_until, now, limit_s)
+        said = {LIMIT: _value(value)}
+        if not self._marked:
+            said[OWN_UNTIL] = "0" if self.own_until is None else f"{shared.wall() + self.own_until - now:.0f}"
+        # A request without an answer may have been carried out.
+        self._ours = True
+        try:
+            await set_all(shared.ari, self._channel_id, said)
+        except AriRefusedError as error:
+            if error.status < 500:
+                # It has hung up, or is out of the application: its leg hears of that by itself.
+                return True
+            shared.failed(error)
+        except AriError as error:
+            shared.failed(error)
+        else:
+            shared.done()
+            self._marked = True
+            self._until = now + value
+            return own
+        return False
+
+    def _later(self, work: Callable[[], Coroutine[Any, Any, None]], part: float = 1.0) -> None:
+        if self._watching and self._shared.settings.dead_man_s:
+            pause_s = self._shared.settings.dead_man_refresh_s * part
+            self._timer = asyncio.get_running_loop().call_later(pause_s, lambda: self._do(work()))
+
+
+def _value(limit_s: float) -> str:
+    return f"{limit_s:.3f}"
