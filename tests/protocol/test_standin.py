@@ -89,10 +89,12 @@ async def test_a_stalled_stream_goes_on_once_the_server_behaves() -> None:
 
 
 async def test_an_answer_that_never_comes_is_cut_by_the_client() -> None:
-    async with Echo() as server, httpx.AsyncClient(base_url=server.http_url, timeout=0.05) as client:
+    patience = httpx.Timeout(30, read=0.2)
+    async with Echo() as server, httpx.AsyncClient(base_url=server.http_url, timeout=patience) as client:
         server.misbehave(stall="answer")
         with pytest.raises(httpx.ReadTimeout):
             await client.get("/v1/count")
+        await server.until(lambda: bool(server.exchanges))
         await server.exchanges[0].over.wait()
         assert server.exchanges[0].cut
         await server.all_closed()
