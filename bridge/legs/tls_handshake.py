@@ -15,7 +15,7 @@ class TlsHandshake:
         self.socket = sock
         self.on_done: Callable[[], None] = _nothing
         """The socket is the owner's from now on."""
-        self.on_failed: Callable[[str], None] = _nobody_asks
+        self.on_failed: Callable[[], None] = _nothing
         self._loop = asyncio.get_running_loop()
         self._fd = sock.fileno()
         self._open = True
@@ -37,9 +37,9 @@ class TlsHandshake:
             self._loop.remove_writer(self._fd)
         except ssl.SSLWantWriteError:
             self._loop.add_writer(self._fd, self._go_on)
-        except OSError as error:
-            self.on_failed(_why(error))
+        except OSError:
             self.close()
+            self.on_failed()
         else:
             self._leave()
             self.on_done()
@@ -50,20 +50,5 @@ class TlsHandshake:
         self._loop.remove_writer(self._fd)
 
 
-def _why(error: OSError) -> str:
-    """In the far side's terms: it is mostly theirs to mend."""
-    reason = error.reason if isinstance(error, ssl.SSLError) else None
-    if reason in ("HTTP_REQUEST", "WRONG_VERSION_NUMBER"):
-        return "it speaks no TLS"
-    if reason is not None and "ALERT" in reason:
-        # It has looked at our certificate, most likely.
-        return f"it refuses the handshake ({reason.partition('ALERT_')[2].lower().replace('_', ' ')})"
-    return "the TLS handshake came to nothing"
-
-
 def _nothing() -> None:
-    pass
-
-
-def _nobody_asks(reason: str) -> None:
     pass

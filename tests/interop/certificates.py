@@ -24,15 +24,16 @@ class Authority:
             ["-keyout", str(self._key), "-out", str(self.certificate)],
         )
 
-    def issue(self, name: str, *, host: str = "localhost", address: str = "127.0.0.1") -> KeyPair:
-        """A certificate for `host` and `address`, for either end of a connection; `name` names the files."""
+    def issue(self, name: str, *, host: str = "localhost", address: str = "127.0.0.1", days: int = 3) -> KeyPair:
+        """A certificate for `host` and `address`, for either end of a connection; `name` names the files. It has
+        expired where `days` is negative."""
         key, request, certificate = (self._folder / f"{name}.{end}" for end in ("key", "csr", "pem"))
         _openssl(
             f"req -newkey rsa:2048 -nodes -subj /CN={host}",
             ["-keyout", str(key), "-out", str(request), "-addext", f"subjectAltName=DNS:{host},IP:{address}"],
         )
         _openssl(
-            "x509 -req -days 3 -copy_extensions copyall -CAcreateserial",
+            f"x509 -req -days {days} -copy_extensions copyall -CAcreateserial",
             ["-in", str(request), "-out", str(certificate), "-CA", str(self.certificate), "-CAkey", str(self._key)],
         )
         return KeyPair(certificate, key)

@@ -99,8 +99,8 @@ class WebsocketTransport:
                 await entering.wait(self._settings.request_s)
             except AriError as error:
                 raise MediaSocketError(
-                    f"{error}; it is to connect by {self._listener.scheme} to port {self._listener.port}, by section "
-                    f"{self._settings.websocket.client!r} of websocket_client.conf{self._listener.trouble}"
+                    f"{error}; it is to connect {self._listener.wanted}, by section "
+                    f"{self._settings.websocket.client!r} of websocket_client.conf"
                 ) from error
 
     @property

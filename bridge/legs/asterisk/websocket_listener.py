@@ -47,7 +47,6 @@ class WebsocketListener:
         self._waiting: dict[MediaSocket | TlsHandshake, asyncio.TimerHandle] = {}
         """In their handshake, the oldest first."""
         self._certificate: OwnCertificate | None = None
-        self._trouble = ""
         self._retry: asyncio.TimerHandle | None = None
         self._accepted = self._refused = 0
 
@@ -66,9 +65,15 @@ class WebsocketListener:
         return "ws" if self._settings.certificate is None else "wss"
 
     @property
-    def trouble(self) -> str:
-        """Why the last connection came to nothing, where TLS was at fault, to be said behind something else."""
-        return f" ({self._trouble})" if self._trouble else ""
+    def wanted(self) -> str:
+        """How it is to be connected to, in words."""
+        if self._settings.certificate is None:
+            return f"by ws to port {self.port}"
+        # Asterisk compares a certificate's names with what uri has, and looks at none of its addresses.
+        return (
+            f"by wss to port {self.port} (tls_enabled = yes, a ca_list_file that vouches for our certificate, and in "
+            "uri a name that it is for: an address will not do)"
+        )
 
     def start(self) -> None:
         """Raises OSError; CertificateFileError, which is one."""
@@ -159,18 +164,13 @@ class WebsocketListener:
             return
         handshake = TlsHandshake(encrypted)
         handshake.on_done = lambda: self._encrypted(handshake)
-        handshake.on_failed = lambda reason: self._not_encrypted(handshake, reason)
+        handshake.on_failed = lambda: self._drop(handshake)
         self._waiting[handshake] = self._loop.call_later(HANDSHAKE_S, self._drop, handshake)
         handshake.begin()
 
     def _encrypted(self, handshake: TlsHandshake) -> None:
         self._waiting.pop(handshake).cancel()
-        self._trouble = ""
         self._greet(handshake.socket)
-
-    def _not_encrypted(self, handshake: TlsHandshake, reason: str) -> None:
-        self._trouble = f"the last that connected: {reason}"
-        self._drop(handshake)
 
     def _greet(self, sock: socket.socket) -> None:
         assert self._loop is not None
