@@ -71,7 +71,7 @@ async def test_a_caller_who_left_while_the_socket_was_down_is_found_to_be_gone(
         proxy.refuses = False
         ended = await near_side.event(LegEnded)
         assert isinstance(ended, LegEnded)
-        assert (ended.cause, ended.by) == (Cause.SIGNALLING_LOST, "network")
+        assert (ended.cause, ended.by) == (Cause.CALLER_HUNG_UP, "far")
         assert staying.state is LegState.UP
         say(staying, tone(staying, 440, 3000))
         await other_side.hears_tone(440)

@@ -2,9 +2,8 @@
 again. If we die it runs out: Asterisk takes the channel on in its dialplan, at the extension `T`.
 
 It is the channel's `TIMEOUT(absolute)`. The dialplan's own, set before, is never passed, and the channel has it again
-when it is given back. What that was stands in a variable of the channel, for the process that may take it up after us.
-Measured with Asterisk 16.28 and 22.10 (docs/decisions.md): set by ARI it holds in Stasis, alone and in a bridge, before
-and after the answer.
+when it is given back. What that was stands in a variable of the channel, for the process that may come after us.
+Set by ARI it holds in Stasis, alone and in a bridge, before and after the answer (16.28, 22.10: docs/decisions.md).
 """
 
 import asyncio

@@ -38,7 +38,7 @@ from bridge.events import (
 from bridge.legs.asterisk.audio import LegAudio
 from bridge.legs.asterisk.dead_man import DeadMan, DeadManLimit
 from bridge.legs.asterisk.digits import DIGITS, Digits
-from bridge.legs.asterisk.ends import end_of_channel
+from bridge.legs.asterisk.ends import end_of_channel, end_unseen
 from bridge.legs.asterisk.failures import leg_error
 from bridge.legs.asterisk.line import CallLine
 from bridge.legs.asterisk.media import LegMedia
@@ -251,8 +251,7 @@ class AsteriskLeg:
     @property
     def returns(self) -> bool:
         """Whether the dialplan gets the channel back when we are through with it."""
-        handed_over = self._info.direction == "inbound" and not self._replaced
-        return handed_over and self.side.settings.after == "continue"
+        return self.stays and self.side.settings.after == "continue"
 
     async def transfer(self, target: str, *, replacing: Leg | None = None) -> None:
         self.must_be_up()
@@ -341,6 +340,20 @@ class AsteriskLeg:
     def lost(self, detail: str) -> None:
         """Asterisk no longer knows the channel, and no event said so."""
         self.end(LegEnded(Cause.SIGNALLING_LOST, detail, "network"))
+
+    def missed(self, detail: str) -> None:
+        """The same where Asterisk has been there all the time: it was hung up."""
+        self.end(replace(end_unseen(was_up=self._state is LegState.UP), detail=detail))
+
+    async def astray(self) -> None:
+        """The channel is out of the application, and no event said so."""
+        if self._state is not LegState.ENDED and not self._transfers.leaving:
+            await self._end_elsewhere()
+
+    @property
+    def stays(self) -> bool:
+        """The channel is in the application from its first moment to its last."""
+        return self._info.direction == "inbound" and not self._replaced
 
     def replaced_by(self, channel: Channel) -> None:
         """Another channel has taken the place of ours in the bridge: the far party has transferred us."""

@@ -73,6 +73,8 @@ class Stranger:
 class Findings:
     present: frozenset[str] = frozenset()
     """Ids of all channels."""
+    outside: frozenset[str] = frozenset()
+    """Ids of those that are in no application, or in another one."""
     orphan_channels: list[str] = field(default_factory=list)
     """Made by us, for a call that is over."""
     orphan_bridges: list[str] = field(default_factory=list)
@@ -84,7 +86,8 @@ class Findings:
 
 def look_through(channels: Sequence[Channel], bridges: Sequence[Bridge], names: Names, known: Known) -> Findings:
     """Channels of other applications, and bridges of anybody else, are not even looked at."""
-    found = Findings(present=frozenset(channel.id for channel in channels))
+    outside = frozenset(channel.id for channel in channels if not _is_inside(channel, names.app))
+    found = Findings(frozenset(channel.id for channel in channels), outside)
     holder: dict[str, str] = {}
     in_pair: set[str] = set()
     for bridge in bridges:
@@ -103,7 +106,7 @@ def look_through(channels: Sequence[Channel], bridges: Sequence[Bridge], names: 
         elif stem_of(bridge.id) not in known.stems:
             found.orphan_bridges.append(bridge.id)
     for channel in channels:
-        if channel.app_name != "Stasis" or channel.app_data.partition(",")[0] != names.app:
+        if channel.id in outside:
             continue
         if channel.id in known.channels or channel.id in in_pair:
             continue
@@ -117,6 +120,10 @@ def look_through(channels: Sequence[Channel], bridges: Sequence[Bridge], names: 
         else:
             found.callers.append(channel)
     return found
+
+
+def _is_inside(channel: Channel, app: str) -> bool:
+    return channel.app_name == "Stasis" and channel.app_data.partition(",")[0] == app
 
 
 def arguments_of(channel: Channel) -> tuple[str, ...]:
@@ -168,6 +175,8 @@ class Reconciler:
         self._wanted = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._beats = 0
+        self._began = ""
+        """When Asterisk was started, as it tells it."""
 
     def start(self) -> None:
         for work, name in ((self._look_on(), "look"), (self._beat_on(), "beat"), (self._watch_on(), "watch")):
@@ -234,9 +243,14 @@ class Reconciler:
 
     async def look(self) -> None:
         """Once. Raises AriError."""
+        if not self._began:
+            self._began = await self._start_of_asterisk()
         found = await self._snapshot()
         # What changes nothing but what is known: legs that came or ended meanwhile are left alone.
         await self._end_lost(found.present)
+        await asyncio.gather(
+            *(self._end_if_astray(leg) for leg in self._side.legs if leg.stays and leg.channel_id in found.outside)
+        )
         await self._clean(found.orphan_channels, found.orphan_bridges)
         if not found.strangers and not found.callers:
             return
@@ -278,16 +292,43 @@ class Reconciler:
 
     async def _end_lost(self, present: frozenset[str]) -> None:
         missing = [leg for leg in self._side.legs if leg.channel_id not in present]
-        await asyncio.gather(*(self._end_if_gone(leg) for leg in missing))
+        # They may have come after the list was made.
+        exist = await asyncio.gather(*(self._exists(leg.channel_id) for leg in missing))
+        lost = [leg for leg, exists in zip(missing, exist, strict=True) if not exists]
+        if lost:
+            same = await self._is_the_same()
+            for leg in lost:
+                if same:
+                    leg.missed("hung up while no events came from Asterisk")
+                else:
+                    leg.lost("Asterisk does not know the channel any more")
         gone = [channel_id for channel_id in self._side.joined.channels if channel_id not in present]
         for channel_id, exists in zip(gone, await asyncio.gather(*map(self._exists, gone)), strict=True):
             if not exists:
                 self._side.joined.left(channel_id)
 
-    async def _end_if_gone(self, leg: AsteriskLeg) -> None:
-        # It may have come after the list was made.
-        if not await self._exists(leg.channel_id):
-            leg.lost("Asterisk does not know the channel any more")
+    async def _is_the_same(self) -> bool:
+        """Whether Asterisk has run since the last look: then its channels ended one by one."""
+        before, self._began = self._began, ""
+        try:
+            self._began = await self._start_of_asterisk()
+        except AriError:
+            return False
+        return bool(before) and before == self._began
+
+    async def _start_of_asterisk(self) -> str:
+        """Raises AriError. Empty: it does not tell."""
+        told = await self._ari.request("GET", "asterisk/info", query={"only": "status"})
+        status = told.get("status") if isinstance(told, dict) else None
+        return str(status.get("startup_time", "")) if isinstance(status, dict) else ""
+
+    async def _end_if_astray(self, leg: AsteriskLeg) -> None:
+        try:
+            channel = await self._ari.channel(leg.channel_id)
+        except AriError:
+            return
+        if not _is_inside(channel, self._side.names.app):
+            await leg.astray()
 
     async def _exists(self, channel_id: str) -> bool:
         try:
