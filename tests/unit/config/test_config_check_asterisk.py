@@ -145,3 +145,32 @@ def test_an_announcement_that_nobody_can_speak_is_doubted() -> None:
     unspoken = Config.model_validate({"agents": {"one": agent}})
     assert doubts(spoken) == []
     assert ["desk unannounced" in doubt for doubt in doubts(unspoken)] == [True]
+
+
+def test_files_of_tls_that_can_not_be_used_are_told(tmp_path: Path) -> None:
+    ami = {"host": "127.0.0.1", "username": "offhook", "password_env": "AMI", "tls": True, "ca": tmp_path / "none"}
+    (tmp_path / "empty").touch()
+    made = config(
+        asterisk(url="https://127.0.0.1:8089", ca=str(tmp_path / "empty"), ami=ami),
+        websocket_listener={"certificate": tmp_path / "own.pem"},
+    )
+    assert list(check_asterisks(made)) == [
+        f"asterisk 'pbx': ca {tmp_path}/empty: no certificate or crl found",
+        f"asterisk 'pbx': ami: ca {tmp_path}/none: No such file or directory",
+        f"websocket_listener: certificate {tmp_path}/own.pem: No such file or directory",
+    ]
+
+
+def test_certificates_that_nobody_looks_at_are_doubtful(tmp_path: Path) -> None:
+    ami = {"host": "pbx.example.com", "username": "offhook", "password_env": "AMI"}
+    https = {"url": "https://pbx.example.com:8089"}
+    (unchecked, manager) = doubts(config(asterisk(**https, verify=False, ami={**ami, "tls": True, "verify": False})))
+    assert "read its password" in unchecked
+    assert "ami: verify: false" in manager
+    (unencrypted,) = doubts(config(asterisk(**https, ami=ami)))
+    assert "pbx.example.com is spoken to unencrypted: set tls: true" in unencrypted
+    idle = config(asterisk(ca=str(tmp_path), ami={**ami, "host": "localhost", "ca": str(tmp_path)}))
+    assert doubts(idle) == [
+        "asterisk 'pbx': ca has no meaning without https",
+        "asterisk 'pbx': ami: ca has no meaning without tls: true",
+    ]
