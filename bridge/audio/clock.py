@@ -1,7 +1,8 @@
 """The media clock: one per process, on an absolute grid; it steps every session each 20 ms.
 
 Sessions are spread over four phases, 5 ms apart, each with its own 20 ms cadence: the event loop is held for a
-quarter of the work at a time, and packets leave in four small bursts instead of one.
+quarter of the work at a time, and packets leave in four small bursts instead of one. Few sessions share two phases: a
+wake-up costs as much as several of them. A session may ask for the phase that suits it (`shift`).
 """
 
 import asyncio
@@ -16,6 +17,14 @@ import structlog
 from bridge.audio.frames import FRAME_S, Unsubscribe
 
 PHASES = 4
+
+FEW = 40
+"""With so many sessions or fewer every second phase does."""
+
+CROWD = 12
+"""Sessions that any phase takes; more only while it has no more than a quarter above its share."""
+
+CROWDED = 1.25
 
 MAX_CATCH_UP_S = 0.5
 """A clock that is later than this skips ahead: replaying more would only keep it late."""
@@ -74,6 +83,12 @@ class _Entry:
     on_crash: Callable[[Exception], None]
     phase: int
     alive: bool = True
+    moving: bool = False
+
+
+def _nearest(wanted: int, phases: int) -> range:
+    """By how many phases to move, the best first: earlier by no more than wanted, later by no less."""
+    return range(min(wanted, phases - 1), 0, -1) if wanted > 0 else range(wanted, -phases, -1) if wanted else range(0)
 
 
 class MediaClock:
@@ -88,6 +103,10 @@ class MediaClock:
         """`time_now` is asked how late a step is and how long it took."""
         self._now = time_now
         self._phases: list[list[_Entry]] = [[] for _ in range(phases)]
+        self._counts = [0] * phases
+        """Entries of each phase, those that are on their way there included."""
+        self._moves: list[tuple[int, _Entry, int]] = []
+        """After the step of which phase an entry is moved, and where to."""
         self._entries: dict[int, _Entry] = {}
         """By the ticker's identity."""
         self._before: list[Hook] = []
@@ -112,9 +131,10 @@ class MediaClock:
             raise ValueError("the ticker is on the clock already")
         if not self._entries:
             self._resume()
-        phase = min(range(len(self._phases)), key=lambda n: len(self._phases[n]))
-        entry = _Entry(ticker.tick, ticker, on_crash, phase)
+        entry = _Entry(ticker.tick, ticker, on_crash, 0)
         self._entries[id(ticker)] = entry
+        phase = entry.phase = min(self._used(), key=self._counts.__getitem__)
+        self._counts[phase] += 1
         # A new list: the present one may be under way.
         self._phases[phase] = [*self._phases[phase], entry]
         self._arm()
@@ -124,7 +144,56 @@ class MediaClock:
         entry = self._entries.pop(id(ticker), None)
         if entry:
             entry.alive = False
-            self._phases[entry.phase] = [e for e in self._phases[entry.phase] if e is not entry]
+            self._leave(entry)
+            going = next((to for _, moved, to in self._moves if moved is entry), entry.phase)
+            self._counts[going] -= 1
+            self._moves = [move for move in self._moves if move[1] is not entry]
+
+    def shift(self, ticker: Ticker, by_s: float) -> float:
+        """Have `ticker` stepped earlier from its next step on, by as many phases as fit in `by_s` (later, by as many
+        as it takes, where that is negative). Once, two steps are then further apart or nearer by that. Returns the
+        time (s) by which the steps come earlier; 0 where the phases there have their fill, for an unknown ticker, or
+        one that is being moved."""
+        entry = self._entries.get(id(ticker))
+        if entry is None or entry.moving:
+            return 0.0
+        phases = by_s / self._interval
+        # A hair less than a whole phase is one: both are sums of fractions.
+        wanted = int(phases + 0.01) if phases > 0 else -int(0.99 - phases)
+        for count in _nearest(wanted, len(self._phases)):
+            to = (entry.phase - count) % len(self._phases)
+            if to in self._used() and self._has_room(to):
+                # Who is to come later steps aside when its new phase has just passed.
+                after = entry.phase if count > 0 else to
+                self._moves.append((after, entry, to))
+                self._counts[entry.phase] -= 1
+                self._counts[to] += 1
+                entry.moving = True
+                return count * self._interval
+        return 0.0
+
+    def _used(self) -> range:
+        """The phases that so many sessions are spread over."""
+        few = len(self._entries) <= FEW and len(self._phases) == PHASES
+        return range(0, len(self._phases), 2 if few else 1)
+
+    def _has_room(self, phase: int) -> bool:
+        share = len(self._entries) / len(self._used())
+        return self._counts[phase] < max(CROWD, CROWDED * share)
+
+    def _leave(self, entry: _Entry) -> None:
+        # A new list: the present one may be under way.
+        self._phases[entry.phase] = [e for e in self._phases[entry.phase] if e is not entry]
+
+    def _move(self, passed: int) -> None:
+        """The step of phase `passed` is over: whoever waited for that takes up its new one."""
+        for after, entry, to in self._moves:
+            if after == passed:
+                self._leave(entry)
+                self._phases[to] = [*self._phases[to], entry]
+                entry.phase = to
+                entry.moving = False
+        self._moves = [move for move in self._moves if move[0] != passed]
 
     def before_tick(self, hook: Hook) -> Unsubscribe:
         """Call `hook` with the step's time before the sessions of each step: it receives (`RtpMux.poll`)."""
@@ -157,6 +226,8 @@ class MediaClock:
             self._step += 1
             if self._phases[phase]:
                 self._run_step(self._phases[phase], due)
+            if self._moves:
+                self._move(phase)
         return self._next_due() if self._entries else None
 
     def _run_step(self, entries: list[_Entry], due: float) -> None:

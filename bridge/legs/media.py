@@ -5,11 +5,13 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from bridge.audio.clock import MediaClock
 from bridge.audio.codec import Codec as AudioCodec
 from bridge.audio.codec import find_codec
 from bridge.audio.frames import FrameSink, Unsubscribe
+from bridge.audio.phase import PhaseFinder
 from bridge.audio.playout import Playout
 from bridge.config import RtpSettings
 from bridge.events import DtmfReceived, LegEvent, MediaLost, OneWayAudio
@@ -101,6 +103,7 @@ class MediaStream:
         self._session: RtpSession | None = None
         self._endpoint: RtpEndpoint | None = None
         self._watch: QualityWatch | None = None
+        self._phase: PhaseFinder | None = None
         self._quality = MediaQuality()
         self._tap: Tap | None = None
         self._started = False
@@ -177,6 +180,7 @@ class MediaStream:
             on_one_way=self._on_one_way,
             silent_s=self._plane.limits.notice_s,
         )
+        self._phase = PhaseFinder(partial(self._plane.clock.shift, endpoint), now)
         endpoint.observe = self._look
         self._plane.clock.add(endpoint, self._crashed)
 
@@ -243,7 +247,7 @@ class MediaStream:
         if self._endpoint is not None:
             self._plane.clock.remove(self._endpoint)
             self._endpoint.leave()
-        self._session = self._endpoint = self._watch = None
+        self._session = self._endpoint = self._watch = self._phase = None
 
     def _set_sinks(self, sinks: list[FrameSink]) -> None:
         # The session's own: a layer in between would be a call more for each frame.
@@ -252,8 +256,11 @@ class MediaStream:
             self._session.sinks = sinks
 
     def _look(self, now: float) -> None:
-        if self._watch is not None and self._session is not None:
+        if self._session is not None and self._watch is not None and self._phase is not None:
             self._watch.look(now, self._session.frame)
+            spare_ms = self._session.spare_ms
+            spare_s = None if spare_ms is None else spare_ms / 1000
+            self._phase.look(now, spare_s, speaking=self._playout.speaking)
 
     def _on_one_way(self, event: OneWayAudio) -> None:
         self.on_event(event)

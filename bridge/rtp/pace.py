@@ -2,6 +2,7 @@
 
 import audioop
 from enum import Enum, auto
+from math import gcd
 
 from bridge.audio.frames import FRAME_MS, frame_bytes
 from bridge.rtp.stretch import best_lag, lengthen, shorten, to_samples
@@ -50,6 +51,12 @@ class Pace:
         if delay > max(timeline.high, there + frame * HIGH_FRAMES):
             return Change.FASTER
         return Change.NONE
+
+    def there(self, timeline: Timeline, packet: int) -> float:
+        """The delay with which frames are whole when their step comes, packets having `packet` units: the end of a
+        frame may be in a later packet than its beginning."""
+        apart = self._frame - gcd(packet, self._frame)
+        return timeline.need + (apart + self._frame * SPARE_FRAMES if apart else 0)
 
     def faster(self, pcm: bytes, over: int) -> tuple[bytes, int]:
         """Leave something out of `pcm` (two frames at least): what is left, and how much went, 0 if it would be heard

@@ -196,6 +196,11 @@ class RtpSession:
         )
 
     @property
+    def spare_ms(self) -> float | None:
+        """By how much the last frame was played later than aimed for (`JitterBuffer.spare_ms`)."""
+        return self._receiver.jitter.spare_ms
+
+    @property
     def clock_drift_ppm(self) -> float | None:
         """By how much the far end's clock is faster than ours; None until it has been heard for half a minute."""
         return self._receiver.jitter.timeline.drift.ppm

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from bridge.audio.clock import MAX_CATCH_UP_S, PHASES, MediaClock
+from bridge.audio.clock import CROWD, FEW, MAX_CATCH_UP_S, PHASES, MediaClock
 
 
 class FakeTime:
@@ -33,6 +33,15 @@ class Leg:
         return self
 
 
+def phase(leg: Leg) -> int:
+    """On which of the clock's phases its last step was."""
+    return round((leg.ticks[-1] - 50.0) / 0.005) % PHASES
+
+
+def gaps_ms(leg: Leg) -> list[int]:
+    return [round((after - before) * 1000) for before, after in itertools.pairwise(leg.ticks)]
+
+
 def run(clock: MediaClock, time: FakeTime, seconds: float) -> None:
     """Wake the clock exactly when it asks for it."""
     end = time.now + seconds
@@ -46,14 +55,20 @@ def run(clock: MediaClock, time: FakeTime, seconds: float) -> None:
 def test_each_leg_is_stepped_every_20_ms_on_one_grid() -> None:
     time = FakeTime()
     clock = MediaClock(time_now=time)
-    legs = [Leg().put_on(clock) for _ in range(PHASES * 2)]
+    legs = [Leg().put_on(clock) for _ in range(FEW + PHASES)]
     run(clock, time, 1.0)
     for leg in legs:
         assert len(leg.ticks) == 50
-        gaps = [after - before for before, after in itertools.pairwise(leg.ticks)]
-        assert gaps == pytest.approx([0.02] * 49)
-    phases = {round((leg.ticks[0] - 50.0) / 0.005) % PHASES for leg in legs}
-    assert phases == set(range(PHASES))
+        assert gaps_ms(leg) == [20] * 49
+    assert {phase(leg) for leg in legs} == set(range(PHASES))
+
+
+def test_few_legs_share_every_second_phase() -> None:
+    time = FakeTime()
+    clock = MediaClock(time_now=time)
+    legs = [Leg().put_on(clock) for _ in range(FEW)]
+    run(clock, time, 0.1)
+    assert sorted(phase(leg) for leg in legs) == [0] * (FEW // 2) + [2] * (FEW // 2)
 
 
 def test_a_single_leg_wakes_the_clock_once_in_20_ms() -> None:
@@ -219,7 +234,7 @@ async def test_clock_runs_on_the_event_loop_and_stops() -> None:
     leg = Counter()
     clock.start()
     leg.put_on(clock)
-    await asyncio.wait_for(done.wait(), 5)
+    await asyncio.wait_for(done.wait(), 30)
     await clock.aclose()
     assert leg.ticks == pytest.approx([leg.ticks[0] + n * 0.02 for n in range(len(leg.ticks))])
     count = len(leg.ticks)
@@ -241,3 +256,115 @@ def test_lateness_is_forgotten_after_ten_seconds_with_and_without_legs() -> None
     Leg().put_on(clock)
     run(clock, time, 1.0)
     assert clock.lateness_p99_ms() < 1.0
+
+
+# -- a phase that suits -------------------------------------------------------------------------------------
+
+
+def busy(clock: MediaClock) -> list[Leg]:
+    """So many legs that all phases are in use, evenly."""
+    return [Leg().put_on(clock) for _ in range(2 * FEW)]
+
+
+@pytest.mark.parametrize("steps", [3, 2, 1, -1, -2, -3])
+@pytest.mark.parametrize("wait_s", [0.1, 0.105, 0.11, 0.115])
+def test_leg_is_moved_to_another_phase_by_one_gap(steps: int, wait_s: float) -> None:
+    time = FakeTime()
+    clock = MediaClock(time_now=time)
+    legs = busy(clock)
+    run(clock, time, wait_s)
+    before = [phase(leg) for leg in legs]
+    assert clock.shift(legs[5], steps * 0.005) == pytest.approx(steps * 0.005)
+    run(clock, time, 0.2)
+    assert phase(legs[5]) == (before[5] - steps) % PHASES
+    assert sorted(set(gaps_ms(legs[5]))) == sorted({20, 20 - 5 * steps})
+    assert gaps_ms(legs[5]).count(20 - 5 * steps) == 1
+    for leg, was in zip(legs[:5] + legs[6:], before[:5] + before[6:], strict=True):
+        assert phase(leg) == was and set(gaps_ms(leg)) == {20}
+
+
+@pytest.mark.parametrize("at", range(2 * PHASES))
+def test_move_asked_for_from_within_any_step_is_one_gap_too(at: int) -> None:
+    time = FakeTime()
+    clock = MediaClock(time_now=time)
+    legs = busy(clock)
+    calls = itertools.count(at)
+
+    def ask(now: float) -> None:
+        call = next(calls)
+        if call % 80 == 79:
+            clock.shift(legs[0], [0.01, -0.005, 0.015][call // 80])
+
+    # Eight calls in 20 ms: before and after each phase's step.
+    clock.before_tick(ask)
+    clock.after_tick(ask)
+    run(clock, time, 0.7)
+    assert [gap for gap in gaps_ms(legs[0]) if gap != 20] == [10, 25, 5]
+
+
+def test_earlier_by_no_more_and_later_by_no_less_than_asked() -> None:
+    time = FakeTime()
+    clock = MediaClock(time_now=time)
+    legs = busy(clock)
+    run(clock, time, 0.1)
+    assert clock.shift(legs[0], 0.0049) == 0.0
+    assert clock.shift(legs[0], 0.0) == 0.0
+    assert clock.shift(legs[0], 0.0149) == pytest.approx(0.01)
+    assert clock.shift(legs[1], 0.1) == pytest.approx(0.015)
+    assert clock.shift(legs[2], -0.0051) == pytest.approx(-0.01)
+
+
+def test_few_legs_are_moved_between_the_phases_that_they_use() -> None:
+    time = FakeTime()
+    clock = MediaClock(time_now=time)
+    leg = Leg().put_on(clock)
+    run(clock, time, 0.1)
+    assert clock.shift(leg, 0.005) == 0.0
+    assert clock.shift(leg, 0.015) == pytest.approx(0.01)
+    run(clock, time, 0.1)
+    assert clock.shift(leg, -0.002) == pytest.approx(-0.01)
+    run(clock, time, 0.1)
+    assert sorted(set(gaps_ms(leg))) == [10, 20, 30]
+
+
+def test_phases_stay_even_though_all_want_the_same_one() -> None:
+    time = FakeTime()
+    clock = MediaClock(time_now=time)
+    legs = [Leg().put_on(clock) for _ in range(200)]
+    run(clock, time, 0.1)
+    for _ in range(5):
+        for leg in legs:
+            clock.shift(leg, phase(leg) * 0.005)
+        run(clock, time, 0.1)
+    sizes = [sum(phase(leg) == n for leg in legs) for n in range(PHASES)]
+    assert sizes[0] > 50 and max(sizes) <= 63 and min(sizes) > 0
+    assert [len(set(leg.ticks)) for leg in legs] == [len(leg.ticks) for leg in legs]
+
+
+def test_a_phase_takes_a_dozen_legs_whatever_the_others_have() -> None:
+    time = FakeTime()
+    clock = MediaClock(time_now=time)
+    legs = [Leg().put_on(clock) for _ in range(CROWD + 2)]
+    run(clock, time, 0.1)
+    for leg in legs:
+        clock.shift(leg, phase(leg) * 0.005)
+    run(clock, time, 0.1)
+    assert sum(phase(leg) == 0 for leg in legs) == CROWD
+
+
+def test_leg_removed_on_its_way_is_gone_and_leaves_its_place() -> None:
+    time = FakeTime()
+    clock = MediaClock(time_now=time)
+    legs = [Leg().put_on(clock) for _ in range(2)]
+    run(clock, time, 0.1)
+    for leg in legs:
+        assert clock.shift(leg, 0.01)
+        assert clock.shift(leg, 0.01) == 0.0
+        clock.remove(leg)
+    assert clock.run(time.now) is None
+    count = [len(leg.ticks) for leg in legs]
+    again = [Leg().put_on(clock) for _ in range(4)]
+    run(clock, time, 0.1)
+    assert [len(leg.ticks) for leg in legs] == count
+    assert sorted(phase(leg) for leg in again) == [0, 0, 2, 2]
+    assert clock.shift(legs[0], 0.01) == 0.0

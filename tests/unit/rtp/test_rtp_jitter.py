@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.audio.codec import PCMU
-from bridge.rtp.jitter import BURST_MS, MAX_DELAY_MS, JitterBuffer
+from bridge.rtp.jitter import BURST_MS, MAX_DELAY_MS, MIN_DELAY_MS, JitterBuffer
 
 SSRC = 7
 SILENCE = bytes(320)
@@ -158,6 +158,37 @@ def test_late_packet_is_counted_and_dropped() -> None:
     run = play(steady(100, late_ms=lambda n: 70 if n == 50 else 0), 110)
     assert 50 not in run.whole
     assert run.buffer.late == 1 and run.buffer.timeline.sequences.lost == 0
+
+
+@pytest.mark.parametrize("phase", [0.001, 0.0099, 0.0101, 0.019])
+def test_steady_stream_waits_ten_ms_at_least_and_says_what_it_waits_too_long(phase: float) -> None:
+    run = play(steady(100), 99, phase=phase)
+    assert MIN_DELAY_MS <= run.delays[-1] < MIN_DELAY_MS + 20
+    assert run.buffer.spare_ms == pytest.approx(run.delays[-1] - MIN_DELAY_MS, abs=0.01)
+
+
+def test_first_late_packets_cost_what_bridges_them_and_then_the_delay_follows() -> None:
+    """The floor is low: jitter is waited for once it was seen twice in a second, as a single packet proves none."""
+    run = play(steady(400, late_ms=lambda n: 35 if n % 25 == 20 else 0, pcm=speech), 410)
+    assert run.buffer.concealed_ms <= 40 and run.buffer.late <= 2
+    assert run.buffer.timeline.sequences.lost == 0
+    assert 35 <= run.delays[390] < 60
+    assert b"".join(speech(n) for n in range(150, 380)) in b"".join(run.frames)
+
+
+@pytest.mark.parametrize(("ms", "apart_ms"), [(10, 10), (20, 0), (30, 10), (40, 0), (60, 0)])
+def test_time_to_spare_counts_from_where_frames_are_whole(ms: int, apart_ms: int) -> None:
+    packets = [(START + 0.015 * (n % 2) + n * ms / 1000, n, n * 8 * ms, bytes(16 * ms)) for n in range(200)]
+    run = play(packets, 90)
+    need_ms = 15 + (apart_ms + 2 if apart_ms else 0)
+    assert run.buffer.spare_ms == pytest.approx(run.delays[-1] - need_ms, abs=0.01)
+
+
+def test_nothing_is_to_spare_while_nothing_plays() -> None:
+    buffer = JitterBuffer(8000, 8000)
+    assert buffer.spare_ms is None
+    buffer.push(1, 160, SSRC, speech(1), identity, START)
+    assert buffer.spare_ms is None
 
 
 # -- adaptation ---------------------------------------------------------------------------------------------
