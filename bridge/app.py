@@ -392,6 +392,7 @@ class Bridge:
                 config, waiting = running_with(self.config, wanted)
                 trunks = prepare(config.trunks)
                 talkers = await self.talkers.prepare(config, lambda text: log.info("reloading", what=text))
+                changes = await self.asterisks.prepare(config)
                 await self.asterisks.listen(config)
                 self.sip.transports.reload_certificates()
             except (TrunkError, AgentError, TlsError, StartError) as error:
@@ -404,7 +405,7 @@ class Bridge:
             self.admission.limits = config.limits
             self.calls.routes = config.routes
             self.calls.others = _agents_by_trunk(config)
-            self.asterisks.apply(config)
+            self.asterisks.apply(config, changes)
             self.keeper.update()
             return waiting
 

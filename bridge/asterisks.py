@@ -2,15 +2,18 @@
 
 import asyncio
 import ipaddress
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import structlog
 
 from bridge.agents.base import QueueNumbers, QueueView
 from bridge.asterisk.ami import Ami, AmiError
+from bridge.asterisk.ari import Ari, AriError, AriUnauthorizedError
+from bridge.asterisk.changes import changed, connection_of
 from bridge.asterisk.dialplan_calls import DialplanCalls
 from bridge.asterisk.settings import AsteriskSettings, AudioSocketSettings, MediaKind
 from bridge.asterisk.status import AsteriskStatus
@@ -34,6 +37,11 @@ log = structlog.get_logger(__name__)
 RETIRED_LOOK_S = 0.5
 GIVING_BACK_LOOKS = 120
 """An Asterisk that is not in the configuration any more has so many looks' time to take the last channels back."""
+
+
+Change = Literal["in place", "another"]
+"""Of an Asterisk's settings: they hold for new calls, its connection is changed under the live ones if need be; or it
+is another Asterisk, or application, from now on, and the former one goes when its calls have ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,15 +126,35 @@ class Asterisks:
                 self._media.limits,
             )
 
-    def apply(self, config: Config) -> None:
-        """Take up a changed configuration, for which we listen by now: Asterisks that are new, or gone."""
+    async def prepare(self, config: Config) -> Mapping[str, Change]:
+        """What becomes of each Asterisk that stays, with other settings. Raises StartError where one does not take
+        the login that it is to be used with."""
+        wanted = {one.name: one for one in config.asterisk}
+        stay = [
+            (pbx.endpoint, wanted[name])
+            for name, pbx in self._pbxs.items()
+            if name in wanted and wanted[name] != pbx.endpoint.settings
+        ]
+        found = await asyncio.gather(*(change_of(endpoint, settings) for endpoint, settings in stay))
+        return {settings.name: change for (_, settings), change in zip(stay, found, strict=True)}
+
+    def apply(self, config: Config, changes: Mapping[str, Change]) -> None:
+        """Take up a changed configuration, for which we listen by now: Asterisks that are new, gone, or have other
+        settings (`prepare`). Live calls go on: where another Asterisk is meant from now on, with the former one."""
         self._audiosocket.permit(audiosocket_settings(config).networks)
         names = {one.name for one in config.asterisk}
         for name in [name for name in self._pbxs if name not in names]:
-            self._retire(name)
+            self._retire(name, "this Asterisk is not in the configuration any more")
         for settings in config.asterisk:
-            if settings.name not in self._pbxs:
+            name = settings.name
+            match changes.get(name):
+                case "in place":
+                    self._change(name, settings)
+                case "another":
+                    self._retire(name, "another Asterisk has taken this one's place")
+            if name not in self._pbxs:
                 self._add(settings)
+        self._pbxs = {one.name: self._pbxs[one.name] for one in config.asterisk}
 
     async def aclose(self) -> None:
         """End the calls that are left, and leave every Asterisk as it was found."""
@@ -206,11 +234,7 @@ class Asterisks:
 
     def _add(self, settings: AsteriskSettings) -> None:
         websocket = WebsocketTransport(self._media.clock, settings, self._media.limits, self._websockets)
-        transports: dict[MediaKind, MediaTransport] = {
-            "rtp": RtpTransport(self._media, settings),
-            "websocket": websocket,
-            "audiosocket": AudioSocketTransport(self._audiosocket, settings, self._media.limits),
-        }
+        transports = self._transports(settings, websocket)
         endpoint = AsteriskEndpoint(
             settings,
             clock=self._media.clock,
@@ -220,14 +244,39 @@ class Asterisks:
         )
         if self._refusing:
             endpoint.refuse_new(self._refusing)
-        ami = None if settings.ami is None else Ami(settings.ami, settings.name, reconnect_s=settings.reconnect_s)
-        pbx = self._pbxs[settings.name] = Pbx(endpoint, ami, websocket)
+        pbx = self._pbxs[settings.name] = Pbx(endpoint, _ami(settings), websocket)
         pbx.start()
 
-    def _retire(self, name: str) -> None:
-        """One that is not in the configuration any more: its calls go on to their ends."""
+    def _transports(
+        self, settings: AsteriskSettings, websocket: WebsocketTransport
+    ) -> Mapping[MediaKind, MediaTransport]:
+        return {
+            "rtp": RtpTransport(self._media, settings),
+            "websocket": websocket,
+            "audiosocket": AudioSocketTransport(self._audiosocket, settings, self._media.limits),
+        }
+
+    def _change(self, name: str, settings: AsteriskSettings) -> None:
+        """Other settings for one that stays."""
+        pbx = self._pbxs[name]
+        former = pbx.endpoint.settings
+        websocket = WebsocketTransport(self._media.clock, settings, self._media.limits, self._websockets)
+        websocket.counters = pbx.websocket.counters
+        pbx.endpoint.take_up(settings, self._transports(settings, websocket))
+        ami = pbx.ami
+        if settings.ami != former.ami:
+            ami = _ami(settings)
+            if pbx.ami is not None:
+                self._spawn(pbx.ami.aclose(), f"end of the manager interface of {name}")
+            if ami is not None:
+                ami.start()
+        self._pbxs[name] = Pbx(pbx.endpoint, ami, websocket)
+        log.info("changed settings of an Asterisk hold", asterisk=name, settings=sorted(changed(former, settings)))
+
+    def _retire(self, name: str, why: str) -> None:
+        """One that is not in use any more: its calls go on to their ends."""
         pbx = self._pbxs.pop(name)
-        pbx.endpoint.refuse_new("this Asterisk is not in the configuration any more")
+        pbx.endpoint.refuse_new(why)
 
         async def retire() -> None:
             while pbx.endpoint.legs and not await self._closes():
@@ -238,7 +287,10 @@ class Asterisks:
                     break
             await pbx.aclose()
 
-        task = asyncio.create_task(retire(), name=f"end of asterisk {name}")
+        self._spawn(retire(), f"end of asterisk {name}")
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
         self._retired.add(task)
         task.add_done_callback(self._retired.discard)
 
@@ -263,6 +315,37 @@ class _Queues:
             log.info("a queue could not be looked at", queue=name, reason=str(error))
             return None
         return next((QueueNumbers(one.waiting, one.available) for one in found if one.name == name), None)
+
+
+async def change_of(endpoint: AsteriskEndpoint, settings: AsteriskSettings) -> Change:
+    """How an endpoint gets other settings. Raises StartError where Asterisk does not take the login in them."""
+    present = endpoint.settings
+    if connection_of(present) == connection_of(settings):
+        return "in place"
+    # Is it the same one by another name, or through another port? Then live calls can change over as well.
+    there, here = await asyncio.gather(_identity(settings), _identity(present), return_exceptions=True)
+    if isinstance(there, AriUnauthorizedError):
+        raise StartError(f"asterisk {settings.name}: {there}")
+    for found in (there, here):
+        if isinstance(found, BaseException) and not isinstance(found, AriError):
+            raise found
+    if isinstance(there, AriError):
+        log.warning("an Asterisk can't be reached by its changed settings", asterisk=settings.name, reason=str(there))
+    same = present.url == settings.url or (isinstance(there, str) and there and there == here)
+    return "in place" if same and present.app == settings.app else "another"
+
+
+async def _identity(settings: AsteriskSettings) -> str:
+    """Raises AriError."""
+    ari = Ari(settings, lambda event: None)
+    try:
+        return await ari.identity()
+    finally:
+        await ari.aclose()
+
+
+def _ami(settings: AsteriskSettings) -> Ami | None:
+    return None if settings.ami is None else Ami(settings.ami, settings.name, reconnect_s=settings.reconnect_s)
 
 
 def audiosocket_settings(config: Config) -> AudioSocketSettings:

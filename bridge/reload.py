@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from bridge.config import Config
 
-RELOADED = ("agents", "fallback", "guard", "limits", "providers", "routes", "trunks")
-"""Sections that hold at once, for new calls."""
+RELOADED = ("agents", "asterisk", "fallback", "guard", "limits", "providers", "routes", "trunks")
+"""Sections that hold at once, for new calls. A connection to an Asterisk is changed under the live ones."""
 
 RELOADED_OF_SIP = ("allow_from", "strangers")
 
@@ -17,10 +17,7 @@ class ReloadError(Exception):
 def running_with(present: Config, wanted: Config) -> tuple[Config, tuple[str, ...]]:
     """What `present` becomes by what of `wanted` holds at once, and the settings that wait for a restart."""
     sip = present.sip.model_copy(update={name: getattr(wanted.sip, name) for name in RELOADED_OF_SIP})
-    # One that stays keeps its connection, and so its settings.
-    known = {one.name: one for one in present.asterisk}
-    asterisk = tuple(known.get(one.name, one) for one in wanted.asterisk)
-    updates = {name: getattr(wanted, name) for name in RELOADED} | {"sip": sip, "asterisk": asterisk}
+    updates = {name: getattr(wanted, name) for name in RELOADED} | {"sip": sip}
     taken = present.model_copy(update=updates)
     return taken, tuple(_differences(taken, wanted))
 

@@ -42,6 +42,7 @@ from bridge.asterisk.ari_wire import (
     read_message,
     socket_url,
 )
+from bridge.asterisk.changes import connection_of
 from bridge.asterisk.settings import AsteriskSettings
 from bridge.asterisk.status import AriState
 from bridge.settings import PasswordError
@@ -68,6 +69,9 @@ PROBES_S = (1.0, 30.0)
 
 SLOW_MS = 20.0
 """A handler that takes longer holds up every call of the process by a tick of media."""
+
+HANDED_ON_S = 2.0
+"""Asterisk says at once that another connection has the application."""
 
 SLICE_S = 0.005
 """Events are handled in a row for so long at most; then others get the loop."""
@@ -126,6 +130,14 @@ class Ari(AriVerbs):
         self._backoff = Backoff(settings.reconnect_s)
         self._task: asyncio.Task[None] | None = None
         self._wanted = asyncio.Event()
+        self._changing = asyncio.Lock()
+        self._next: EventSocket | None = None
+        """Open already, to be served when the present one is through."""
+        self._is_changing = False
+        self._is_handed_on = False
+        """The present one has lost the application to the next one of ours."""
+        self._through = asyncio.Event()
+        """The present one is not served any more."""
         self._attempted = asyncio.Event()
         self._told = ""
         """What the log was told last of why it is not up."""
@@ -159,6 +171,8 @@ class Ari(AriVerbs):
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+        if self._next is not None:
+            await self._next.close()
         self._entering.close(AriUnavailableError(f"the connection to {self._settings.name} is closed"))
         await self._http.aclose()
 
@@ -173,6 +187,45 @@ class Ari(AriVerbs):
             await self._socket.close("it is opened anew")
         self.start()
         await self._attempted.wait()
+
+    async def take_up(self, settings: AsteriskSettings) -> None:
+        """Changed settings, all but `app`, of the same Asterisk. The application is taken over from ourselves: a
+        second event socket is opened before the first one goes, so that nobody finds it without us and no event is
+        lost. Where that fails the first one goes all the same, and it is tried on as ever.
+
+        Not while another process has the application: that is for `reconnect` to take back."""
+        async with self._changing:
+            former, self._settings = self._settings, settings
+            if self._state == "closed" or connection_of(former) == connection_of(settings):
+                return
+            http, self._http = self._http, AriHttp(settings.url, settings.trust)
+            self._authorization = ""
+            self._backoff = Backoff(settings.reconnect_s)
+            try:
+                if self._state != "replaced":
+                    await self._change_over()
+            finally:
+                await http.aclose()
+
+    async def _change_over(self) -> None:
+        """From the present event socket, if there is one, to another by the settings as they are now."""
+        present = self._socket
+        if present is None:
+            self._wanted.set()
+            return
+        self._is_changing, self._is_handed_on = True, False
+        self._through.clear()
+        try:
+            self._next = await self._open()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(HANDED_ON_S):
+                    await self._through.wait()
+        except AriError as error:
+            self._log.warning("no connection by the changed settings yet, trying on", reason=str(error))
+        finally:
+            self._is_changing = False
+            self._wanted.set()
+            await present.close("its settings have changed")
 
     def entering(self, channel_id: str) -> AbstractContextManager[Entering]:
         """For a channel that is about to be created, under an id that was never used: its StasisStart goes to the
@@ -192,6 +245,14 @@ class Ari(AriVerbs):
         if found is not None:
             return found
         raise AriUnavailableError(f"{self._settings.name} was not reached yet: by which address of ours is not known")
+
+    async def identity(self) -> str:
+        """What tells this Asterisk, as long as it runs, from any other; empty: it does not say. Raises AriError."""
+        info = await self.request("GET", "asterisk/info", over_http=True)
+        parts = [info.get(name) if isinstance(info, dict) else None for name in ("system", "status")]
+        system, status = (part if isinstance(part, dict) else {} for part in parts)
+        entity, since = system.get("entity_id"), status.get("startup_time")
+        return f"{entity} {since}" if entity and since else ""
 
     # -- requests -------------------------------------------------------------------------------------------------
 
@@ -256,15 +317,11 @@ class Ari(AriVerbs):
         while True:
             pause_s: float | None
             try:
-                # Read anew: it may have been put right meanwhile.
-                self._read_password()
-                opened = await open_event_socket(
-                    socket_url(self._settings.url, self.app),
-                    authorization=self._authorization,
-                    connect_s=self._settings.request_s,
-                    heartbeat_s=self._settings.heartbeat_s,
-                    trust=self._settings.trust,
-                )
+                settings = self._settings
+                opened, self._next = self._next or await self._open(), None
+                if connection_of(settings) != connection_of(self._settings):
+                    await opened.close("its settings have changed")
+                    continue
             except AriUnauthorizedError as error:
                 self._down("unauthorized", str(error))
                 self._attempted.set()
@@ -280,6 +337,9 @@ class Ari(AriVerbs):
                 self._wanted.clear()
                 since = time.monotonic()
                 await self._serve(opened)
+                async with self._changing:
+                    # Where it is handed on the next one is open by then.
+                    self._is_handed_on = False
                 pause_s = self._backoff.next_s(random.random(), time.monotonic() - since)
                 if self._state == "replaced":
                     pause_s = None
@@ -287,6 +347,18 @@ class Ari(AriVerbs):
                 async with asyncio.timeout(pause_s):
                     await self._wanted.wait()
             self._wanted.clear()
+
+    async def _open(self) -> EventSocket:
+        """Raises AriUnauthorizedError, AriUnavailableError."""
+        # Read anew: it may have been put right meanwhile.
+        self._read_password()
+        return await open_event_socket(
+            socket_url(self._settings.url, self.app),
+            authorization=self._authorization,
+            connect_s=self._settings.request_s,
+            heartbeat_s=self._settings.heartbeat_s,
+            trust=self._settings.trust,
+        )
 
     async def _serve(self, opened: EventSocket) -> None:
         """Take what the socket brings, until it is over; then it is closed."""
@@ -296,7 +368,7 @@ class Ari(AriVerbs):
             slice_ends = time.monotonic() + SLICE_S
             async for message in opened.messages():
                 self._take(opened, message)
-                if self._state == "replaced":
+                if self._state == "replaced" or (self._is_handed_on and not opened.awaits):
                     break
                 if time.monotonic() > slice_ends:
                     # Messages that have come already are given out without letting anybody else run.
@@ -306,12 +378,13 @@ class Ari(AriVerbs):
             self._socket = None
             self.rest_over_socket = False
             self.connected_at = None
+            self._through.set()
             probe.cancel()
             await opened.close()
             await asyncio.wait([probe])
         if self._state == "replaced":
             self._deliver(Disconnected(self.last_error))
-        else:
+        elif not self._is_handed_on:
             self._down("down", opened.reason)
             self._deliver(Disconnected(opened.reason))
 
@@ -395,6 +468,11 @@ class Ari(AriVerbs):
 
     def _replaced(self, event: ApplicationReplaced) -> None:
         if event.app != self.app:
+            return
+        if self._is_changing:
+            # By ourselves. Answers still come on it, requests go elsewhere.
+            self._is_handed_on = True
+            self.rest_over_socket = False
             return
         self._enter("replaced")
         self.last_error = f"another has connected as the application {self.app!r}: each needs one of its own"

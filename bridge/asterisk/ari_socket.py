@@ -46,6 +46,11 @@ class EventSocket:
         """Of the last ping; 0: none was answered yet."""
         return self._connection.latency
 
+    @property
+    def awaits(self) -> bool:
+        """Whether requests wait for their answers."""
+        return any(not future.done() for future in self._waiting.values())
+
     async def messages(self) -> AsyncIterator[bytes]:
         """Until the connection is over."""
         while True:

@@ -140,6 +140,13 @@ class AsteriskEndpoint:
     def accept_new(self) -> None:
         self._refusing = ""
 
+    def take_up(self, settings: AsteriskSettings, transports: Mapping[MediaKind, MediaTransport]) -> None:
+        """Other settings for this Asterisk, with all but its name and application; for calls from now on. See
+        `Ari.take_up` for the connection."""
+        self.settings = self.joined.settings = self.dead_man.settings = settings
+        self._transports = transports
+        self.spawn(self.ari.take_up(settings), f"changed settings of {settings.name}")
+
     async def look(self) -> None:
         """Compare what Asterisk has with what is known, now. Raises AriError."""
         await self._reconciler.look()

@@ -35,7 +35,7 @@ class JoinedPairs:
     ) -> None:
         """`release` gives a channel back to Asterisk, `delete_bridge` deletes one; both see to it themselves."""
         self._ari = ari
-        self._settings = settings
+        self.settings = settings
         self._names = names
         self._release = release
         self._delete_bridge = delete_bridge
@@ -108,7 +108,7 @@ class JoinedPairs:
         for channel_id in pair.channels:
             if channel_id in gone:
                 continue
-            if is_made(channel_id) or self._settings.after == "hangup":
+            if is_made(channel_id) or self.settings.after == "hangup":
                 self._release(Release(channel_id, hang_up=NORMAL_CLEARING))
             else:
                 said = outcome_variables("TRANSFER", Cause.TRANSFERRED, "the other party has left")

@@ -69,6 +69,8 @@ class AriServer(Standin):
         self.username, self.password = username, password
         self.rest_over_socket = rest_over_socket
         self.prefix = prefix
+        self.started = f"2026-11-21T13:55:05.{id(self)}+0000"
+        """No other has begun at that time."""
         self.asked: list[Asked] = []
         """All requests, of both ways, in the order of their coming."""
         self.channels: dict[str, dict[str, Any]] = {}
@@ -232,7 +234,8 @@ class AriServer(Standin):
 
     async def _asterisk(self, asked: Asked, path: str) -> Answer:
         if path == "info":
-            return 200, {"system": {"version": VERSION, "entity_id": "02:fc:00:00:00:01"}}
+            system = {"version": VERSION, "entity_id": "02:fc:00:00:00:01"}
+            return 200, {"system": system, "status": {"startup_time": self.started}}
         if path == "ping":
             return 200, {"ping": "pong", "asterisk_id": "02:fc:00:00:00:01"}
         if path == "variable":

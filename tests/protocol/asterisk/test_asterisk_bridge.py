@@ -251,13 +251,6 @@ async def test_a_media_channel_of_another_bridge_is_left_to_it(tmp_path: Path, a
         assert len(bridge.live_calls()) == 1
 
 
-async def test_an_asterisk_whose_settings_changed_waits_for_a_restart(tmp_path: Path, ari: AriServer) -> None:
-    async with running(with_asterisks(tmp_path, pbx(ari))) as bridge:
-        changed = with_asterisks(tmp_path, pbx(ari, media="websocket")).asterisk
-        assert await bridge.reload(bridge.config.model_copy(update={"asterisk": changed})) == ("asterisk",)
-        assert bridge.config.asterisk[0].media == "rtp"
-
-
 @pytest.mark.parametrize(
     ("section", "settings"),
     [("audiosocket", {"trunk": "dialplans"}), ("websocket_listener", {})],

@@ -92,7 +92,7 @@ def test_a_call_that_nobody_took_ends_with_one_cause(events: list[AriEvent], exp
     [
         ("PJSIP/1001", "PJSIP/1001"),
         ("PJSIP/+4930123@carrier", "PJSIP/+4930123@carrier"),
-        ("Local/1001@phones/n", "Local/1001@phones/n"),
+        ("DAHDI/g1/1001", "DAHDI/g1/1001"),
         ("+4930123", "Local/+4930123@offhook-outbound/n"),
         ("queue:office", "Local/office@offhook-queue/n"),
         ("dialplan:100@phones", "Local/100@phones/n"),
