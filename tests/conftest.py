@@ -1,4 +1,7 @@
-"""What holds for every test: how Hypothesis looks for examples."""
+"""What holds for every test: how Hypothesis looks for examples, and where free ports come from."""
+
+import sys
+from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 
@@ -7,3 +10,6 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("same", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("explore", settings.get_profile("same"), derandomize=False, max_examples=500)
 settings.load_profile("same")
+
+# At the end: nothing there is to hide what another folder has by that name.
+sys.path.append(str(Path(__file__).parent / "interop"))

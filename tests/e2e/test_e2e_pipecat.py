@@ -4,17 +4,18 @@ import asyncio
 import os
 import re
 import signal
-import socket
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import deepgram_server
 import elevenlabs_server
+import own_group
 import pytest
 from bridge_process import BridgeProcess
+from free_ports import free_port
 from openai_server import ChatStandin
 from pipecat_env import pipecat_python
 from raw_caller import RawCaller
@@ -54,9 +55,7 @@ async def running_bot(python: Path, protocol: str, folder: Path) -> AsyncIterato
         chat.on("the call begins", Says("Hello, this is Pipecat speaking."))
         chat.on("open", Says(LONG))
         chat.on("goodbye", Says(calls=[Call("end_call")]))
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         environment = os.environ | {
             "DEEPGRAM_URL": ear.ws_url,
             "DEEPGRAM_API_KEY": deepgram_server.KEY,
@@ -71,7 +70,7 @@ async def running_bot(python: Path, protocol: str, folder: Path) -> AsyncIterato
         }
         log = folder / "bot.log"
         with log.open("wb") as output:
-            process = subprocess.Popen(  # noqa: ASYNC220 - it returns at once
+            process = own_group.start(
                 [python, BOT, "-t", protocol, "-x", "bot.invalid", "--host", "127.0.0.1", "--port", str(port)],
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -87,10 +86,9 @@ async def running_bot(python: Path, protocol: str, folder: Path) -> AsyncIterato
             yield Bot(protocol, port, log, chat)
         finally:
             process.send_signal(signal.SIGINT)
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 await asyncio.to_thread(process.wait, 20)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            own_group.kill(process.pid)
 
 
 @asynccontextmanager

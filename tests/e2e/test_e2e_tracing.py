@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from cartesia_server import KEY as CARTESIA_KEY
 from cartesia_server import Cartesia
 from deepgram_server import KEY as DEEPGRAM_KEY
 from deepgram_server import DeepgramServer
+from free_ports import free_port
 from openai_server import ChatStandin
 from otlp_collector import Collector, attributes, collecting
 from raw_caller import RawCaller
@@ -163,16 +163,10 @@ async def echo_call(bridge: BridgeProcess) -> None:
         await phone.hang_up()
 
 
-def closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 async def test_collector_that_is_gone_costs_spans_and_a_line_of_the_log_alone(
     start: Callable[..., BridgeProcess],
 ) -> None:
-    bridge = await asyncio.to_thread(start, f"{{otlp_endpoint: 'http://127.0.0.1:{closed_port()}'}}")
+    bridge = await asyncio.to_thread(start, f"{{otlp_endpoint: 'http://127.0.0.1:{free_port()}'}}")
     for _ in range(2):
         # Before the call: its spans may have failed by the time that it is over.
         failed = bridge.metrics()["offhook_spans_failed_total"]

@@ -1,7 +1,6 @@
 """`offhook doctor` beside stand-ins of vendors, carriers and a running bridge."""
 
 import asyncio
-import socket
 import sys
 from collections.abc import AsyncIterator
 from datetime import date
@@ -11,6 +10,7 @@ import pytest
 from app_carrier import Carrier
 from failures_call import KEY_ENV, no_key
 from failures_vendors import EARS, KEY, MODELS, VOICES, Vendor
+from free_ports import free_port
 from remote_bot import Bot
 from standin import Standin
 
@@ -128,8 +128,8 @@ async def test_trunks_are_asked_where_no_bridge_runs(tmp_path: Path, carrier: Ca
 async def test_a_running_bridge_is_asked_for_its_trunks(tmp_path: Path, carrier: Carrier) -> None:
     config = configuration(
         tmp_path,
-        sip={"listen": "127.0.0.1", "port": _free_port()},
-        http={"port": _free_port()},
+        sip={"listen": "127.0.0.1", "port": free_port()},
+        http={"port": free_port()},
         trunks=[
             {"name": "good", "host": "127.0.0.1", "port": carrier.port},
             {"name": "calls", "networks": ["10.0.0.0/8"]},
@@ -143,12 +143,6 @@ async def test_a_running_bridge_is_asked_for_its_trunks(tmp_path: Path, carrier:
         assert len(carrier.requests) == asked, "the bridge's own watch is enough"
         code, said = await doctor(config, "http://127.0.0.1:9")
         assert code == 1 and "can't be asked" in line(said, "trunks")
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 async def test_the_command_prints_findings_and_no_key(tmp_path: Path) -> None:
@@ -176,7 +170,7 @@ async def test_the_command_prints_findings_and_no_key(tmp_path: Path) -> None:
 
 async def test_bots_are_dialled_and_left_at_once(tmp_path: Path) -> None:
     async with Bot("twilio").running() as bot:
-        gone = f"ws://127.0.0.1:{_free_port()}"
+        gone = f"ws://127.0.0.1:{free_port()}"
         remote = {"kind": "remote", "url": [bot.url, gone], "password_env": KEY_ENV}
         config = configuration(tmp_path, agents={"b": remote}, routes=[{"agent": "b"}])
         code, said = await doctor(config)

@@ -320,7 +320,7 @@ async def test_a_server_that_goes_silent_is_noticed_at_the_next_pause(server: As
 async def test_a_server_that_reads_nothing_more_is_noticed_and_memory_does_not_grow(server: AssemblyAiServer) -> None:
     async with Caller(stt(server, settle_s=60), sample_rate=24000) as caller:
         server.misbehave(deaf=True)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while not caller.failures:
                 await caller.waits(20_000)
         assert "takes no audio" in caller.failures[0].error

@@ -13,7 +13,8 @@ import pytest
 sys.path.append(str(Path(__file__).parents[2] / "unit/app"))
 
 from ari_server import AriServer
-from test_app_start import config, free_port
+from free_ports import free_port
+from test_app_start import config
 
 from bridge.api.control import DialRefused, DialRequest
 from bridge.app import Bridge, StartError
@@ -44,7 +45,7 @@ def pbx(server: AriServer, **settings: Any) -> dict[str, Any]:
 
 
 async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not true():
             await asyncio.sleep(0.01)
 
@@ -138,7 +139,7 @@ async def test_calls_that_are_left_when_the_bridge_closes_go_on_in_the_dialplan(
 
 
 async def test_an_asterisk_that_is_not_there_keeps_nobody_waiting(tmp_path: Path, ari: AriServer) -> None:
-    nowhere = {**pbx(ari), "name": "nowhere", "url": f"http://127.0.0.1:{free_port(socket.SOCK_STREAM)}"}
+    nowhere = {**pbx(ari), "name": "nowhere", "url": f"http://127.0.0.1:{free_port()}"}
     async with Bridge.run(with_asterisks(tmp_path, nowhere, pbx(ari)), lambda line: None) as bridge:
         await until(lambda: [one.state for one in bridge.asterisk_status()] == ["down", "up"])
         assert bridge.ready() == (True, [])
@@ -206,7 +207,7 @@ async def test_an_asterisk_that_was_removed_and_is_out_of_order_does_not_keep_th
         await bridge.reload(bridge.config.model_copy(update={"asterisk": ()}))
         for method in ("GET", "POST", "DELETE"):
             ari.answer_with(method, "", 500, {"message": "out of order"})
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             await stack.aclose()
 
 

@@ -61,7 +61,7 @@ async def test_who_was_called_and_hangs_up_leaves_the_caller_with_the_agent(tmp_
     async with BusyHouse() as ari, running(with_asterisks(tmp_path, pbx(ari))) as bridge:
         transfers, desk = await consulted(bridge, ari)
         ari.leaver = desk
-        result = await asyncio.wait_for(transfers.transfer("PJSIP/desk", "attended"), 10)
+        result = await asyncio.wait_for(transfers.transfer("PJSIP/desk", "attended"), 30)
         assert result == TransferResult(480, "the second party has hung up")
         endpoint = bridge.asterisks.get("pbx")
         assert endpoint is not None
@@ -90,7 +90,7 @@ async def test_a_refer_that_asterisk_refuses_leaves_the_caller_with_the_agent(tm
         transfers, _ = await consulted(bridge, ari)
         await transfers.release()
         ari.answer_with("POST", "channels/c1/redirect", 422, {"message": "Endpoint parameter is not valid"})
-        result = await asyncio.wait_for(transfers.transfer("PJSIP/1002", "blind"), 10)
+        result = await asyncio.wait_for(transfers.transfer("PJSIP/1002", "blind"), 30)
         assert result.status == 500
         await until(lambda: len(ari.bridges) == 1)
         (own,) = ari.bridges.values()

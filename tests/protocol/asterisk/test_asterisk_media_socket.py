@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
+from free_ports import free_port
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.client import ClientProtocol
@@ -31,7 +32,7 @@ sys.path.append(str(Path(__file__).parents[2] / "interop"))
 
 from certificates import Authority
 
-WAIT_S = 15.0
+WAIT_S = 30.0
 
 
 class Heard:
@@ -264,9 +265,7 @@ async def test_commands_for_a_far_side_that_reads_nothing_are_bounded(
 
 
 async def test_a_connection_that_is_refused_or_none_is_told_with_its_reason() -> None:
-    free = socket.create_server(("127.0.0.1", 0))
-    port = free.getsockname()[1]
-    free.close()
+    port = free_port()
     with pytest.raises(MediaSocketError, match=f":{port}: Connection refused"):
         await opened(f"ws://127.0.0.1:{port}/media/id")
 
@@ -304,8 +303,7 @@ async def test_a_far_side_that_does_not_answer_is_given_up_in_time() -> None:
 
 @asynccontextmanager
 async def listening() -> AsyncIterator[tuple[WebsocketListener, str]]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     listener = WebsocketListener(WebsocketListenerSettings(listen="127.0.0.1", port=port))
     listener.start()
     try:

@@ -28,7 +28,7 @@ from bridge.rtp.format import RtpLimits
 RATE = 16000
 FRAME = frame_bytes(RATE)
 SILENCE = bytes(FRAME)
-WAIT_S = 15.0
+WAIT_S = 30.0
 LIMITS = RtpLimits(first_media_s=60.0, media_s=60.0, notice_s=50.0)
 
 

@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 import numpy as np
 import pytest
+from free_ports import free_port
 
 from bridge.asterisk.audiosocket import END
 from bridge.asterisk.dialplan_calls import Announcement, DialplanCalls
@@ -31,7 +32,7 @@ from bridge.legs.base import (
 )
 from bridge.rtp.format import RtpLimits
 
-WAIT_S = 15.0
+WAIT_S = 30.0
 FRAME = b"\x10\x01\x40" + bytes(320)
 LIMITS = RtpLimits(first_media_s=WAIT_S, media_s=WAIT_S)
 
@@ -127,12 +128,6 @@ async def running(limits: ServerLimits | None = None) -> AsyncIterator[Box]:
         assert box.clock.stats.tickers == 0
         box.clock.stop()
         await box.until(lambda: asyncio.all_tasks() <= before)
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def told(leg: AudioSocketLeg) -> list[LegEvent]:

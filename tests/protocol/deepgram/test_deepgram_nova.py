@@ -290,7 +290,7 @@ async def test_a_server_that_reads_nothing_more_is_noticed_and_memory_does_not_g
     async with Caller(stt(server, settle_s=60), sample_rate=24000) as caller:
         await caller.waits(100)
         server.misbehave(deaf=True)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while not caller.failures:
                 await caller.waits(20_000)
         assert "takes no audio" in caller.failures[0].error
@@ -379,7 +379,7 @@ async def test_closing_a_stream_whose_server_is_deaf_takes_no_long(server: Deepg
     async with Caller(stt(server), sample_rate=24000) as caller:
         server.misbehave(deaf=True)
         await caller.waits(15_000)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             await caller.stream.aclose()
     server.behave()
     await server.all_closed()

@@ -73,7 +73,7 @@ async def test_the_sdks_own_class_understands_the_stand_in(scribe: Scribe) -> No
     connection.on(RealtimeEvents.COMMITTED_TRANSCRIPT, committed)
     await connection.send({"audio_base_64": base64.b64encode(PCMU.encoder()(tone(600))).decode()})
     await connection.commit()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await done.wait()
     await connection.close()
     assert heard == ["Hello", "Hello there."]

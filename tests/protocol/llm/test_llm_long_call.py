@@ -102,7 +102,7 @@ async def test_a_long_call_stays_within_its_budget_and_true(bench: Bench, call: 
 async def test_a_summary_under_way_never_delays_a_reply(bench: Bench, call: LongCall) -> None:
     bench.server.on("NOTES SO FAR", Says("Notes.", first_s=60))
     for number in range(30):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await call.turn(f"this is wish number {number}, which I tell you at some length")
     assert call.tasks and call.memory.summary == ""
     assert call.memory.tokens <= BUDGET * OVERDRAFT

@@ -35,7 +35,7 @@ class BotCall:
         self.task: asyncio.Task[AgentDone] = asyncio.create_task(self.agent.run(session))
 
     async def done(self) -> AgentDone:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             return await self.task
 
     async def end(self) -> None:

@@ -1,13 +1,13 @@
 """A trunk told by its certificate calls a bridge over TLS with SRTP; certificates are renewed at a reload."""
 
 import asyncio
-import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from free_ports import free_port
 from sip_certificates import Authority
 
 from bridge.app import Bridge
@@ -21,12 +21,6 @@ from bridge.reload import ReloadError
 from bridge.sip.tls import CertificateFiles, TlsSettings
 
 
-def free_port(kind: socket.SocketKind) -> int:
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 async def until(true: Callable[[], bool]) -> None:
     async with asyncio.timeout(30):
         while not true():
@@ -36,15 +30,15 @@ async def until(true: Callable[[], bool]) -> None:
 def settings(tmp_path: Path, files: CertificateFiles, ca: Path, **trunk: Any) -> Config:
     data: dict[str, Any] = {
         "data_dir": tmp_path / "data",
-        "sip": {"listen": "127.0.0.1", "port": free_port(socket.SOCK_DGRAM), "allow_from": []},
+        "sip": {"listen": "127.0.0.1", "port": free_port(), "allow_from": []},
         "tls": {
-            "port": free_port(socket.SOCK_STREAM),
+            "port": free_port(),
             "certificate": files.certificate,
             "key": files.key,
             "ca": ca,
             "client": "request",
         },
-        "http": {"port": free_port(socket.SOCK_STREAM)},
+        "http": {"port": free_port()},
         "rtp": {"port_min": 46000, "port_max": 46100},
         "trunks": [{"name": "sbc", "certificate_names": ["sbc.example.com"], **trunk}],
         "agents": {"echo": {"kind": "echo"}},

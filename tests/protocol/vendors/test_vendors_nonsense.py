@@ -64,7 +64,7 @@ async def rounds(vendor: Vendor) -> None:
         for _ in range(ROUNDS):
             provider = made(vendor, server, connect_s=1, **QUICK[vendor.role])
             try:
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(30):
                     for event in await use(vendor, provider):
                         assert (
                             isinstance(event, Heard | SttEndpoint | SttFailed | SpeechChunk) or vendor.role == "llm"

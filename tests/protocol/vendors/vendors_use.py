@@ -107,7 +107,7 @@ async def cancelled(work: Coroutine[Any, Any, Any], place: int, *, late: bool) -
         await at
 
     task = asyncio.create_task(run())
-    await asyncio.wait([task], timeout=15)
+    await asyncio.wait([task], timeout=30)
     assert task.done(), f"it goes on though it was cancelled at {place}"
     if not task.cancelled():
         task.result()

@@ -59,7 +59,7 @@ async def test_verdict_of_a_real_model(model: Path) -> None:
     told = asyncio.get_running_loop().create_future()
     smart_turn.ask(tone(2), RATE, told.set_result)
     expected = 1 / (1 + math.exp(-float(features(tone(2), RATE).mean())))
-    assert await asyncio.wait_for(told, 10) == pytest.approx(expected, abs=1e-4)
+    assert await asyncio.wait_for(told, 30) == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ class Carrier(asyncio.DatagramProtocol):
 
     async def until(self, true: Callable[[], bool]) -> None:
         """Wait for something that a request brings about."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not true():
                 self._changed.clear()
                 try:

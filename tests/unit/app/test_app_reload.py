@@ -3,13 +3,12 @@
 import asyncio
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from test_app_start import free_port
+from free_ports import free_port
 
 from bridge.cli import main
 
@@ -29,7 +28,7 @@ class Served:
         self.file = folder / "offhook.yaml"
         self.process = process
         self._folder = folder
-        self._ports = (free_port(socket.SOCK_DGRAM), free_port(socket.SOCK_STREAM))
+        self._ports = (free_port(), free_port())
 
     def write(self, more: str) -> None:
         sip, http = self._ports

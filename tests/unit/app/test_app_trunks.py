@@ -31,7 +31,7 @@ def passwords(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not true():
             await asyncio.sleep(0.01)
 
@@ -331,7 +331,7 @@ async def test_a_caller_of_a_trunk_without_host_is_handed_on_over_his_connection
             found = bridge.calls.find(bridge.live_calls()[0].id)
             assert found is not None
             second = await bridge.dialler.on_behalf("200", found.leg, timeout_s=5)
-            rings = await asyncio.wait_for(rung.get(), 5)
+            rings = await asyncio.wait_for(rung.get(), 30)
             assert (rings.info.to, second.info.trunk) == ("200", "pbx")
             await rings.answer()
             await until(lambda: second.state is LegState.UP)

@@ -56,7 +56,7 @@ class Sender:
         self.arrived.set()
 
     async def until(self, count: int) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while len(self.sent) < count:
                 self.arrived.clear()
                 await self.arrived.wait()

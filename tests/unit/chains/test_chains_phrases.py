@@ -74,7 +74,7 @@ async def test_a_voice_that_can_t_be_reached_is_tried_again_until_it_can(tmp_pat
     tts, told = kept(voice, tmp_path), list[ProviderError]()
     task = tts.keep_preparing(PHRASES, told.append)
     assert tts.keep_preparing(PHRASES, told.append) is task
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while len(voice.asked) < 5:
             await asyncio.sleep(0.01)
         assert told == [REFUSED] and not task.done()
@@ -88,7 +88,7 @@ async def test_closing_ends_what_is_prepared(tmp_path: Path) -> None:
     voice = VoicePeer("a", first_s=NEVER)
     tts = kept(voice, tmp_path)
     tts.keep_preparing(PHRASES, lambda error: None)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while voice.busy < 2:
             await asyncio.sleep(0.01)
     await tts.aclose()
