@@ -27,6 +27,7 @@ from bridge.agents.tools_template import (
     path_segment,
     query_value,
 )
+from bridge.shared_http import SharedHttp
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +37,8 @@ MAX_RETRY_AFTER_S = 5.0
 
 PASSING = frozenset({429, 502, 503, 504})
 """Statuses of failures that may have passed with the next try."""
+
+USER_AGENT = "Offhook"
 
 ERROR_BYTES = 500
 """Of a refusal's text, for the model."""
@@ -61,7 +64,7 @@ class _Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class _Prepared:
+class Prepared:
     """A tool's request with its secrets in."""
 
     path: str
@@ -79,26 +82,25 @@ class HttpTools:
     def __init__(self, tools: tuple[HttpTool, ...], secrets: Secrets) -> None:
         self.tools = {tool.name: tool for tool in tools}
         self._secrets = secrets
-        self._prepared: dict[str, _Prepared] = {}
-        self._clients: dict[bool, httpx.AsyncClient] = {}
+        self._prepared: dict[str, Prepared] = {}
+        self._http = {by_proxy: SharedHttp(trust_env=by_proxy) for by_proxy in (False, True)}
 
     def start(self) -> None:
         """Read the secrets. Raises SecretError with the tool's name."""
         for name, tool in self.tools.items():
-            self._prepared[name] = _prepare(tool, self._secrets)
+            self._prepared[name] = prepare(tool, self._secrets)
 
     async def aclose(self) -> None:
-        clients, self._clients = list(self._clients.values()), {}
-        for client in clients:
-            await client.aclose()
+        for http in self._http.values():
+            await http.aclose()
 
     async def call(self, name: str, arguments: Mapping[str, Any], facts: Mapping[str, str]) -> ToolResult:
         """Send the request; the caller of this keeps the deadline. `facts` are the call's (`CALL_FACTS`)."""
         tool = self.tools[name]
         if name not in self._prepared:
-            self._prepared[name] = _prepare(tool, self._secrets)
+            self._prepared[name] = prepare(tool, self._secrets)
         try:
-            request = self._request(tool, self._prepared[name], {**arguments, **facts})
+            request = request_of(tool, self._prepared[name], {**arguments, **facts})
         except TemplateError as error:
             return ToolResult(False, str(error))
         except httpx.InvalidURL:
@@ -111,52 +113,16 @@ class HttpTools:
             return ToolResult(False, said if isinstance(error, AnswerError) else _in_words(error))
         return self._result(tool, answer)
 
-    # -- the request ----------------------------------------------------------------------------------------
-
-    def _request(self, tool: HttpTool, prepared: _Prepared, values: Mapping[str, Any]) -> httpx.Request:
-        url = fill(prepared.path, values, path_segment)
-        # Two values in one segment may make together what neither is.
-        if any(segment in (".", "..") for segment in url.split("/")):
-            raise TemplateError("the arguments must not make a path of dots")
-        query = [fill(prepared.url_query, values, query_value)] if prepared.url_query else []
-        pairs: list[str] = []
-        for key, template in prepared.query.items():
-            named = parameters_in(template)
-            # Left out with the argument that it is for.
-            if not named or any(values.get(name) is not None for name in named):
-                pairs.append(f"{quote(key, safe='')}={fill_query(template, values)}")
-        query += pairs
-        if query:
-            url += "?" + "&".join(query)
-        headers = {name: fill(text, values, header_value) for name, text in prepared.headers.items()}
-        # An answer that grows when it is unpacked could not be limited while it comes in.
-        headers["Accept-Encoding"] = "identity"
-        headers.setdefault("Accept", "application/json, text/*;q=0.5")
-        if tool.idempotency_key:
-            headers["Idempotency-Key"] = uuid.uuid4().hex
-        content, kind = _body(tool, fill_value(prepared.body, values))
-        if kind:
-            headers.setdefault("Content-Type", kind)
-        timeout = httpx.Timeout(tool.timeout_s or 60.0, connect=tool.connect_s)
-        client = self._client(by_proxy=tool.use_environment_proxy)
-        return client.build_request(tool.method, url, headers=headers, content=content, timeout=timeout)
-
-    def _client(self, *, by_proxy: bool) -> httpx.AsyncClient:
-        if by_proxy not in self._clients:
-            self._clients[by_proxy] = httpx.AsyncClient(trust_env=by_proxy, follow_redirects=False)
-        return self._clients[by_proxy]
-
-    # -- the answer -----------------------------------------------------------------------------------------
-
     async def _exchange(self, tool: HttpTool, request: httpx.Request) -> _Answer:
         """The answer, asked for again where that may help and can't harm. Raises httpx.HTTPError, AnswerError."""
         may_repeat = tool.method in IDEMPOTENT or tool.idempotency_key
-        client = self._client(by_proxy=tool.use_environment_proxy)
+        http = self._http[tool.use_environment_proxy]
         for attempt in range(tool.retries + 1):
             last = attempt == tool.retries
             wait_s = FIRST_RETRY_S * 2**attempt
             try:
-                answer = await self._once(client, tool, request)
+                async with http.lend() as client:
+                    answer = await _once(client, tool, request)
             except (httpx.ConnectError, httpx.ConnectTimeout):
                 # Nothing was sent: this may be tried again whatever it does.
                 if last:
@@ -170,18 +136,6 @@ class HttpTools:
                     return answer
             await asyncio.sleep(wait_s)
         raise AssertionError("unreachable")
-
-    async def _once(self, client: httpx.AsyncClient, tool: HttpTool, request: httpx.Request) -> _Answer:
-        response = await client.send(request, stream=True)
-        try:
-            kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-            if response.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
-                raise AnswerError("the server's answer is packed, which was not asked for")
-            body = await _read(response, tool.max_response_bytes)
-            encoding = response.charset_encoding or "utf-8"
-            return _Answer(response.status_code, kind, body, encoding, _retry_after(response))
-        finally:
-            await response.aclose()
 
     def _result(self, tool: HttpTool, answer: _Answer) -> ToolResult:
         try:
@@ -207,7 +161,8 @@ class HttpTools:
         return ToolResult(True, value=value)
 
 
-def _prepare(tool: HttpTool, secrets: Secrets) -> _Prepared:
+def prepare(tool: HttpTool, secrets: Secrets) -> Prepared:
+    """Raises SecretError."""
     path, _, url_query = secrets.fill(tool.url).partition("?")
     properties = tool.parameters.get("properties", {})
     query = {key: secrets.fill(text) for key, text in (tool.query or {}).items()}
@@ -219,7 +174,38 @@ def _prepare(tool: HttpTool, secrets: Secrets) -> _Prepared:
         elif rest:
             body = rest
     headers = {name: secrets.fill(text) for name, text in tool.headers.items()}
-    return _Prepared(path, url_query, headers, query, body)
+    return Prepared(path, url_query, headers, query, body)
+
+
+def request_of(tool: HttpTool, prepared: Prepared, values: Mapping[str, Any]) -> httpx.Request:
+    """With the model's arguments and the call's facts in their places. Raises TemplateError, httpx.InvalidURL."""
+    url = fill(prepared.path, values, path_segment)
+    # Two values in one segment may make together what neither is.
+    if any(segment in (".", "..") for segment in url.split("/")):
+        raise TemplateError("the arguments must not make a path of dots")
+    query = [fill(prepared.url_query, values, query_value)] if prepared.url_query else []
+    pairs: list[str] = []
+    for key, template in prepared.query.items():
+        named = parameters_in(template)
+        # Left out with the argument that it is for.
+        if not named or any(values.get(name) is not None for name in named):
+            pairs.append(f"{quote(key, safe='')}={fill_query(template, values)}")
+    query += pairs
+    if query:
+        url += "?" + "&".join(query)
+    headers = httpx.Headers({name: fill(text, values, header_value) for name, text in prepared.headers.items()})
+    # An answer that grows when it is unpacked could not be limited while it comes in.
+    headers["Accept-Encoding"] = "identity"
+    headers.setdefault("Accept", "application/json, text/*;q=0.5")
+    headers.setdefault("User-Agent", USER_AGENT)
+    if tool.idempotency_key:
+        headers["Idempotency-Key"] = uuid.uuid4().hex
+    content, kind = _body(tool, fill_value(prepared.body, values))
+    if kind:
+        headers.setdefault("Content-Type", kind)
+    timeout = httpx.Timeout(tool.timeout_s or 60.0, connect=tool.connect_s)
+    extensions = {"timeout": timeout.as_dict()}
+    return httpx.Request(tool.method, url, headers=headers, content=content, extensions=extensions)
 
 
 def _with_secrets(body: Any, secrets: Secrets) -> Any:
@@ -241,6 +227,19 @@ def _body(tool: HttpTool, body: Any) -> tuple[bytes | None, str]:
         pairs = [(key, as_text(value)) for key, value in body.items()]
         return urlencode(pairs, errors="replace").encode(), "application/x-www-form-urlencoded"
     return json.dumps(body, ensure_ascii=False).encode(errors="replace"), "application/json"
+
+
+async def _once(client: httpx.AsyncClient, tool: HttpTool, request: httpx.Request) -> _Answer:
+    response = await client.send(request, stream=True)
+    try:
+        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if response.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+            raise AnswerError("the server's answer is packed, which was not asked for")
+        body = await _read(response, tool.max_response_bytes)
+        encoding = response.charset_encoding or "utf-8"
+        return _Answer(response.status_code, kind, body, encoding, _retry_after(response))
+    finally:
+        await response.aclose()
 
 
 async def _read(response: httpx.Response, max_bytes: int) -> bytes:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from standin import Exchange, Reply, Standin
 
 from bridge.agents.tool_settings import HttpTool
-from bridge.agents.tools_http import HttpTools
+from bridge.agents.tools_http import HttpTools, prepare, request_of
 from bridge.agents.tools_result import ToolResult
 from bridge.agents.tools_template import SecretError, Secrets, TemplateError
 
@@ -181,11 +181,10 @@ def test_whatever_an_argument_is_the_request_goes_to_its_host_and_path(value: st
         query={"b": "-{note}"},
         headers={"X-Key": "k", "X-From": "{call.from}"},
     )
-    tools = HttpTools((tool,), Secrets({}))
-    tools.start()
+    prepared = prepare(tool, Secrets({}))
     values = {"id": value, "note": note, **FACTS, "call.from": note}
     try:
-        request = tools._request(tool, tools._prepared["look"], values)
+        request = request_of(tool, prepared, values)
     except (TemplateError, httpx.InvalidURL):
         return  # What is not sent is no danger.
     assert (request.url.scheme, request.url.host, request.url.port) == ("http", "crm.test", 8000)
