@@ -22,7 +22,7 @@ LOW_S = 0.003
 STEP_S = 0.005
 HIGHEST_LOW_S = 0.03
 """The same on a path, or a machine, that is late more often: for each hole a step more, up to this."""
-SPARE_S = 0.001
+SPARE_S = 0.0005
 """Longer than the shortest good wait and a frame, until a frame is left out."""
 RELAX = 0.995
 """What is left of a longer wait at each measurement: half of it after a minute."""
@@ -85,6 +85,8 @@ class FarQueue:
         """When the last of them was due."""
         self.wait_s: float | None = None
         """How long it is from when a frame is due to when Asterisk plays it; None: not known yet."""
+        self._wait_before_s: float | None = None
+        """The same by the measurement before."""
         self.round_trip_s: float | None = None
         """The shortest from a question to its answer."""
         self.full = False
@@ -110,6 +112,20 @@ class FarQueue:
     def far_frames(self) -> int:
         """Frames that are not played yet just after one was sent."""
         return 1 if self.wait_s is None else math.ceil(self.wait_s / FRAME_S)
+
+    @property
+    def spare_s(self) -> float | None:
+        """By how much a frame waits longer than it need, by two measurements: one may have been held up itself. None:
+        not known."""
+        if self.wait_s is None or self._wait_before_s is None:
+            return None
+        return min(self.wait_s, self._wait_before_s) - self._low_s
+
+    def shift(self, earlier_s: float) -> None:
+        """From the next frame on they are due so much earlier (negative: later)."""
+        self._change_wait(earlier_s)
+        if self.wait_s is not None:
+            self._judge(self.wait_s)
 
     @property
     def awaiting(self) -> bool:
@@ -150,15 +166,20 @@ class FarQueue:
 
     def _change(self, frames: int) -> None:
         self._adjust -= frames
-        self._changes += 1
         if frames > 0:
             self.lengthened += 1
         else:
             self.shortened += 1
+        self._change_wait(frames * FRAME_S)
+
+    def _change_wait(self, by_s: float) -> None:
+        self._changes += 1
         if self.wait_s is not None:
-            self.wait_s = max(0.0, self.wait_s + frames * FRAME_S)
+            self.wait_s = max(0.0, self.wait_s + by_s)
+        if self._wait_before_s is not None:
+            self._wait_before_s = max(0.0, self._wait_before_s + by_s)
         if self._expected_s is not None:
-            self._expected_s += frames * FRAME_S
+            self._expected_s += by_s
 
     # -- what Asterisk says ---------------------------------------------------------------------------------
 
@@ -184,7 +205,12 @@ class FarQueue:
             self._low_s = min(self._low_s + STEP_S, HIGHEST_LOW_S)
         else:
             self._low_s = max(LOW_S, self._low_s * RELAX)
+        self._wait_before_s = self.wait_s
         self.wait_s = self._expected_s = wait_s
+        self._judge(wait_s)
+
+    def _judge(self, wait_s: float) -> None:
+        """Whether the queue is to be made longer or shorter."""
         low = self._low_s
         if wait_s < low:
             self._adjust = math.ceil((low - wait_s) / FRAME_S)
@@ -210,7 +236,7 @@ class FarQueue:
         self._questions.append(("after", now, flush))
         # Marks in the queue are dropped with it, silently; and what was measured is no more.
         self._marks.clear()
-        self._expected_s = None
+        self._expected_s = self._wait_before_s = None
         self._adjust = 0
         if self._next_mark != float("inf"):
             self._next_mark = self.attend_at = float("-inf")

@@ -172,6 +172,11 @@ class MediaClock:
                 return count * self._interval
         return 0.0
 
+    @property
+    def spacing_s(self) -> float:
+        """How far apart the phases are that so many sessions are spread over."""
+        return self._used().step * self._interval
+
     def _used(self) -> range:
         """The phases that so many sessions are spread over."""
         few = len(self._entries) <= FEW and len(self._phases) == PHASES

@@ -1,7 +1,8 @@
 """The media of legs whose far side sends audio over a stream (a WebSocket, AudioSocket): PCM in, a frame a tick out.
 
 A stream has no timestamps, so its audio is stamped as it comes and goes through the same jitter buffer as RTP: what
-the caller's network did to it before it got on the stream is no less for that.
+the caller's network did to it before it got on the stream is no less for that. On the stream itself nothing is lost
+or overtaken, so the buffer need not be deep; and the stream's step is moved on the clock to where frames wait least.
 """
 
 from collections.abc import Callable
@@ -21,7 +22,19 @@ PAUSE_S = 0.1
 """Without audio for longer, the far side made none: on a stream nothing gets lost, and a stall is seldom so long."""
 
 LOOK_TICKS = 25
-"""Between two looks for digital silence."""
+"""Between two looks for digital silence, and for a better phase of the clock."""
+
+MIN_DELAY_MS = 3
+"""Least depth of the jitter buffer, for what is late for once. More is measured."""
+
+CUT_FRAMES = 2.1
+"""Above the delay aimed for, until audio is left out. One frame that came late has made it longer by a frame, which
+the stream's step makes up for as it is moved."""
+
+SHORT_S = 0.002
+"""By so much less than aimed for a frame that came may wait before the step is moved."""
+HAIR_S = 0.0005
+"""By so much a frame may wait too short or too long at the far side: it is measured no better."""
 
 
 class FrameStream:
@@ -42,6 +55,13 @@ class FrameStream:
         """Called at the beginning of each tick with its time, for a transport that reads its socket then."""
         self.stalled = False
         """Set by the transport while the far side takes nothing: the playout waits meanwhile."""
+        self.sending_at = 0.0
+        """When the frame that `send` is given is due (s, monotonic)."""
+        self.far_spare: Callable[[], float | None] | None = None
+        """Set by a transport whose far side takes frames from a queue by a timer of its own: by how much (s) they
+        wait there longer than they need to; None: not known now. What is sent has a step of its own then."""
+        self.on_shift: Callable[[float], None] = _nothing_of_time
+        """Told by how much (s) that step comes earlier than before (negative: later)."""
         self.sample_rate = sample_rate
         self.playout = Playout(sample_rate)
         self._clock = clock
@@ -51,9 +71,14 @@ class FrameStream:
         self._frame_bytes = frame_bytes(sample_rate)
         self._frame_samples = self._frame_bytes // BYTES_PER_SAMPLE
         self._jitter = JitterBuffer(
-            sample_rate, sample_rate, min_delay_ms=limits.min_delay_ms, max_delay_ms=limits.max_delay_ms
+            sample_rate,
+            sample_rate,
+            min_delay_ms=min(MIN_DELAY_MS, limits.min_delay_ms),
+            max_delay_ms=limits.max_delay_ms,
         )
+        self._jitter.timeline.high_frames = CUT_FRAMES
         self._take = self._jitter.take
+        self._sender = _Sender(self._send_frame)
         self._sinks: list[FrameSink] = []
         self._running = self._closed = self._held = self._answered = False
         self._sequence = 0
@@ -92,6 +117,8 @@ class FrameStream:
             raise LegStateError("the media is running already, or over")
         self._running = True
         self._clock.add(self, self.crashed)
+        if self.far_spare is not None:
+            self._clock.add(self._sender, self.crashed)
 
     def await_media(self) -> None:
         """The call was answered: from now on audio is expected. What came before was early."""
@@ -137,8 +164,7 @@ class FrameStream:
             return
         self._closed = True
         self._sinks = []
-        if self._running:
-            self._clock.remove(self)
+        self._leave_clock()
         self.on_close()
 
     # -- the transport's side -------------------------------------------------------------------------------
@@ -173,13 +199,18 @@ class FrameStream:
 
     def crashed(self, error: Exception) -> None:
         """This leg's code failed, on the clock or while the transport received: it is told, the others go on."""
-        self._clock.remove(self)
+        self._leave_clock()
         self.on_event(MediaCrashed(f"{type(error).__name__}: {error}"))
+
+    def _leave_clock(self) -> None:
+        self._clock.remove(self)
+        self._clock.remove(self._sender)
 
     # -- the clock's side -----------------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
-        """One step of 20 ms: listeners get a frame, the playout gives one, which is sent."""
+        """One step of 20 ms: listeners get a frame; the playout gives one, which is sent, if that has no step of its
+        own."""
         if self.poll is not None:
             self.poll(now)
         frame = self._take(now)
@@ -190,18 +221,24 @@ class FrameStream:
         self._looks_in -= 1
         if not self._looks_in:
             self._look(now, frame)
-        # A listener may have ended the leg meanwhile.
+        if self.far_spare is None:
+            self._send_frame(now)
+
+    def _send_frame(self, now: float) -> None:
+        # A listener may have ended the leg in the same step.
         if self._closed:
             return
         if self._held or self.stalled:
             self.playout.withhold(now)
         else:
+            self.sending_at = now
             self._send(self.playout.take(now))
             self._sent += 1
 
     def _look(self, now: float, frame: bytes) -> None:
         """Twice a second: audio that is nothing but zeros is no caller, however quiet."""
         self._looks_in = LOOK_TICKS
+        self._seek_phase()
         expected = self._answered and not self._held
         if not expected or now - self._heard_at > self._limits.notice_s or frame.count(0) != len(frame):
             self._zero_since = now
@@ -209,6 +246,25 @@ class FrameStream:
                 self._one_way = ""
         elif now - self._zero_since >= DIGITAL_SILENCE_S:
             self._tell_one_way(f"audio comes, with nothing but digital silence for {now - self._zero_since:.0f} s")
+
+    def _seek_phase(self) -> None:
+        """Step at another time, if frames wait less then: those that come wait for our step, those that we send for
+        the far side's. Nothing is left out or invented for it, as it would be by the jitter buffer."""
+        clock = self._clock
+        spare_ms = self._jitter.spare_ms
+        if spare_ms is not None and not -SHORT_S < spare_ms / 1000 < clock.spacing_s:
+            clock.shift(self, spare_ms / 1000)
+        far_s = None if self.far_spare is None else self.far_spare()
+        if far_s is None:
+            return
+        spacing_s = clock.spacing_s
+        earlier_s = 0.0
+        if far_s > spacing_s + HAIR_S:
+            earlier_s = clock.shift(self._sender, -(far_s // spacing_s * spacing_s))
+        elif far_s < -HAIR_S:
+            earlier_s = clock.shift(self._sender, spacing_s - far_s)
+        if earlier_s:
+            self.on_shift(earlier_s)
 
     def _tell_silence(self, now: float) -> None:
         silent_s = now - self._heard_at
@@ -253,9 +309,22 @@ class FrameStream:
         self._wait = limit if self._noticed else min(limits.notice_s, limit)
 
 
+class _Sender:
+    """The way out as a ticker of its own."""
+
+    __slots__ = ("tick",)
+
+    def __init__(self, tick: Callable[[float], None]) -> None:
+        self.tick = tick
+
+
 def _ignore(event: StreamEvent) -> None:
     """Until an owner listens."""
 
 
 def _nothing() -> None:
     """Until there is a transport."""
+
+
+def _nothing_of_time(earlier_s: float) -> None:
+    """Where it makes no difference."""

@@ -1,7 +1,8 @@
 """A WebSocket that carries one leg's audio, read and written in the clock's tick: no task, queue or wake-up a frame.
 
-The socket is non-blocking; the protocol is the websockets library's, without its I/O. The event loop watches the
-socket only during the handshake, and while an answer is awaited whose time matters.
+The socket is non-blocking; the protocol is the websockets library's, without its I/O, but for whole messages of
+audio, which are nearly all that comes and goes: those are read and written here. The event loop watches the socket
+only during the handshake, and while an answer is awaited whose time matters.
 """
 
 import asyncio
@@ -10,6 +11,8 @@ import os
 import secrets
 import socket
 import ssl
+import struct
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from urllib.parse import urlsplit
@@ -28,10 +31,12 @@ try:
 except ImportError:  # Where the library was built without a compiler.
     from websockets.utils import apply_mask
 
-READ_BYTES = 65_536
-"""In one tick, 2 s of audio: what floods us is left to wait in the kernel, and then with its sender."""
-TLS_READS = 8
-"""Records in one tick; the kernel's readiness says nothing of those that are decrypted already."""
+from bridge.audio.frames import FRAME_S
+
+READ_BYTES = 4096
+"""In one piece; what is not there costs time as well."""
+READS = 16
+"""Pieces in one tick, 2 s of audio: what floods us is left to wait in the kernel, and then with its sender."""
 SEND_BUFFER_BYTES = 32_768
 """Of the kernel: what is more would be old before it is heard."""
 MAX_UNSENT_BYTES = 16_384
@@ -44,6 +49,18 @@ debugging."""
 LOGGER.setLevel(logging.WARNING)
 
 _FIN_BINARY = 0x80 | Opcode.BINARY
+_FIN, _OPCODE, _CONTROL, _MASKED = 0x80, 0x0F, 0x08, 0x80
+"""Bits of the two bytes that each frame begins with (RFC 6455 5.2)."""
+_MASK_BYTES = 4
+_HEAD_END = b"\r\n\r\n"
+
+MASKS = 256
+"""That are drawn at once: a system call for each would cost as much as masking does."""
+
+SO_TIMESTAMPNS = 35
+"""Linux; the socket module has no name for it."""
+_STAMP = struct.Struct("@qq")
+_STAMP_SPACE = socket.CMSG_SPACE(_STAMP.size)
 
 
 class MediaSocketError(Exception):
@@ -55,7 +72,8 @@ class MediaSocket:
 
     def __init__(self, sock: socket.socket, protocol: ClientProtocol | ServerProtocol) -> None:
         self.on_audio: Callable[[bytes, float], None] = _no_audio
-        """A binary message (or a part of one), and when it came."""
+        """A binary message (or a part of one), and when it came. The kernel tells it of the last that is read at
+        once; those before it are taken to have come a frame's time before the next."""
         self.on_text: Callable[[str, float], None] = _no_text
         self.on_request: Callable[[Request], None] = _no_request
         """A server's: what the client asks for; answered by `accept` or `reject`."""
@@ -63,17 +81,31 @@ class MediaSocket:
         self.on_lost: Callable[[str], None] = _no_text_at_all
         self.unsent = b""
         """What the kernel did not take."""
+        self.timed = False
+        """The kernel tells when what is read came."""
         self._sock = sock
         self._fd = sock.fileno()
         self._protocol = protocol
         self._masks = isinstance(protocol, ClientProtocol)
-        self._reads = TLS_READS if isinstance(sock, ssl.SSLSocket) else 1
+        self._encrypted = isinstance(sock, ssl.SSLSocket)
+        if not self._encrypted:
+            with suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        self._read_at = self._read_before = float("-inf")
+        """When it was read last (s, monotonic), and the time before that: what is read comes from between them."""
         self._loop: asyncio.AbstractEventLoop | None = None
         """That watches it now."""
         self._now: Callable[[], float] = asyncio.get_running_loop().time
         self._on_crash: Callable[[Exception], None] | None = None
+        self._cuts_frames = protocol.state is OPEN
+        """What comes is cut into frames here; else it is the library's as it comes: a handshake, or broken."""
+        self._rest = b""
+        """The beginning of a frame that has not come whole, or of the end of a handshake."""
+        self._in_pieces = False
+        """A message in several frames is under way."""
         self._text: list[bytes] | None = None
         """Of a message in several frames; None: the present one is binary."""
+        self._masks_left = b""
         self._header = b""
         self._header_for = -1
         """Bytes of payload that `_header` is for."""
@@ -82,21 +114,104 @@ class MediaSocket:
     # -- reading --------------------------------------------------------------------------------------------
 
     def read(self, arrival: float) -> None:
-        """Take what has come. Nothing of it raises but the callbacks."""
-        for _ in range(self._reads):
+        """Take what has come. `arrival` stands in where the kernel gives no time. Nothing of it raises but the
+        callbacks."""
+        for _ in range(READS):
             if self._closed:
                 return
             try:
-                data = self._sock.recv(READ_BYTES)
+                if self._encrypted:
+                    data = self._sock.recv(READ_BYTES)
+                else:
+                    data, extra, _flags, _address = self._sock.recvmsg(READ_BYTES, _STAMP_SPACE)
+                    if extra:
+                        arrival = self._stamped(extra[0][2], arrival)
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 return
             except OSError as error:
                 self._lose(f"the connection broke: {error}")
                 return
             if data:
-                self._protocol.receive_data(data)
+                self._receive(data, arrival)
+                # Of TLS, records may be decrypted already of which the kernel knows nothing.
+                if len(data) < READ_BYTES and not self._encrypted:
+                    return
             else:
                 self._protocol.receive_eof()
+                self._take(arrival)
+                return
+
+    def _stamped(self, stamp: bytes, arrival: float) -> float:
+        """The kernel's stamp (wall-clock time) as the time (monotonic) it stands for."""
+        if len(stamp) != _STAMP.size:
+            return arrival
+        seconds, nanoseconds = _STAMP.unpack(stamp)
+        self.timed = True
+        now = time.monotonic()
+        # However the wall clock is set meanwhile: it came since the last time.
+        self._read_before, self._read_at = self._read_at, now
+        came: float = min(now, max(self._read_before, seconds + nanoseconds * 1e-9 - time.time() + now))
+        return came
+
+    def _receive(self, data: bytes, arrival: float) -> None:
+        if not self._cuts_frames:
+            data = self._receive_head(data, arrival)
+            if not self._cuts_frames:
+                return
+        if self._rest:
+            data = self._rest + data
+            self._rest = b""
+        at, size = 0, len(data)
+        masked, mask_bytes = (0, 0) if self._masks else (_MASKED, _MASK_BYTES)
+        while size - at >= 2 and not self._closed:
+            length = data[at + 1] & ~_MASKED
+            payload = at + 2 + mask_bytes
+            if length >= 126:
+                payload += 2 if length == 126 else 8
+                length = int.from_bytes(data[at + 2 : payload - mask_bytes], "big")
+            if length > MAX_MESSAGE_BYTES or data[at + 1] & _MASKED != masked:
+                # The library says what is wrong with it, and reads nothing more.
+                self._cuts_frames = False
+                self._give_library(data[at:], arrival)
+                return
+            end = payload + length
+            if size < end:
+                break
+            if data[at] == _FIN_BINARY and not self._in_pieces:
+                audio = data[payload:end]
+                if masked:
+                    audio = apply_mask(audio, data[payload - mask_bytes : payload])
+                came = arrival
+                if end != size:
+                    came = max(arrival - (size - end) // (end - at) * FRAME_S, min(arrival, self._read_before))
+                self.on_audio(audio, came)
+            else:
+                if not data[at] & _CONTROL:
+                    self._in_pieces = not data[at] & _FIN
+                self._give_library(data[at:end], arrival)
+            at = end
+        if at < size and not self._closed:
+            self._rest = data[at:]
+
+    def _receive_head(self, data: bytes, arrival: float) -> bytes:
+        """Of a handshake: returns what is behind it, which is ours to read."""
+        seen = self._rest + data
+        end = seen.find(_HEAD_END)
+        if end < 0:
+            self._rest = seen[1 - len(_HEAD_END) :]
+            self._give_library(data, arrival)
+            return b""
+        end += len(_HEAD_END) - len(self._rest)
+        self._rest = b""
+        self._give_library(data[:end], arrival)
+        self._cuts_frames = self._protocol.state is OPEN
+        if not self._cuts_frames:
+            self._give_library(data[end:], arrival)
+        return data[end:]
+
+    def _give_library(self, data: bytes, arrival: float) -> None:
+        if not self._closed:
+            self._protocol.receive_data(data)
             self._take(arrival)
 
     def _take(self, arrival: float) -> None:
@@ -157,7 +272,8 @@ class MediaSocket:
         if size != self._header_for:
             self._header, self._header_for = _audio_header(size, self._masks), size
         if self._masks:
-            mask = secrets.token_bytes(4)
+            masks = self._masks_left or secrets.token_bytes(MASKS * _MASK_BYTES)
+            mask, self._masks_left = masks[:_MASK_BYTES], masks[_MASK_BYTES:]
             self._write(self._header + mask + apply_mask(payload, mask))
         else:
             self._write(self._header + payload)

@@ -60,6 +60,7 @@ class Timeline:
         "drift",
         "frame",
         "high",
+        "high_frames",
         "low",
         "need",
         "newest",
@@ -87,6 +88,8 @@ class Timeline:
         self.drift = DriftMeter()
         self._divisor = divisor
         self.frame = clock_rate * FRAME_MS // 1000
+        self.high_frames = HIGH_FRAMES
+        """Of this stream; more for one whose owner has means of its own to play sooner."""
         self.started = False
         self.ssrc = -1
         self.newest = 0
@@ -227,4 +230,4 @@ class Timeline:
         self.need = min(self._peak - self.base, self._max_delay)
         self.target = max(self.need, self._min_delay)
         self.low = self.target - self.frame / 4
-        self.high = self.target + self.frame * HIGH_FRAMES
+        self.high = self.target + self.frame * self.high_frames

@@ -31,8 +31,8 @@ KEPT_FRAMES = 50
 """That can be taken back: more than Asterisk has, unless it was stuck."""
 
 READ_EARLIER_S = FRAME_S / 4
-"""What is read at a tick came some time in the 20 ms before it. A moment off the grid, so that no rounding makes a
-frame of it."""
+"""Of a connection by TLS the kernel has no times: what is read at a tick came some time in the 20 ms before it. A
+moment off the grid, so that no rounding makes a frame of it."""
 
 STUCK_S = 10.0
 """Without room for a frame, and the connection is of no use any more."""
@@ -85,6 +85,8 @@ class WebsocketMedia:
         rate, encoding = CODECS[codec]
         self.stream = FrameStream(clock, sample_rate=rate, codec=codec, send=self._send, limits=limits)
         self.stream.poll = self._poll
+        self.stream.far_spare = self._far_spare
+        self.stream.on_shift = self._on_shift
         self.stream.on_close = self._close
         self.stream.playout.keep(KEPT_FRAMES)
         self.stream.playout.far_frames = 1
@@ -156,24 +158,24 @@ class WebsocketMedia:
             self._lost(f"it took no audio for {STUCK_S:.0f} s")
 
     def _send(self, pcm: bytes) -> None:
-        far, socket = self._far, self._socket
+        far, socket, now = self._far, self._socket, self.stream.sending_at
         if socket is None:
             return
         copies = 1
-        if self._now >= far.attend_at:
-            copies = self._attend(socket, pcm)
+        if now >= far.attend_at:
+            copies = self._attend(socket, pcm, now)
         far.sent += 1
         if copies:
-            far.sent_at = self._now
+            far.sent_at = now
             payload = pcm if self._encode is None else self._encode(pcm)
             socket.send_audio(payload)
             if copies == 2:
                 socket.send_audio(payload)
 
-    def _attend(self, socket: MediaSocket, pcm: bytes) -> int:
+    def _attend(self, socket: MediaSocket, pcm: bytes, now: float) -> int:
         """A few times a second: measure Asterisk's queue, put it right."""
-        self._far.give_up(self._now)
-        command, copies = self._far.attend(self._now, silent=pcm == self._silence)
+        self._far.give_up(now)
+        command, copies = self._far.attend(now, silent=pcm == self._silence)
         if command:
             socket.send_texts(command)
             self._watch()
@@ -196,16 +198,22 @@ class WebsocketMedia:
         if self._socket is not None:
             self._socket.watch(self._far.awaiting, self.stream.crashed)
 
+    def _far_spare(self) -> float | None:
+        return self._far.spare_s
+
+    def _on_shift(self, earlier_s: float) -> None:
+        self._far.shift(earlier_s)
+
     # -- from Asterisk --------------------------------------------------------------------------------------
 
     def _on_audio(self, payload: bytes, arrival: float) -> None:
-        if arrival > self._now:
+        if arrival > self._now and not self._timed:
             # Read by the loop, before the next tick would have: no earlier than others, or it would look like jitter.
             arrival = self._now + FRAME_S - READ_EARLIER_S
         self.stream.push(payload if self._decode is None else self._decode(payload), arrival)
 
     def on_text(self, text: str, arrival: float) -> None:
-        now = self._clock.time()
+        now = arrival if self._timed else self._clock.time()
         match parse_event(text):
             case MarkProcessed() as event:
                 holes = self._far.holes
@@ -232,6 +240,10 @@ class WebsocketMedia:
                 pass
         if self._running:
             self._watch()
+
+    @property
+    def _timed(self) -> bool:
+        return self._socket is not None and self._socket.timed
 
     def _on_status(self, event: QueueStatus, now: float) -> None:
         counters, playout = self._counters, self.stream.playout
