@@ -3,8 +3,14 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 ARGS ?=
-# Tests of protocols that run in real time and judge what came when: one after another, as those of real peers.
-PACED := rtp engines
+PYTEST = $(BIN)/python -m pytest
+# Tests that judge what came when, or take all that a small machine has: one after another, beside nothing else.
+ALONE := $(addprefix tests/,protocol/rtp protocol/engines conversations fuzz \
+    $(addprefix e2e/test_e2e_,asterisk.py call.py introduction.py pipecat.py realtime.py) \
+    interop/test_sipp_many.py interop/test_soak.py)
+# Tests that wait for peers most of the time: three at a time, each worker with ports of its own.
+WAITING := $(filter-out $(ALONE),$(wildcard tests/e2e/test_*.py tests/interop/test_*.py)) \
+    $(filter-out $(ALONE:%=%/) $(patsubst %,tests/%/,data e2e interop protocol unit),$(wildcard tests/*/))
 
 .PHONY: help run call check test unit lint bench bench-asterisk bench-sip bench-turns fuzz lock whisper clean
 
@@ -26,11 +32,9 @@ check: ## validate the configuration
 test: ## set up what the tests need and run them all
 	@deploy/setup dev
 	@$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest tests/unit tests/protocol $(PACED:%=--ignore=tests/protocol/%) -n 4 --dist loadfile $(ARGS)
-	$(BIN)/python -m pytest tests/interop/test_asterisk*.py -n 3 --dist loadfile $(ARGS)
-	$(BIN)/python -m pytest $(PACED:%=tests/protocol/%) \
-	    $(filter-out tests/data/ tests/unit/ tests/protocol/,$(wildcard tests/*/)) \
-	    --ignore-glob='tests/interop/test_asterisk*' $(ARGS)
+	$(PYTEST) tests/unit tests/protocol $(ALONE:%=--ignore=%) -n 4 --dist loadfile $(ARGS)
+	$(PYTEST) $(WAITING) -n 3 --dist loadfile $(ARGS)
+	$(PYTEST) $(ALONE) $(ARGS)
 
 lint: ## style and types
 	$(BIN)/ruff check .
