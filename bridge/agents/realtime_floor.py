@@ -24,6 +24,8 @@ class RealtimeFloor:
         self._behind: deque[RealtimeTurn] = deque()
         self.turn: RealtimeTurn | None = None
         """The turn that has the floor."""
+        self.spoke = False
+        """The agent was heard since the caller's last turn."""
 
     @property
     def free(self) -> bool:
@@ -52,6 +54,7 @@ class RealtimeFloor:
 
     def started(self, generation: int, at: float) -> None:
         """The playout sends the first audio of an utterance."""
+        self.spoke = True
         turn = self.turn
         if turn is not None and turn.speech.generation == generation and turn.started_at is None:
             self._record.agent_started(turn, at)

@@ -9,6 +9,7 @@ from bridge.agents.base import AgentDone, CallSession
 from bridge.agents.errors import EngineError
 from bridge.agents.realtime_floor import RealtimeFloor
 from bridge.agents.realtime_line import Line
+from bridge.agents.realtime_owed import OwedReply
 from bridge.agents.realtime_settings import RealtimeSettings
 from bridge.agents.realtime_turn import RealtimeTurn
 from bridge.agents.record import Record
@@ -41,6 +42,7 @@ class RoteWords:
         session: CallSession,
         floor: RealtimeFloor,
         line: Line,
+        owed: OwedReply,
         record: Record,
         *,
         tts: Tts | None,
@@ -52,6 +54,7 @@ class RoteWords:
         self._session = session
         self._floor = floor
         self._line = line
+        self._owed = owed
         self._record = record
         self._tts = tts
         self._start = start
@@ -84,6 +87,7 @@ class RoteWords:
         mark = f"say-{self._marks}"
         self._asked[mark] = words
         self._line.say(words.text, mark)
+        self._owed.expect(self._session.clock())
         return None
 
     def begun(self, mark: str) -> Words | None:

@@ -17,11 +17,7 @@ from bridge.providers.base import (
     TextDelta,
 )
 from bridge.providers.chain import Course, FallbackSettings, Member, closing, probe_all, warm_first, within
-
-GO_ON = (
-    "(The line broke off in the middle of your sentence; the caller heard what you said so far and waits. Say only "
-    "what follows its last word: don't begin anew, repeat nothing, and don't mention this.)"
-)
+from bridge.providers.dialogue import GO_ON
 
 LAST_SHARE = 0.95
 """The last model fails this much before the conversation would give up by itself, so that it is known which one."""

@@ -1,7 +1,7 @@
 """What a session that goes on in another one's place is told of the talk: the last of it, within its bounds."""
 
 from bridge.agents.memory import message_tokens
-from bridge.agents.realtime_caller import History
+from bridge.agents.realtime_history import History
 from bridge.providers.base import Message, ToolCall
 
 

@@ -17,7 +17,8 @@ from bridge.providers.base import (
     ToolCall,
 )
 from bridge.providers.chain import Member
-from bridge.providers.chain_llm import GO_ON, ChainLlm
+from bridge.providers.chain_llm import ChainLlm
+from bridge.providers.dialogue import GO_ON
 
 BROKE = ProviderError("a", "it broke")
 REFUSED = ProviderUnavailableError("a", "the key was refused")
