@@ -81,6 +81,8 @@ def _doubtful(config: Config, one: AsteriskSettings) -> Iterator[str]:
             f"{what}: it has no agent, and no route is for it: only calls whose Stasis names one are answered, "
             f"others go on in its dialplan"
         )
+    if not one.dead_man_s:
+        yield f"{what}: dead_man_s is 0: if Offhook dies its callers hear silence, until it is back or they hang up"
     if one.url.startswith("http:") and not _here(one):
         yield f"{what}: its password goes to {_host(one)} unencrypted: use https, or a network that nobody else is in"
     if "audiosocket" in media_kinds(config, one) and _address(one) is None and not config.audiosocket.networks:

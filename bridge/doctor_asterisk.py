@@ -18,6 +18,7 @@ from bridge.doctor_agents import Finding
 from bridge.doctor_asterisk_ami import logged_in, note_event, permissions
 from bridge.doctor_asterisk_dialplan import Seen, contexts, contexts_of
 from bridge.doctor_asterisk_http import reached
+from bridge.doctor_asterisk_safety import fallbacks, ports
 from bridge.settings import PasswordError
 from bridge.view import Api, ViewError
 from bridge.view_asterisk import asterisk_states
@@ -92,6 +93,9 @@ async def _findings(
         if ami is not None and ami.state == "up":
             async for finding in permissions(settings, ami, seen, events):
                 yield finding
+            async for finding in fallbacks(settings, ami):
+                yield finding
+            yield await ports(settings, ami, kinds, config.limits.calls)
     for finding in contexts(settings, seen):
         yield finding
     if seen.left:

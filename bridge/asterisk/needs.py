@@ -93,6 +93,7 @@ def needs(settings: AsteriskSettings, kinds: Collection[MediaKind]) -> list[Need
             "whatever runs by the clock: music on hold, recordings, calls of three",
         ),
         Need(("func_dialplan",), "to see whether the target of a transfer exists before the caller is let go"),
+        Need(("func_timeout",), "callers to go on in the dialplan if Offhook dies", must=False),
         Need(("res_stasis_snoop",), "supervisors who listen, whisper and barge in", must=False),
         Need(("res_musiconhold",), "music while a tool runs long", must=False),
     ]

@@ -48,6 +48,17 @@ def test_a_call_reaches_the_application_and_goes_on_to_the_queue(quiet_shop: Ast
         quiet_shop.program.wait_for(lambda: quiet_shop.heard_s("desk") > heard + 0.5, 30, "tone at the desk")
 
 
+def test_a_caller_whose_offhook_died_goes_on_to_the_queue(quiet_shop: Asterisk16) -> None:
+    heard = quiet_shop.heard_s("desk")
+    with Application(quiet_shop) as application:
+        quiet_shop.call_in("4930123456")
+        channel = application.started()["channel"]["id"]
+        application.post(f"/channels/{channel}/answer")
+        # As Offhook does while it lives.
+        application.post(f"/channels/{channel}/variable", variable="TIMEOUT(absolute)", value="1.000")
+        quiet_shop.program.wait_for(lambda: quiet_shop.heard_s("desk") > heard + 0.5, 30, "tone at the desk")
+
+
 @pytest.mark.parametrize("number", ["700", "701"], ids=["ari", "sip"])
 def test_while_offhook_is_down_a_call_lands_in_the_queue(quiet_shop: Asterisk16, number: str) -> None:
     quiet_shop.program.wait_for(lambda: "UNREACHABLE" in quiet_shop.cli("sip show peers"), 30, "peer that is down")

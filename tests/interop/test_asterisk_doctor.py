@@ -119,9 +119,36 @@ async def test_a_shop_as_shipped_has_nothing_wrong_and_audio_goes_both_ways_by_e
         ", media websocket",
         ", AMI",
         ", AMI permissions",
+        ", if Offhook dies",
         ", dialplan",
     }
     assert "no bridge runs here" in told(found, ", application offhook").says
+
+
+async def test_a_context_that_has_no_place_for_callers_when_offhook_dies_is_told(shop: AsteriskShop) -> None:
+    shop.cli("dialplan add extension 1,1,Stasis,offhook,agent=sales into abrupt")
+    shop.cli("dialplan add extension 1,1,Stasis,another into foreign")
+    try:
+        found = told(await findings(config(shop)), ", if Offhook dies")
+    finally:
+        shop.cli("dialplan remove context abrupt")
+        shop.cli("dialplan remove context foreign")
+    assert found.state == "note"
+    assert "hung up on after 60 s: Stasis() is in abrupt, without" in found.says
+
+
+@pytest.mark.parametrize(("calls", "state", "says"), [(100, "ok", "100 are let in"), (101, "wrong", "Set calls: 99")])
+async def test_ports_for_fewer_calls_than_are_let_in_are_told(
+    shop: AsteriskShop, calls: int, state: str, says: str
+) -> None:
+    shop.cli("module load func_config.so")
+    try:
+        found = told(await findings(config(shop, calls=calls)), ", RTP ports")
+    finally:
+        shop.cli("module unload func_config.so")
+    assert found.state == state
+    assert f"{shop.rtp_min} to {shop.rtp_max} are enough for 100 calls" in found.says
+    assert says in found.says
 
 
 @pytest.mark.parametrize("codec", ["alaw", "slin", "g722"])

@@ -44,7 +44,7 @@ def next_limit(own_until: float | None, now: float, limit_s: float) -> tuple[flo
     """What to set now, and whether that is the dialplan's own limit, which is not put off. `limit_s`: 0 for none of
     ours, as after a change of the settings."""
     left = left_of(own_until, now)
-    return (left, True) if not limit_s or own_until is not None and left <= limit_s else (limit_s, False)
+    return (left, True) if not limit_s or (own_until is not None and left <= limit_s) else (limit_s, False)
 
 
 def seconds(text: str | None) -> float:

@@ -22,6 +22,7 @@ SHIPPED = [
     "bridge_softmix",
     "res_timing_timerfd",
     "func_dialplan",
+    "func_timeout",
     "res_musiconhold",
     "res_rtp_asterisk",
     "res_rtp_multicast",
