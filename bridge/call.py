@@ -27,6 +27,7 @@ from bridge.events import (
     OneWayAudio,
 )
 from bridge.legs.base import Capability, Leg, LegError, LegState, MediaQuality
+from bridge.names import other_names
 from bridge.parties import CallParts
 from bridge.second_leg import Dial
 from bridge.tracing import CallPackets
@@ -98,6 +99,8 @@ class Call:
         """Clock time of the answer."""
         self.packets = CallPackets()
         self.packets.join(leg.info.id, leg)
+        self.names = other_names(leg.info.headers)
+        """What its legs are called by others, besides the first one's id."""
         parts = CallParts(leg, self._emit, self._at_ms, self.end, self._agent_present, self._dismiss_agent)
         dial = None if services.dial is None else self._noting(services.dial)
         self.transfers = Transfers(parts, dial, services.transfer_limits)
@@ -240,7 +243,9 @@ class Call:
         ) -> Leg:
             leg = await dial(target, caller, headers=headers, timeout_s=timeout_s)
             self.packets.join(leg.info.id, leg)
-            self._emit(LegJoined(leg.info.id, self._at_ms()))
+            names = other_names(leg.info.headers)
+            self.names += (leg.info.id, *names)
+            self._emit(LegJoined(leg.info.id, self._at_ms(), names))
             return leg
 
         return dialled
@@ -301,6 +306,7 @@ class Call:
         self._emit(event)
         if isinstance(event, FarPartyChanged) and event.id not in self.packets.leg_ids:
             self.packets.leg_ids.append(event.id)
+            self.names += (event.id,)
         self.transfers.on_leg_event(event)
         if isinstance(event, OneWayAudio):
             # The media clock that found it does not know whose call it is.

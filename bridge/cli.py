@@ -37,8 +37,12 @@ refused, or never became one. A capture begins with them, and ends with the call
 examples:
   offhook trace 3f0c7a1b9d5e4c6c8a9be0a1d2c3b4f5
   offhook trace 8d1c@203.0.113.10 --full
+  offhook trace PJSIP/carrier-00000a12
   offhook trace 3f0c7a1b9d5e4c6c8a9be0a1d2c3b4f5 --pcap call.pcap
 """
+
+
+CALL_HELP = "the call's id, a SIP Call-ID, or the id or name of its channel on an Asterisk"
 
 
 DOCTOR_EPILOG = """\
@@ -266,7 +270,7 @@ def _parser() -> argparse.ArgumentParser:
     turns = commands.add_parser(
         "turns", parents=[config, api], help="show a call's turns, and where the time of each reply went"
     )
-    turns.add_argument("call", metavar="CALL", help="the call's id, or a SIP Call-ID")
+    turns.add_argument("call", metavar="CALL", help=CALL_HELP)
     trace = commands.add_parser(
         "trace",
         parents=[config, api],
@@ -274,7 +278,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=TRACE_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    trace.add_argument("call", metavar="CALL", help="the call's id, or a SIP Call-ID")
+    trace.add_argument("call", metavar="CALL", help=CALL_HELP)
     trace.add_argument("--full", action="store_true", help="each message whole (secrets removed), not the ladder")
     trace.add_argument("--pcap", type=Path, metavar="FILE", help="write SIP, RTP and RTCP of a live call to FILE")
     commands.add_parser(

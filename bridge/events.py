@@ -225,6 +225,8 @@ class LegJoined:
     leg_id: str
     """What its other side calls it (the SIP Call-ID)."""
     at_ms: float
+    names: tuple[str, ...] = ()
+    """What else it is known by (`bridge.names`)."""
 
 
 @dataclass(frozen=True, slots=True)

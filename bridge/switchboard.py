@@ -172,4 +172,5 @@ def _live(call: Call) -> LiveCall:
         codec=quality.codec,
         srtp=quality.srtp,
         one_way=quality.one_way,
+        names=call.names,
     )

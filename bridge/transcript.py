@@ -14,9 +14,6 @@ from bridge.api.key import KeyFileError, read_key
 FIND_S = 3.0
 """How long a call may take to appear on the record."""
 
-MOST_LOOKED_AT = 20
-"""Of live calls, the newest, where none has the Call-ID for its own."""
-
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
@@ -52,36 +49,15 @@ async def follow_transcript(wanted: Transcript, say: Callable[[str], None]) -> N
 async def _find(client: httpx.AsyncClient, leg_id: str) -> str | None:
     loop = asyncio.get_running_loop()
     until = loop.time() + FIND_S
-    others: set[str] = set()
     while True:
         answer = await client.get("/api/calls", params={"leg_id": leg_id, "limit": 1})
         answer.raise_for_status()
         calls = answer.json()["calls"]
         if calls:
             return str(calls[0]["id"])
-        behind = await _find_behind_pbx(client, leg_id, others)
-        if behind is not None:
-            return behind
         if loop.time() > until:
             return None
         await asyncio.sleep(0.1)
-
-
-async def _find_behind_pbx(client: httpx.AsyncClient, leg_id: str, others: set[str]) -> str | None:
-    """A call that a PBX handed over, and that has our Call-ID beside the PBX's name for it. `others` are looked at
-    once."""
-    answer = await client.get("/api/calls", params={"live": "true", "limit": MOST_LOOKED_AT})
-    answer.raise_for_status()
-    for call in answer.json()["calls"]:
-        if call["id"] in others:
-            continue
-        detail = (await client.get(f"/api/calls/{call['id']}")).raise_for_status().json()
-        for event in detail["events"]:
-            if event["name"] == "call_started":
-                others.add(call["id"])
-                if event["data"].get("headers", {}).get("call-id") == leg_id:
-                    return str(call["id"])
-    return None
 
 
 async def _events(client: httpx.AsyncClient, call_id: str) -> AsyncIterator[tuple[str, dict[str, Any]]]:

@@ -15,6 +15,7 @@ from bridge.api.key import KeyFileError, read_key
 Say = Callable[[str], None]
 
 _CALL_ID = re.compile(r"[\w-]{1,64}")
+_LABEL = re.compile(r"(?:call-id|i|uniqueid|channel|name)\s*:\s+", re.IGNORECASE)
 
 
 class ViewError(Exception):
@@ -74,29 +75,74 @@ def lift_ban(api: Api, source: str, say: Say) -> int:
     return 0
 
 
-def show_trace(api: Api, call: str, say: Say, *, whole: bool = False) -> int:
-    """The SIP ladder of a call (its id, or any SIP Call-ID); with `whole` each message in full. Returns the exit
-    code: 1 where nothing is kept of it. Raises ViewError."""
-    form = "json" if whole else "ladder"
-    answer = None
+def find_call(api: Api, call: str) -> dict[str, Any] | None:
+    """What `GET /api/calls/ID` says of a call; None: there is none. `call` is its id, or what others call it, copied
+    from a trace or a console: a SIP Call-ID, the id or the name of its channel on an Asterisk. Of several the newest.
+    Raises ViewError."""
+    call = copied(call)
     if _CALL_ID.fullmatch(call):
-        answer = ask(api, "GET", f"/api/calls/{call}/trace?as={form}", expected=(200, 404))
-    if answer is None or answer.status_code == 404:
-        answer = ask(api, "GET", f"/api/sip/trace?as={form}&call_id={quote(call, safe='')}")
-    text = "\n".join(_message(message) for message in answer.json()["messages"]) if whole else answer.text
-    if not text:
+        answer = ask(api, "GET", f"/api/calls/{call}", expected=(200, 404))
+        if answer.status_code == 200:
+            found: dict[str, Any] = answer.json()
+            return found
+    calls = ask(api, "GET", "/api/calls", query={"leg_id": call, "limit": "1"}).json()["calls"]
+    return None if not calls else ask(api, "GET", f"/api/calls/{calls[0]['id']}").json()
+
+
+def copied(text: str) -> str:
+    """An id without what stands around it where it was copied: `Call-ID: 3f0c@host`, `UniqueID: 1763745600.12`."""
+    return _LABEL.sub("", text.strip()).strip("<>\"' ")
+
+
+def show_trace(api: Api, call: str, say: Say, *, whole: bool = False) -> int:
+    """The SIP ladder of a call (`find_call`), or of any SIP Call-ID; with `whole` each message in full. Returns the
+    exit code: 1 where nothing is kept of it. Raises ViewError."""
+    form = "json" if whole else "ladder"
+    found = find_call(api, call)
+    if found is not None:
+        text = _shown(ask(api, "GET", f"/api/calls/{found['id']}/trace?as={form}"), whole)
+    else:
+        text = _shown(ask(api, "GET", "/api/sip/trace", query={"as": form, "call_id": copied(call)}), whole)
+    if text:
+        say(text.rstrip("\n"))
+        return 0
+    if found is not None and found["leg_kind"] != "sip":
+        for line in _elsewhere(found):
+            say(printable(line))
+    else:
         say(f"no messages of {call!r} are kept: no such call, or too long ago (sip.trace_mb)")
-        return 1
-    say(text.rstrip("\n"))
-    return 0
+    return 1
+
+
+def _shown(answer: httpx.Response, whole: bool) -> str:
+    return "\n".join(_message(message) for message in answer.json()["messages"]) if whole else answer.text
+
+
+def _elsewhere(call: dict[str, Any]) -> list[str]:
+    """Where to look for the SIP of a call that somebody else speaks it for."""
+    by = f"{call['trunk']!r} ({call['leg_kind']})"
+    lines = [f"call {call['id']} is one of {by}, which speaks SIP for it: no messages are here"]
+    told = (event["data"].get("headers", {}) for event in call["events"] if event["name"] == "call_started")
+    headers: dict[str, str] = next(told, {})
+    if channel := headers.get("asterisk-channel"):
+        lines.append(f"there it is the channel {channel} ({call['leg_id']}): `core show channel {channel}`")
+    if call_id := headers.get("call-id"):
+        lines.append(f"with SIP Call-ID {call_id}: `pjsip set logger on`, `pjsip show history`")
+    if call["state"] != "ended":
+        lines.append("its audio can be had: --pcap FILE")
+    return lines
 
 
 def save_packets(api: Api, call: str, file: Path, say: Say) -> int:
     """Write a live call's packets into a pcap file until it ends, or the user has seen enough. Raises ViewError."""
+    found = find_call(api, call)
+    if found is None:
+        say(f"there is no call {call!r} on the record")
+        return 1
     try:
         with httpx.stream(
             "GET",
-            f"{api.url}/api/calls/{quote(call, safe='')}/pcap",
+            f"{api.url}/api/calls/{found['id']}/pcap",
             headers=_headers(api),
             timeout=httpx.Timeout(10, read=None),
             trust_env=False,
@@ -184,6 +230,11 @@ def _trunk_row(trunk: dict[str, Any], now: datetime) -> tuple[str, ...]:
         str(trunk["refused"]),
         error or "-",
     )
+
+
+def printable(text: str) -> str:
+    """What others have written, in one line, unable to drive the terminal."""
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def span(at: str, now: datetime) -> str:

@@ -1,12 +1,10 @@
 """`offhook turns`: the turns of a call, and where the time of each reply went."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
-from bridge.view import Api, Say, ask, table
+from bridge.view import Api, Say, find_call, printable, table
 
-_CALL_ID = re.compile(r"[\w-]{1,64}")
 _PARTS = ("endpoint", "stt", "llm", "tools", "clause", "tts", "playout")
 _ROLES = ("stt", "llm", "tts")
 MAX_WORDS = 48
@@ -14,9 +12,9 @@ MAX_WORDS = 48
 
 
 def show_turns(api: Api, call: str, say: Say) -> int:
-    """A line a turn: when, who, and of a reply what the caller waited for. `call` is the call's id, or a SIP Call-ID.
-    Returns the exit code: 1 where there is no such call. Raises ViewError."""
-    found = _find(api, call)
+    """A line a turn: when, who, and of a reply what the caller waited for. `call`: see `find_call`. Returns the exit
+    code: 1 where there is no such call. Raises ViewError."""
+    found = find_call(api, call)
     if found is None:
         say(f"there is no call {call!r} on the record")
         return 1
@@ -34,24 +32,14 @@ def show_turns(api: Api, call: str, say: Say) -> int:
     return 0
 
 
-def _find(api: Api, call: str) -> dict[str, Any] | None:
-    if _CALL_ID.fullmatch(call):
-        answer = ask(api, "GET", f"/api/calls/{call}", expected=(200, 404))
-        if answer.status_code == 200:
-            found: dict[str, Any] = answer.json()
-            return found
-    calls = ask(api, "GET", "/api/calls", query={"leg_id": call, "limit": "1"}).json()["calls"]
-    return None if not calls else ask(api, "GET", f"/api/calls/{calls[0]['id']}").json()
-
-
 def _row(turn: dict[str, Any]) -> tuple[str, ...]:
     delays = turn["delays"]
     parts = [delays[f"{part}_ms"] for part in _PARTS]
     reply = delays["reply_ms"]
     rest = None if reply is None else reply - sum(part for part in parts if part is not None)
     cut = " [cut off]" if turn["interrupted"] else ""
-    why = f"  ({_printable(turn['why'])})" if turn["why"] else ""
-    text = _printable(turn["heard_text"] if turn["interrupted"] else turn["text"])
+    why = f"  ({printable(turn['why'])})" if turn["why"] else ""
+    text = printable(turn["heard_text"] if turn["interrupted"] else turn["text"])
     shown = text if len(text) <= MAX_WORDS else f"{text[: MAX_WORDS - 1]}…"
     return (
         f"{turn['started_ms'] / 1000:.1f} s",
@@ -59,11 +47,6 @@ def _row(turn: dict[str, Any]) -> tuple[str, ...]:
         *(_number(value) for value in (reply, *parts, rest, delays["ahead_ms"])),
         f"{shown}{cut}{why}",
     )
-
-
-def _printable(text: str) -> str:
-    """What was said, in one line, unable to drive the terminal."""
-    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _number(value: float | None) -> str:

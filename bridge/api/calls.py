@@ -37,7 +37,15 @@ async def list_calls(
     agent: Annotated[str | None, Query(description="The agent's name.")] = None,
     cause: Annotated[Cause | None, Query(description="The cause of ending.")] = None,
     direction: Annotated[Literal["inbound", "outbound"] | None, Query()] = None,
-    leg_id: Annotated[str | None, Query(description="The SIP Call-ID: a phone finds its own call by it.")] = None,
+    leg_id: Annotated[
+        str | None,
+        Query(
+            max_length=1000,
+            description="What others call it: the SIP Call-ID of one of its legs (a phone finds its own call by it); "
+            "of a call by an Asterisk the id or the name of its channel, or the SIP Call-ID of the phone or carrier "
+            "behind it.",
+        ),
+    ] = None,
     live: Annotated[
         bool | None, Query(description="Only calls that ring or are up (all at once, no paging), or only ended ones.")
     ] = None,
@@ -70,7 +78,7 @@ def _fits(call: LiveCall, wanted: CallFilter) -> bool:
         and (wanted.until is None or call.started_at < wanted.until.timestamp())
         and wanted.agent in (None, call.agent)
         and wanted.direction in (None, call.direction)
-        and wanted.leg_id in (None, call.leg_id)
+        and wanted.leg_id in (None, call.leg_id, *call.names)
         and wanted.cause is None
     )
 

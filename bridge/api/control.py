@@ -36,6 +36,8 @@ class LiveCall:
     codec: str = ""
     srtp: str = ""
     one_way: str = ""
+    names: tuple[str, ...] = ()
+    """What its legs are called by others, besides `leg_id`."""
 
 
 MachineWish = Literal["off", "talk", "hangup"]

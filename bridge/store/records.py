@@ -93,6 +93,7 @@ class CallFilter:
     cause: str | None = None
     direction: str | None = None
     leg_id: str | None = None
+    """What others call it: the id of one of its legs, the SIP Call-ID behind an Asterisk, the name of its channel."""
     live: bool | None = None
 
 

@@ -122,6 +122,16 @@ turns = Table(
     Column("why", Text, nullable=False, server_default=""),
 )
 
+# By what else a call is found: what its legs are called by others, as event `seq` of the call told.
+call_names = Table(
+    "call_names",
+    metadata,
+    _owner(),
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("name", Text, primary_key=True),
+    Index(None, "name"),
+)
+
 # Every event but the turns, which are in their own table.
 events = Table(
     "events",

@@ -14,17 +14,31 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from bridge.events import CallAnswered, CallEnded, CallStarted, Cause, TurnDelays, TurnEnded
+from bridge.events import (
+    CallAnswered,
+    CallEnded,
+    CallEvent,
+    CallStarted,
+    Cause,
+    FarPartyChanged,
+    LegJoined,
+    TurnDelays,
+    TurnEnded,
+)
+from bridge.names import other_names
 from bridge.store import database
 from bridge.store.encode import clean_json, clean_number, clean_text, event_data, event_name
 from bridge.store.errors import CursorError, StoreError
 from bridge.store.records import CallFilter, CallHistory, CallPage, CallRecord, EventRecord, Recorded, TurnRecord
-from bridge.store.schema import calls, events, turns
+from bridge.store.schema import call_names, calls, events, turns
 
 STOPPED = "the bridge stopped"
 """The detail of a call that a crash left open."""
 
 _PURGE_BATCH = 200
+
+MAX_NAME = 256
+"""Characters of what others call a call: an index of PostgreSQL takes 2,700 bytes at most."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -252,6 +266,7 @@ async def _write(connection: AsyncConnection, node: str, batch: Sequence[Recorde
     ended: list[dict[str, Any]] = []
     said: list[dict[str, Any]] = []
     happened: list[dict[str, Any]] = []
+    named: list[dict[str, Any]] = []
     for item in batch:
         event = item.event
         if isinstance(event, TurnEnded):
@@ -266,6 +281,8 @@ async def _write(connection: AsyncConnection, node: str, batch: Sequence[Recorde
                 "data": event_data(event),
             }
         )
+        called = {clean_text(name)[:MAX_NAME] for name in _names(event) if name}
+        named += [{"call_id": item.call_id, "seq": item.seq, "name": name} for name in sorted(called)]
         if isinstance(event, CallStarted):
             started.append(_call_row(item.call_id, node, event))
         elif isinstance(event, CallAnswered):
@@ -290,6 +307,21 @@ async def _write(connection: AsyncConnection, node: str, batch: Sequence[Recorde
         await connection.execute(insert(turns), said)
     if happened:
         await connection.execute(insert(events), happened)
+    if named:
+        await connection.execute(insert(call_names), named)
+
+
+def _names(event: CallEvent) -> tuple[str, ...]:
+    """What others call the call, as the event tells; the id of its first leg stands in `calls`."""
+    match event:
+        case CallStarted(headers=headers):
+            return other_names(headers)
+        case LegJoined(leg_id=leg_id, names=names):
+            return (leg_id, *names)
+        case FarPartyChanged(id=leg_id):
+            return (leg_id,)
+        case _:
+            return ()
 
 
 def _call_row(call_id: str, node: str, event: CallStarted) -> dict[str, Any]:
@@ -362,10 +394,12 @@ def _conditions(wanted: CallFilter) -> list[ColumnElement[bool]]:
         (calls.c.agent, wanted.agent),
         (calls.c.cause, wanted.cause),
         (calls.c.direction, wanted.direction),
-        (calls.c.leg_id, wanted.leg_id),
     ):
         if value is not None:
             found.append(column == value)
+    if wanted.leg_id is not None:
+        named = select(call_names.c.call_id).where(call_names.c.name == wanted.leg_id[:MAX_NAME])
+        found.append(or_(calls.c.leg_id == wanted.leg_id, calls.c.id.in_(named)))
     if wanted.live is not None:
         found.append(calls.c.ended_at.is_(None) if wanted.live else calls.c.ended_at.is_not(None))
     return found

@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx
 import pytest
@@ -21,6 +22,7 @@ from bridge.capture import Capture
 from bridge.events import CallAnswered, CallEnded, CallEvent, CallStarted, Cause, TurnDelays, TurnEnded
 from bridge.legs.base import NotCapableError
 from bridge.legs.supervision import Supervision
+from bridge.names import other_names
 from bridge.sip.trace import SipTrace, TracedMessage
 from bridge.store.call_log import CallLog
 from bridge.store.store import Store
@@ -130,12 +132,24 @@ class MadeUpBridge:
         direction: str = "inbound",
         agent: str = "receptionist",
         leg_id: str = "",
+        kind: str = "sip",
+        headers: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         assert direction in ("inbound", "outbound")
         leg_id = leg_id or f"{call_id}@pbx"
-        started = CallStarted(direction, "+4930123456", "agent", "private", agent, "sip", leg_id, at)
+        started = CallStarted(direction, "+4930123456", "agent", "private", agent, kind, leg_id, at, headers)
         self.calls[call_id] = LiveCall(
-            call_id, direction, started.from_, started.to, started.trunk, agent, "sip", leg_id, at, None
+            call_id,
+            direction,
+            started.from_,
+            started.to,
+            started.trunk,
+            agent,
+            kind,
+            leg_id,
+            at,
+            None,
+            names=other_names(headers),
         )
         self.log.record(call_id, started)
 
