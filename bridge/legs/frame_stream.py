@@ -6,9 +6,11 @@ or overtaken, so the buffer need not be deep; and the stream's step is moved on 
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from bridge.audio.clock import MediaClock
 from bridge.audio.frames import BYTES_PER_SAMPLE, FRAME_MS, FRAME_S, FrameSink, Unsubscribe, frame_bytes
+from bridge.audio.phase import PhaseFinder
 from bridge.audio.playout import Playout
 from bridge.events import MediaLost, OneWay, OneWayAudio
 from bridge.legs.base import LegStateError, MediaQuality
@@ -26,6 +28,9 @@ LOOK_TICKS = 25
 
 MIN_DELAY_MS = 3
 """Least depth of the jitter buffer, for what is late for once. More is measured."""
+
+SOON_TICKS = 5
+"""The same while one is being found."""
 
 CUT_FRAMES = 2.1
 """Above the delay aimed for, until audio is left out. One frame that came late has made it longer by a frame, which
@@ -94,6 +99,7 @@ class FrameStream:
         self._wait = float("inf")
         """Silence (s) at which the next thing is to be told; infinite while none is expected."""
         self._noticed = False
+        self._phase = PhaseFinder(partial(clock.shift, self), clock.time())
         self._looks_in = LOOK_TICKS
         self._zero_since = 0.0
         self._told_silence = False
@@ -117,6 +123,7 @@ class FrameStream:
             raise LegStateError("the media is running already, or over")
         self._running = True
         self._clock.add(self, self.crashed)
+        self._phase = PhaseFinder(partial(self._clock.shift, self), self._clock.time())
         if self.far_spare is not None:
             self._clock.add(self._sender, self.crashed)
 
@@ -237,8 +244,7 @@ class FrameStream:
 
     def _look(self, now: float, frame: bytes) -> None:
         """Twice a second: audio that is nothing but zeros is no caller, however quiet."""
-        self._looks_in = LOOK_TICKS
-        self._seek_phase()
+        self._looks_in = SOON_TICKS if self._seek_phase(now) else LOOK_TICKS
         expected = self._answered and not self._held
         if not expected or now - self._heard_at > self._limits.notice_s or frame.count(0) != len(frame):
             self._zero_since = now
@@ -247,17 +253,22 @@ class FrameStream:
         elif now - self._zero_since >= DIGITAL_SILENCE_S:
             self._tell_one_way(f"audio comes, with nothing but digital silence for {now - self._zero_since:.0f} s")
 
-    def _seek_phase(self) -> None:
-        """Step at another time, if frames wait less then: those that come wait for our step, those that we send for
-        the far side's. Nothing is left out or invented for it, as it would be by the jitter buffer."""
-        clock = self._clock
+    def _seek_phase(self, now: float) -> bool:
+        """Step at another time, if frames wait less then; whether they soon may again."""
         spare_ms = self._jitter.spare_ms
-        if spare_ms is not None and not -SHORT_S < spare_ms / 1000 < clock.spacing_s:
-            clock.shift(self, spare_ms / 1000)
-        far_s = None if self.far_spare is None else self.far_spare()
+        spare_s = None if spare_ms is None else spare_ms / 1000
+        if self.far_spare is None:
+            self._phase.look(now, spare_s, speaking=self.playout.speaking)
+            return False
+        # Here nobody hears it: what was sent waits in a queue, what came in the buffer. So nothing need be left out
+        # or invented to put either right.
+        clock, spacing_s = self._clock, self._clock.spacing_s
+        moved = 0.0
+        if spare_s is not None and not -SHORT_S < spare_s < spacing_s:
+            moved = clock.shift(self, spare_s)
+        far_s = self.far_spare()
         if far_s is None:
-            return
-        spacing_s = clock.spacing_s
+            return moved > 0
         earlier_s = 0.0
         if far_s > spacing_s + HAIR_S:
             earlier_s = clock.shift(self._sender, -(far_s // spacing_s * spacing_s))
@@ -265,6 +276,7 @@ class FrameStream:
             earlier_s = clock.shift(self._sender, spacing_s - far_s)
         if earlier_s:
             self.on_shift(earlier_s)
+        return moved > 0 or earlier_s != 0
 
     def _tell_silence(self, now: float) -> None:
         silent_s = now - self._heard_at
