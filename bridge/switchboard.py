@@ -21,10 +21,8 @@ log = structlog.get_logger(__name__)
 class Inbound(Leg, Protocol):
     """A leg that came in."""
 
-    media_refusal: str
-    """Why there can be no audio with it; empty: there can."""
     refusal: tuple[Cause, str] | None
-    """Why its own endpoint has no room for it; None: it has."""
+    """Why its own endpoint does not take it (no room, no audio possible); None: it does."""
 
 
 class Switchboard:
@@ -52,9 +50,6 @@ class Switchboard:
 
     def take(self, leg: Inbound) -> None:
         """Give an inbound call to its agent, or refuse it."""
-        if leg.media_refusal:
-            self._refuse(leg, Cause.REFUSED_MEDIA, leg.media_refusal)
-            return
         if leg.refusal is not None:
             self._refuse(leg, *leg.refusal)
             return

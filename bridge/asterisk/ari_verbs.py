@@ -247,20 +247,6 @@ class AriVerbs(ABC):
 
     # -- recordings -----------------------------------------------------------------------------------------------
 
-    async def record_bridge(
-        self,
-        bridge_id: str,
-        name: str,
-        *,
-        format: str = "wav",
-        longest_s: int = 0,
-        if_exists: IfExists = "fail",
-        beep: bool = False,
-    ) -> None:
-        """What is heard in it, as `name` (without the ending) in Asterisk's spool; `longest_s`: 0 for no limit."""
-        query = _recording(name, format, longest_s, if_exists, beep)
-        await self.request("POST", f"bridges/{segment(bridge_id)}/record", query=query)
-
     async def record_channel(
         self,
         channel_id: str,
@@ -271,8 +257,15 @@ class AriVerbs(ABC):
         if_exists: IfExists = "fail",
         beep: bool = False,
     ) -> None:
-        """What comes from the channel; else as `record_bridge`."""
-        query = _recording(name, format, longest_s, if_exists, beep)
+        """What comes from the channel, as `name` (without the ending) in Asterisk's spool; `longest_s`: 0 for no
+        limit."""
+        query = {
+            "name": name,
+            "format": format,
+            "maxDurationSeconds": str(longest_s),
+            "ifExists": if_exists,
+            "beep": "true" if beep else "false",
+        }
         await self.request("POST", f"channels/{segment(channel_id)}/record", query=query)
 
     async def stop_recording(self, name: str) -> None:
@@ -331,16 +324,6 @@ def _joined(listed: Listed) -> str | None:
 
 def _variables(variables: Mapping[str, str] | None) -> object:
     return {"variables": dict(variables)} if variables else None
-
-
-def _recording(name: str, format: str, longest_s: int, if_exists: IfExists, beep: bool) -> dict[str, str]:
-    return {
-        "name": name,
-        "format": format,
-        "maxDurationSeconds": str(longest_s),
-        "ifExists": if_exists,
-        "beep": "true" if beep else "false",
-    }
 
 
 # -- answers ------------------------------------------------------------------------------------------------------

@@ -54,7 +54,6 @@ class AudioSocketLeg:
         stream: FrameStream,
     ) -> None:
         self.refusal: tuple[Cause, str] | None = None
-        self.media_refusal = ""
         self._endpoint = endpoint
         self._connection = connection
         self._announced = announced

@@ -95,9 +95,7 @@ class SipLeg:
         options: SipLegOptions = DEFAULT_OPTIONS,
     ) -> None:
         self.refusal: tuple[Cause, str] | None = None
-        """Of no use here: the user agent asks before it makes a leg."""
-        self.media_refusal = ""
-        """Why the caller's offer can't be answered (488); empty: it can."""
+        """Why the caller's offer can't be answered (488); None: it can."""
         self.options = options
         self.agent = endpoint.agent
         self.key = key

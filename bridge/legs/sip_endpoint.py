@@ -388,11 +388,11 @@ class SipEndpoint:
             try:
                 leg.take_offer(offer)
             except SdpError as error:
-                leg.media_refusal = str(error)
+                leg.refusal = Cause.REFUSED_MEDIA, str(error)
         if event.replaces is None:
             self._on_incoming(leg)
-        elif leg.media_refusal:
-            leg.hang_up(Cause.REFUSED_MEDIA, leg.media_refusal)
+        elif leg.refusal is not None:
+            leg.hang_up(*leg.refusal)
         else:
             self._replaced(event.replaces, leg)
 

@@ -84,7 +84,7 @@ async def test_encrypted_offer_is_refused_where_srtp_is_off() -> None:
     async with line() as made:
         made.near._profile_of = lambda request, flow: LegProfile("trunk", srtp="off")
         near, far = await placed(made, "required")
-        assert "SRTP is off" in near.media_refusal
+        assert near.refusal is not None and "SRTP is off" in near.refusal[1]
         far_side = Listener(far)
         await near.hangup(Cause.REFUSED_MEDIA)
         ended = await far_side.event(LegEnded)
@@ -95,7 +95,7 @@ async def test_offer_in_clear_is_refused_where_srtp_is_required() -> None:
     async with line() as made:
         made.near._profile_of = lambda request, flow: LegProfile("trunk", srtp="required")
         near, _far = await placed(made, "off")
-        assert "SRTP is required" in near.media_refusal
+        assert near.refusal is not None and "SRTP is required" in near.refusal[1]
 
 
 async def test_reports_tell_round_trip_and_score_at_the_end_of_the_call() -> None:

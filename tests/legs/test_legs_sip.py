@@ -40,7 +40,7 @@ class TestWidebandSipLeg(LegContract):
 async def test_an_offer_without_a_common_codec_can_only_be_refused() -> None:
     async with line(codecs=(PCMU,), far_codecs=(L16_16K,)) as made:
         near, far = await made.call()
-        assert "no common codec" in near.media_refusal
+        assert near.refusal is not None and "no common codec" in near.refusal[1]
         far_side = Listener(far)
         await near.hangup(Cause.REFUSED_MEDIA)
         ended = await far_side.event(LegEnded)

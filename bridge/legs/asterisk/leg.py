@@ -118,8 +118,6 @@ class AsteriskLeg:
     def __init__(self, side: AsteriskSide, channel: Channel, info: LegInfo, line: CallLine) -> None:
         self.refusal: tuple[Cause, str] | None = None
         """Why there is no room for it on its Asterisk; None: there is."""
-        self.media_refusal = ""
-        """Why there can be no audio; empty: there can."""
         self.calling: Callable[[AriEvent], bool] | None = None
         """Of an outbound leg that is not yet answered: sees the channel's events first, True: it dealt with it."""
         self.side = side

@@ -478,7 +478,7 @@ async def test_the_verbs_ask_what_their_names_say(server: AriServer, connect: Co
     await ari.create_bridge("b", name="offhook-joined")
     await ari.add_to_bridge("b", "PJSIP/1")
     assert (await ari.bridge("b")).channels == ("PJSIP/1",)
-    await ari.record_bridge("b", "a/b", longest_s=60, if_exists="overwrite")
+    await ari.record_channel("PJSIP/1", "a/b", longest_s=60, if_exists="overwrite")
     assert (await ari.snoop("PJSIP/1", "s", "both", app_args="role=snoop")).name.startswith("Snoop/")
     created = await ari.create_channel(
         "o", "PJSIP/1001", app_args=["a=1", "b=2"], formats="ulaw", variables={"X": "1"}
@@ -503,7 +503,7 @@ async def test_the_verbs_ask_what_their_names_say(server: AriServer, connect: Co
         "formats": "ulaw",
     }
     assert create.body == {"variables": {"X": "1"}}
-    (record,) = server.requests("bridges/b/record")
+    (record,) = server.requests("channels/PJSIP/1/record")
     assert record.query["name"] == "a/b" and record.query["ifExists"] == "overwrite"
 
 
