@@ -6,6 +6,7 @@ wake-up costs as much as several of them. A session may ask for the phase that s
 """
 
 import asyncio
+import contextvars
 import time
 from array import array
 from collections.abc import Callable, Mapping
@@ -122,6 +123,8 @@ class MediaClock:
         self._latest = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._context = contextvars.Context()
+        """Nobody's: what begins in a step must not carry the marks (in the log) of the call that armed it."""
 
     # -- membership -----------------------------------------------------------------------------------------
 
@@ -313,7 +316,7 @@ class MediaClock:
             if self._timer is None or due < self._timer.when():
                 if self._timer:
                     self._timer.cancel()
-                self._timer = self._loop.call_at(due, self._wake)
+                self._timer = self._loop.call_at(due, self._wake, context=self._context)
 
     def _wake(self) -> None:
         self._timer = None

@@ -1,6 +1,7 @@
 """The media clock: an absolute grid, lateness counted, one session's crash its own."""
 
 import asyncio
+import contextvars
 import itertools
 from dataclasses import dataclass, field
 
@@ -368,3 +369,26 @@ def test_leg_removed_on_its_way_is_gone_and_leaves_its_place() -> None:
     assert [len(leg.ticks) for leg in legs] == count
     assert sorted(phase(leg) for leg in again) == [0, 0, 2, 2]
     assert clock.shift(legs[0], 0.01) == 0.0
+
+
+async def test_no_step_runs_with_what_is_known_of_the_call_that_armed_the_clock() -> None:
+    mark = contextvars.ContextVar("mark", default="nobody's")
+    seen: list[str] = []
+
+    class Marked:
+        def tick(self, now: float) -> None:
+            seen.append(mark.get())
+
+    clock = MediaClock()
+    clock.start()
+
+    async def call() -> None:
+        mark.set("a call's")
+        clock.add(Marked(), lambda error: None)
+
+    await asyncio.create_task(call())
+    async with asyncio.timeout(30):
+        while not seen:
+            await asyncio.sleep(0.005)
+    clock.stop()
+    assert set(seen) == {"nobody's"}
