@@ -84,6 +84,8 @@ def test_a_call_is_made_supervised_recorded_and_hung_up(both: tuple[BridgeProces
         ("PJSIP/busy@carrier", "busy", 486, 17),
         ("PJSIP/nobody@carrier", "rejected", 404, 1),
         ("PJSIP/1001", "no-answer", 480, 20),
+        ("1001", "no-answer", 480, 20),
+        ("1777", "rejected", 404, 3),
         ("PJSIP/ring@carrier", "no-answer", None, 19),
     ],
 )
@@ -101,7 +103,7 @@ def test_what_came_of_a_call_is_on_record(
 def test_what_can_not_be_called_is_refused(both: tuple[BridgeProcess, AsteriskShop]) -> None:
     bridge, _ = both
     refused = bridge.try_dial("PJSIP/nix", trunk="pbx")
-    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "bad-target")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (404, "no-such-target")
     assert "no endpoint PJSIP/nix" in refused.json()["error"]["message"]
 
 
