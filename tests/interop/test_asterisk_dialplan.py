@@ -129,6 +129,11 @@ def test_every_module_that_is_listed_runs(shop: AsteriskShop) -> None:
     assert listed - running == set()
 
 
+def test_the_commands_of_every_guide_are_there(shop: AsteriskShop) -> None:
+    assert "No such command" not in shop.cli("pjsip reload")
+    assert "reload" in shop.cli("cli show aliases")
+
+
 def test_every_context_ends_a_call_properly() -> None:
     for path in (SHIPPED / "extensions.conf", *(SHIPPED / "offhook").glob("*.conf")):
         for context, body in re.findall(r"^\[([\w-]+)\]\n(.*?)(?=^\[|\Z)", path.read_text(), re.M | re.S):
@@ -217,11 +222,15 @@ def test_what_install_made_lets_in(shop: AsteriskShop) -> None:
 # -- Offhook is down, or gives a call back --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", ["700", "701", "702"], ids=["ari", "sip", "audiosocket"])
+@pytest.mark.parametrize(
+    "number",
+    ["700@phones", "701@phones", "702@phones", "s@offhook", "s@offhook-sip", "s@offhook-audiosocket"],
+    ids=["ari", "sip", "audiosocket", "ari-without-number", "sip-without-number", "audiosocket-without-number"],
+)
 def test_while_offhook_is_down_a_call_lands_in_the_queue(quiet_shop: AsteriskShop, number: str) -> None:
     quiet_shop.cli("queue add member PJSIP/desk to office")
     heard = quiet_shop.heard_s("tone"), quiet_shop.heard_s("desk")
-    quiet_shop.originate(f"Local/{number}@phones/n", "tone@world")
+    quiet_shop.originate(f"Local/{number}/n", "tone@world")
     quiet_shop.program.wait_for(lambda: quiet_shop.heard_s("tone") > heard[0] + 0.5, 30, "tone from the desk")
     quiet_shop.program.wait_for(lambda: quiet_shop.heard_s("desk") > heard[1] + 0.5, 30, "tone from the caller")
 

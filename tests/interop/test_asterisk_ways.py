@@ -13,6 +13,17 @@ asterisk:
 audiosocket: {{listen: 127.0.0.1, port: {audiosocket}, trunk: dialplan}}
 """
 
+DESTINATIONS = """
+[destinations]
+exten => ari,1,Set(FROM_DID=+4930123456)
+ same => n,Goto(offhook,s,1)
+exten => sip,1,Set(FROM_DID=+4930123456)
+ same => n,Goto(offhook-sip,s,1)
+exten => audiosocket,1,Set(FROM_DID=+4930123456)
+ same => n,Goto(offhook-audiosocket,s,1)
+"""
+"""As FreePBX has them: the extension is no number."""
+
 WAYS = {"ari": "700", "sip": "701", "audiosocket": "702"}
 """Numbers of the shop's phones."""
 
@@ -21,6 +32,7 @@ WAYS = {"ari": "700", "sip": "701", "audiosocket": "702"}
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AsteriskShop]:
     pbx = AsteriskShop(
         tmp_path_factory.mktemp("shop") / "asterisk",
+        dialplan=DESTINATIONS,
         uncommented=[("pjsip.conf", "#include offhook/pjsip.conf")],
     )
     yield pbx
@@ -86,6 +98,18 @@ def test_a_call_whose_agent_is_through_ends(shop: AsteriskShop, bridge: BridgePr
     bridge.hang_up(bridge.calls(live=True)[0]["id"])
     # Nobody waits at the queue: it was not meant to go there.
     shop.assert_empty()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_destination_that_is_no_number_goes_by_the_did(shop: AsteriskShop, bridge: BridgeProcess, way: str) -> None:
+    heard = shop.heard_s("tone")
+    shop.originate(f"Local/{way}@destinations/n", "tone@world")
+    shop.program.wait_for(lambda: shop.heard_s("tone") > heard, 30, "its own tone from the echo agent")
+    call = bridge.calls(live=True)[0]
+    # By SIP the user that is called is the agent, where the dialplan names one.
+    assert (call["agent"], call["to"]) == ("echo", "echo" if way == "sip" else "+4930123456")
+    if way == "sip":
+        assert bridge.wait_for_event(call["id"], "call_started")["headers"]["x-offhook-did"] == "+4930123456"
 
 
 @pytest.mark.parametrize("way", ["ari", "audiosocket"])
