@@ -132,6 +132,8 @@ def _of_media(kind: MediaKind, settings: AsteriskSettings) -> list[Need]:
         case "rtp":
             # chan_rtp does not load without res_rtp_multicast.
             modules, codec = ["res_rtp_asterisk", "res_rtp_multicast", "chan_rtp"], settings.rtp.codec
+            if settings.rtp.jitter_buffer:
+                modules.append("func_jitterbuffer")
         case "audiosocket":
             modules, codec = ["res_audiosocket", "chan_audiosocket"], settings.audiosocket.codec
         case "websocket":

@@ -64,6 +64,9 @@ class RtpMediaSettings(Section):
     """ExternalMedia by RTP."""
 
     codec: RtpCodec = "ulaw"
+    jitter_buffer: bool = False
+    """Have Asterisk put what we send in order before the caller hears it (`JITTERBUFFER(adaptive)`): 40 ms and more of
+    delay, for networks where packets overtake each other. What it sends us is put in order here in any case."""
 
 
 class WebsocketMediaSettings(Section):

@@ -30,6 +30,10 @@ _CODECS: Mapping[RtpCodec, tuple[int, Codec]] = {
 }
 """Payload type and codec."""
 
+JITTER_BUFFER = {"JITTERBUFFER(adaptive)": "default"}
+"""Of the media channel. Without it Asterisk passes packets on in the order of their coming, whenever that is: with 20
+to 60 ms on the way, each by chance, a caller heard 30 % of a tone whole, and with it 90 % (22.10)."""
+
 
 class RtpTransport:
     """See `bridge.legs.asterisk.media.MediaTransport`."""
@@ -52,7 +56,10 @@ class RtpTransport:
             own = self._settings.media_address or ari.local_address()
             with ari.entering(channel_id) as entering:
                 made = await ari.external_media(
-                    channel_id, external_host=_shown((own, stream.port)), format=self.codec
+                    channel_id,
+                    external_host=_shown((own, stream.port)),
+                    format=self.codec,
+                    variables=JITTER_BUFFER if self._settings.rtp.jitter_buffer else None,
                 )
                 stream.start(self._agreed((own, stream.port), await self._remote(made)), reports=False)
                 await entering.wait(self._settings.request_s)

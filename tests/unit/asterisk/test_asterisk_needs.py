@@ -107,6 +107,7 @@ def test_each_module_is_missed(module: str) -> None:
             {"chan_websocket", "res_websocket_client", "codec_alaw"},
         ),
         (["rtp"], {"rtp": {"codec": "g722"}}, {"codec_g722"}),
+        (["rtp"], {"rtp": {"jitter_buffer": True}}, {"func_jitterbuffer"}),
         (["rtp"], {"recording": "asterisk"}, {"res_ari_recordings", "res_stasis_recording", "format_wav"}),
         (
             ["rtp"],
