@@ -54,6 +54,10 @@ what it costs in one of twenty. With fewer there is CPU enough to tell each voic
 GATHER_S = 0.01
 """How long the first of them waits: three steps of the clock."""
 
+AT_ONCE = 4
+"""So many windows are scored in the event loop: to hand them to the model's thread and back, two processors woken,
+costs as much as their scores."""
+
 LEVEL_FRAMES = 100
 """Newest frames of a voice that its level is taken from (2 s)."""
 
@@ -178,6 +182,14 @@ class VoiceActivity:
         self._waiting = []
         if not batch or self._silero is None or self._executor is None:
             return
+        if len(batch) <= AT_ONCE:
+            try:
+                probabilities = _score(self._silero, batch)
+            except Exception as error:  # noqa: BLE001 -- whatever the model fails of, calls go on without it
+                self._lose_silero(error)
+            else:
+                self._tell_scores(batch, probabilities)
+            return
         loop = asyncio.get_running_loop()
         self._under_way = loop.run_in_executor(self._executor, _score, self._silero, batch)
         self._under_way.add_done_callback(lambda future: self._scored(batch, future))
@@ -190,12 +202,15 @@ class VoiceActivity:
         if error is not None:
             self._lose_silero(error)
             return
-        self.batches += 1
-        self.windows_scored += len(batch)
-        for waiting, probability in zip(batch, future.result(), strict=True):
-            waiting.detector.scored(waiting.start, waiting.end, probability, self._now)
+        self._tell_scores(batch, future.result())
         if self._waiting and self._now >= self._gather_until:
             self._dispatch()
+
+    def _tell_scores(self, batch: list[_Waiting], probabilities: list[float]) -> None:
+        self.batches += 1
+        self.windows_scored += len(batch)
+        for waiting, probability in zip(batch, probabilities, strict=True):
+            waiting.detector.scored(waiting.start, waiting.end, probability, self._now)
 
     def _lose_silero(self, error: BaseException) -> None:
         """The model failed: no call may lose its ear for it."""

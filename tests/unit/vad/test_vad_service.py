@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 from structlog.testing import capture_logs
 
-from bridge.audio.vad import MANY_STREAMS, MAX_OUTSTANDING, VoiceActivity, VoiceSettings
+from bridge.audio.vad import AT_ONCE, MANY_STREAMS, MAX_OUTSTANDING, VoiceActivity, VoiceSettings
 from bridge.audio.vad_silero import SileroUnavailableError
 from bridge.audio.voice import OpenVoiceDetector, SpeechStarted, SpeechStopped, VoiceDetector, VoiceEvent
 
@@ -195,6 +195,20 @@ async def test_windows_that_come_while_a_batch_is_under_way_join_the_next(activi
     assert activity.windows_scored > 3 * 4
 
 
+@pytest.mark.parametrize(("streams", "scored"), [(1, True), (AT_ONCE, False)])
+async def test_a_few_windows_are_scored_within_the_step(activity: VoiceActivity, streams: int, scored: bool) -> None:
+    ears = [Ear(activity) for _ in range(streams)]
+    for tick, frame in enumerate(frames(read("piper_name_clean8k"))[22:30]):
+        for ear in ears:
+            ear.detector.push(frame, tick * 0.02)
+        activity.after_tick(tick * 0.02)
+        if activity.batches or activity._under_way:
+            break
+    assert (activity.windows_scored > 0) is scored
+    await activity.drain()
+    assert activity.windows_scored >= streams
+
+
 @pytest.mark.parametrize(("streams", "batches"), [(MANY_STREAMS - 1, 2), (MANY_STREAMS, 1)])
 async def test_with_many_streams_windows_wait_for_others(activity: VoiceActivity, streams: int, batches: int) -> None:
     ears = [Ear(activity) for _ in range(streams)]
@@ -254,7 +268,10 @@ async def test_an_altered_model_is_logged_once_and_calls_go_on_without_it(tmp_pa
     await activity.aclose()
 
 
-async def test_a_model_that_fails_in_the_call_leaves_the_cheap_detectors(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("calls", [1, AT_ONCE + 1])
+async def test_a_model_that_fails_in_the_call_leaves_the_cheap_detectors(
+    monkeypatch: pytest.MonkeyPatch, calls: int
+) -> None:
     activity = VoiceActivity()
 
     class Broken:
@@ -263,9 +280,9 @@ async def test_a_model_that_fails_in_the_call_leaves_the_cheap_detectors(monkeyp
 
     monkeypatch.setattr(activity._silero, "_session", Broken())
     with capture_logs() as logs:
-        (told,) = await hear(activity, read("piper_name_clean8k"))
+        told = await hear(activity, *[read("piper_name_clean8k")] * calls)
     assert [entry["log_level"] for entry in logs] == ["error"]
-    assert isinstance(told[0][1], SpeechStarted)
+    assert all(isinstance(events[0][1], SpeechStarted) for events in told)
     await activity.aclose()
 
 
