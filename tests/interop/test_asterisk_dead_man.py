@@ -35,11 +35,17 @@ LONG = {"dead_man_s": 60.0, "dead_man_refresh_s": 20.0}
 PATIENCE_S = 20.0
 
 MEDIA = {"750": "rtp", "751": "websocket", "752": "audiosocket"}
+WITHOUT_ARI = ("755", "756")
+"""By plain SIP, and by AudioSocket()."""
 
 DIALPLAN = """
 [from-carrier]
 exten => _75X,1,Set(OFFHOOK_APP=mortal)
  same => n,Goto(offhook,${EXTEN},1)
+exten => 755,1,Set(OFFHOOK_AGENT=echo)
+ same => n,Goto(offhook-sip,${EXTEN},1)
+exten => 756,1,Set(OFFHOOK_AGENT=echo)
+ same => n,Goto(offhook-audiosocket,${EXTEN},1)
 exten => 760,1,Stasis(offhook)
  same => n,Verbose(0,given back with ${TIMEOUT(absolute)} ${OFFHOOK_OWN_LIMIT}.)
  same => n,Wait(60)
@@ -60,7 +66,20 @@ exten => s,1,Verbose(0,parked with ${TIMEOUT(absolute)}.)
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AsteriskShop]:
-    made = AsteriskShop(tmp_path_factory.mktemp("shop") / "asterisk", dialplan=DIALPLAN)
+    sip_port = free_port()
+    made = AsteriskShop(
+        tmp_path_factory.mktemp("shop") / "asterisk",
+        dialplan=DIALPLAN,
+        offhook_sip_port=sip_port,
+        uncommented=[("pjsip.conf", "#include offhook/pjsip.conf")],
+        replaced={
+            "offhook/pjsip.conf": [
+                ("127.0.0.1:5070\n", f"127.0.0.1:{sip_port}\n", 2),
+                ("rtp_timeout = 60\n", f"rtp_timeout = {LIMIT_S:.0f}\n", 1),
+                ("qualify_frequency = 15\nqualify_timeout = 3\n", "qualify_frequency = 1\nqualify_timeout = 1\n", 1),
+            ]
+        },
+    )
     yield made
     made.stop()
 
@@ -71,6 +90,16 @@ def clean(shop: AsteriskShop) -> None:
     for bridge_id in shop.bridges():
         httpx.delete(f"{shop.ari_url}/ari/bridges/{bridge_id}", auth=(shop.username, shop.password), timeout=20)
     shop.assert_empty()
+
+
+def known_without_ari(shop: AsteriskShop, bridge: BridgeProcess) -> None:
+    """What the ways without ARI need to know."""
+    key = (bridge.folder / "data/api-key").read_text().strip()
+    (shop.etc / "offhook/secrets/api.conf").write_text(f" same => n,Set(OFFHOOK_API_KEY={key})\n")
+    shop.cli("dialplan reload")
+    shop.cli(f"dialplan set global OFFHOOK_API http://127.0.0.1:{bridge.http_port}/api")
+    shop.cli("pjsip qualify offhook")
+    shop.program.wait_for(lambda: "Avail" in shop.cli("pjsip show contacts"), PATIENCE_S, "bridge by SIP")
 
 
 async def until(shop: AsteriskShop, condition: Any, what: str) -> None:
@@ -119,22 +148,22 @@ async def limit_of(line: AsteriskLine, channel_id: str) -> float:
 async def test_callers_of_a_bridge_that_died_go_to_people_and_others_stay_where_they_are(
     tmp_path: Path, shop: AsteriskShop
 ) -> None:
-    audiosocket_port = free_port()
     routes = "".join(
         f"  - {{trunk: pbx, to: '{number}', media: {media}, agent: echo}}\n" for number, media in MEDIA.items()
     )
     settings = f", app: mortal, agent: echo, dead_man_s: {LIMIT_S}, dead_man_refresh_s: 0.5"
-    sections = f"audiosocket: {{listen: 127.0.0.1, port: {audiosocket_port}}}\n"
+    sections = f"audiosocket: {{listen: 127.0.0.1, port: {shop.audiosocket_port}, trunk: dialplan}}\n"
     bridge = BridgeProcess(
         tmp_path,
-        variables={"ARI_PASSWORD": shop.password},
+        variables={"ARI_PASSWORD": shop.password, "OFFHOOK_SIP_PORT": str(shop.offhook_sip_port)},
         more=routes + asterisk_section(shop, more=settings) + sections,
     )
     try:
+        known_without_ari(shop, bridge)
         console = Console(shop)
         async with AsyncExitStack() as stack:
             phones: dict[str, Caller] = {}
-            for number in (*MEDIA, "753", "754"):
+            for number in (*MEDIA, *WITHOUT_ARI, "753", "754"):
                 phone = phones[number] = Caller()
                 await phone.open()
                 stack.push_async_callback(phone.close)
@@ -148,11 +177,12 @@ async def test_callers_of_a_bridge_that_died_go_to_people_and_others_stay_where_
             await asyncio.to_thread(bridge.wait_until_ended, calls["754"], PATIENCE_S)
             # The limits would have run out meanwhile.
             await asyncio.sleep(LIMIT_S)
-            for number in MEDIA:
+            for number in (*MEDIA, *WITHOUT_ARI):
                 await echoes(phones[number])
             assert shop.calls_in("offhook-people") == []
             bridge.kill()
-            await until(shop, lambda: len(shop.calls_in("offhook-people")) == len(MEDIA), "callers with people")
+            left = len(MEDIA) + len(WITHOUT_ARI)
+            await until(shop, lambda: len(shop.calls_in("offhook-people")) == left, "callers with people")
             await asyncio.sleep(LIMIT_S)
             assert shop.calls_in("parked") == ["s"]
             assert not phones["754"].ended.is_set()
