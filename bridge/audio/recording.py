@@ -193,8 +193,11 @@ class StereoRecorder:
     def _take(self, channel: bytearray, pcm: bytes, now: float) -> None:
         if self._zero is None:
             self._zero = now
-        # Ticks lie on the 20 ms grid but for rounding; the zero may lie anywhere.
-        index = int((now - self._zero) / FRAME_S + 1e-3) - self._base
+        # Ticks lie on a 20 ms grid but for rounding; the zero may lie anywhere.
+        place = (now - self._zero) / FRAME_S + 1e-3 - self._base
+        held = len(channel) // self._frame_bytes
+        # A grid that is moved (`MediaClock.shift`), by less than a frame, leaves nothing out and says nothing twice.
+        index = held if held - 1 < place < held + 1 else int(place)
         if index >= MAX_PENDING_FRAMES:
             self._give_up_pending(index)
             index = 0

@@ -107,6 +107,27 @@ async def test_a_side_that_begins_late_or_pauses_stays_in_step(recordings: Recor
     ]
 
 
+@pytest.mark.parametrize(
+    ("zero", "moves_s"),
+    [(9.981, (0.005,)), (9.9999, (-0.005,)), (9.981, (0.01, -0.015, 0.01)), (9.9999, (-0.01, -0.005, 0.01))],
+)
+async def test_steps_that_are_moved_leave_no_gap_and_no_frame_out(
+    recordings: Recordings, zero: float, moves_s: tuple[float, ...]
+) -> None:
+    recorder = recordings.open("call", 8000, unexpected, started_at=zero)
+    now = 10.0
+    for tick in range(120):
+        recorder.caller(frame(tick + 1), now)
+        recorder.agent(frame(-1), 10.0 + tick * 0.02)
+        await settle(recorder)
+        now += 0.02 + (moves_s[tick // 30] if tick % 30 == 29 and tick // 30 < len(moves_s) else 0.0)
+    result = await recorder.close()
+    assert result.path is not None
+    heard = [caller for caller, _ in per_frame(read(result.path))]
+    assert heard[:120] == list(range(1, 121))
+    assert result.lost_ms == 0
+
+
 async def test_the_answer_is_the_zero_when_it_is_given(recordings: Recordings) -> None:
     recorder = recordings.open("call", 8000, unexpected, started_at=9.993)
     recorder.agent(frame(1), 10.0)
