@@ -7,7 +7,7 @@ PYTEST = $(BIN)/python -m pytest
 # Tests that judge what came when, or take all that a small machine has: one after another, beside nothing else.
 ALONE := $(addprefix tests/,protocol/rtp protocol/engines conversations fuzz \
     $(addprefix e2e/test_e2e_,asterisk.py call.py introduction.py pipecat.py realtime.py) \
-    interop/test_sipp_many.py interop/test_soak.py)
+    $(addprefix interop/test_,asterisk_storm.py sipp_many.py soak.py))
 # Tests that wait for peers most of the time: three at a time, each worker with ports of its own.
 WAITING := $(filter-out $(ALONE),$(wildcard tests/e2e/test_*.py tests/interop/test_*.py)) \
     $(filter-out $(ALONE:%=%/) $(patsubst %,tests/%/,data e2e interop protocol unit),$(wildcard tests/*/))

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,8 +53,8 @@ class World:
     def wait_until_empty(self, tasks: float, files: int) -> None:
         """No call on either side, and no more than `held` in the bridge."""
         self.shop.assert_empty(45)
-        self.bridge.wait_until_idle(20)
-        self.bridge.wait_for(lambda: self.held()[0] <= tasks, 20, f"return to {tasks} tasks")
+        self.bridge.wait_until_idle()
+        self.bridge.wait_for(lambda: self.held()[0] <= tasks, 30, f"return to {tasks} tasks")
         # A connection of the record's pool or of HTTP may be open at one count and closed at the other.
         assert self.held()[1] <= files + 3
 
@@ -74,6 +75,16 @@ class World:
             return callers.outcomes
 
         return asyncio.run(storm())
+
+    def ended_calls(self) -> list[dict[str, Any]]:
+        """All calls on record, as soon as each has ended there too: a disk takes its time."""
+
+        def found() -> list[dict[str, Any]]:
+            calls = self.bridge.calls()
+            return calls if all(call["cause"] for call in calls) else []
+
+        calls: list[dict[str, Any]] = self.bridge.wait_for(found, 30, "end of every call on record")
+        return calls
 
     @contextlib.contextmanager
     def weather(self) -> Iterator[None]:
@@ -127,7 +138,7 @@ def test_a_hundred_calls_at_once_come_up_and_leave_nothing_behind(world: World) 
     outcomes = world.call(AT_ONCE, at_once=AT_ONCE, seed=1)
     world.wait_until_empty(tasks, files)
     assert not outcomes["never came up"], outcomes
-    calls = world.bridge.calls()
+    calls = world.ended_calls()
     causes = Counter(call["cause"] for call in calls)
     assert set(causes) == {"caller-hung-up", "cancelled", "media-timeout"}, causes
     # Who hung up is on record as that.
@@ -142,7 +153,7 @@ def test_calls_that_come_and_go_while_the_event_socket_is_cut_leave_nothing_behi
         outcomes = world.call(IN_THE_STORM, at_once=20, seed=2)
     world.wait_until_up()
     world.wait_until_empty(tasks, files)
-    causes = Counter(call["cause"] for call in world.bridge.calls() if call["id"] not in before)
+    causes = Counter(call["cause"] for call in world.ended_calls() if call["id"] not in before)
     # Some cancel while nobody is there.
     assert causes.total() > IN_THE_STORM / 2, (causes, outcomes)
-    assert None not in causes and not causes["internal-error"], causes
+    assert not causes["internal-error"], causes
