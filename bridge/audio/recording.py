@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import errno
 import fcntl
+import math
 import os
 import struct
 from collections.abc import Callable
@@ -28,6 +29,9 @@ FLUSH_FRAMES = 50
 
 MAX_PENDING_FRAMES = 500
 """Audio held while the disk is slow: 10 s, 320 kB a call at 8 kHz. What is beyond is lost, silence in its place."""
+
+MOVED_FRAMES = 0.9
+"""By which ticks may move, all in all, until their frames move as well. What is missing is a frame at least."""
 
 CLOSE_TIMEOUT_S = 10.0
 """How long a call's end waits for a disk that hangs; the file is then repaired at the next start."""
@@ -129,6 +133,8 @@ class StereoRecorder:
         self._zero = started_at
         self._base = 0
         """Position (20 ms frames since the zero) of the first frame in memory."""
+        self._grids = [math.inf, math.inf]
+        """By how much (frames) each side's ticks are behind the places of their frames; infinite before the first."""
         self._left = bytearray()
         self._right = bytearray()
         self._silence = 0
@@ -196,8 +202,13 @@ class StereoRecorder:
         # Ticks lie on a 20 ms grid but for rounding; the zero may lie anywhere.
         place = (now - self._zero) / FRAME_S + 1e-3 - self._base
         held = len(channel) // self._frame_bytes
-        # A grid that is moved (`MediaClock.shift`), by less than a frame, leaves nothing out and says nothing twice.
-        index = held if held - 1 < place < held + 1 else int(place)
+        # A grid that is moved (`MediaClock.shift`) by less than a frame leaves no gap, and nothing out.
+        side = channel is self._right
+        if abs(place - held - self._grids[side]) < MOVED_FRAMES:
+            index = held
+        else:
+            index = int(place)
+            self._grids[side] = place - index
         if index >= MAX_PENDING_FRAMES:
             self._give_up_pending(index)
             index = 0
