@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import structlog
 
 from bridge.asterisk.ari import Ari
-from bridge.asterisk.ari_errors import AriError, AriRefusedError
+from bridge.asterisk.ari_errors import AriError, AriNotFoundError, AriRefusedError
 from bridge.asterisk.ari_events import (
     AriEvent,
     Channel,
@@ -405,9 +405,10 @@ class AsteriskLeg:
         if self._state is not LegState.ENDED:
             try:
                 await self.side.ari.channel(self.channel_id)
-            except AriRefusedError:
+            except AriNotFoundError:
                 pass
             except AriError:
+                # An Asterisk that is out of order says nothing of the channel.
                 return False
             else:
                 return False
