@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from bridge.api.errors import ApiError, describe
 from bridge.api.services import Bridge, Services
-from bridge.asterisk.ami import Ami, AmiError, AmiRefusedError
+from bridge.asterisk.ami import Ami, AmiError, AmiRefusedError, AmiTimeoutError
 from bridge.asterisk.queues import QueueStatus
 from bridge.asterisk.settings import MediaKind
 from bridge.asterisk.status import AmiState, AriState, AsteriskStatus
@@ -109,7 +109,7 @@ async def reconnect(bridge: Bridge, name: Name) -> None:
         raise _no_such(name)
 
 
-@router.get("/{name}/queues", summary="Show its queues", responses=describe(404, 409, 502, 503))
+@router.get("/{name}/queues", summary="Show its queues", responses=describe(404, 409, 502, 503, 504))
 async def queues(
     bridge: Bridge,
     name: Name,
@@ -123,7 +123,9 @@ async def queues(
     return QueueList(queues=[_queue_out(one) for one in found])
 
 
-@router.get("/{name}/devices/{device:path}", summary="Show a device's state", responses=describe(404, 409, 502, 503))
+@router.get(
+    "/{name}/devices/{device:path}", summary="Show a device's state", responses=describe(404, 409, 502, 503, 504)
+)
 async def device(
     bridge: Bridge,
     name: Name,
@@ -156,6 +158,8 @@ def _failed(error: AmiError) -> ApiError:
     if isinstance(error, AmiRefusedError):
         advice = ": the user of manager.conf needs `write`" if error.denied else ""
         return ApiError(502, "asterisk-refused", f"{error}{advice}")
+    if isinstance(error, AmiTimeoutError):
+        return ApiError(504, "asterisk-timeout", str(error))
     return ApiError(503, "asterisk-unavailable", str(error), {"Retry-After": "5"})
 
 

@@ -13,6 +13,7 @@ from bridge.asterisk.ami_link import (
     AmiError,
     AmiLink,
     AmiRefusedError,
+    AmiTimeoutError,
     AmiUnauthorizedError,
     AmiUnavailableError,
     Value,
@@ -23,7 +24,7 @@ from bridge.asterisk.status import AmiState
 from bridge.asterisk.tls import what_failed
 from bridge.settings import PasswordError
 
-__all__ = ["Ami", "AmiError", "AmiRefusedError", "AmiUnauthorizedError", "AmiUnavailableError"]
+__all__ = ["Ami", "AmiError", "AmiRefusedError", "AmiTimeoutError", "AmiUnauthorizedError", "AmiUnavailableError"]
 
 EVENTS = "agent,call,user"
 """Classes of events that we ask for: queues, devices and channels, UserEvent. `dialplan` alone would be a dozen for

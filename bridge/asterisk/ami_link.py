@@ -43,6 +43,10 @@ class AmiUnavailableError(AmiError):
     """There is no connection, it broke, or no answer came in time: whether the action was done is not known."""
 
 
+class AmiTimeoutError(AmiUnavailableError):
+    """No answer came in time."""
+
+
 class AmiUnauthorizedError(AmiError):
     """Our user or password is not taken."""
 
@@ -201,7 +205,7 @@ class AmiLink:
             self._given_up.append(request.id)
             if len(self._given_up) > MOST_GIVEN_UP:
                 self._protocol.responses.pop(self._given_up.popleft(), None)
-            raise AmiUnavailableError(f"{name}: no answer within {timeout_s:g} s") from error
+            raise AmiTimeoutError(f"{name}: no answer within {timeout_s:g} s") from error
         finally:
             self._pending.pop(request.id, None)
         return rows

@@ -106,6 +106,10 @@ class AriServer(Standin):
         """Answer so to requests whose path begins so, so often (-1: always), and do nothing."""
         self._told.append(_Told(method, path, (status, body), times))
 
+    def forgive(self) -> None:
+        """Carry out again what was answered otherwise."""
+        self._told.clear()
+
     def hold(self, path: str) -> None:
         """Requests whose path begins so wait before they are carried out, and what follows on the same socket too."""
         self._held_up.setdefault(path, asyncio.Event())
