@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from bridge.rtp.stretch import JOIN_MS, Samples, best_lag, to_pcm, to_samples
+from bridge.rtp.stretch import JOIN_MS, Samples, best_lag, ramp, to_pcm, to_samples
 
 HOLD_MS = 20
 """A lost packet's length of speech is repeated at full level ..."""
@@ -47,8 +47,8 @@ class Concealer:
         self._step = float(past[-1] - past[-lag - 1]) if lag < len(past) else 0.0
         if blend:
             # The end of a period leads into its own beginning, as the audio before it did.
-            ramp = np.linspace(0.0, 1.0, blend, dtype=np.float32)
-            cycle[-blend:] = cycle[-blend:] * (1 - ramp) + past[-lag - blend : -lag] * ramp
+            rising = ramp(blend)
+            cycle[-blend:] = cycle[-blend:] * (1 - rising) + past[-lag - blend : -lag] * rising
         self._cycle = cycle
 
     def mute(self) -> None:
@@ -77,7 +77,8 @@ class Concealer:
         count = min(self._join, len(pcm) // 2)
         if not count:
             return pcm
-        head = to_samples(pcm[: 2 * count]) * np.linspace(0.0, 1.0, count, dtype=np.float32)
+        rising = ramp(count)
+        head = to_samples(pcm[: 2 * count]) * rising
         if self.audible:
-            head += self._invent(count) * np.linspace(1.0, 0.0, count, dtype=np.float32)
+            head += self._invent(count) * (1 - rising)
         return to_pcm(head) + pcm[2 * count :]

@@ -1,5 +1,7 @@
 """Small changes of speed: whole pitch periods of PCM (int16 mono) removed or repeated, after WSOLA."""
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,12 +31,21 @@ def best_lag(samples: Samples, sample_rate: int) -> int:
     return shortest + int(np.argmax(likeness / np.sqrt(energy + 1.0)))
 
 
+@lru_cache(maxsize=512)
+def ramp(count: int) -> Samples:
+    """From 0 to 1 in so many samples, not to be written to. Made once: that takes longer than all else done with it,
+    and a machine that was held up stretches the audio of all its calls at the same time."""
+    rising = np.linspace(0.0, 1.0, count, dtype=np.float32)
+    rising.setflags(write=False)
+    return rising
+
+
 def shorten(pcm: bytes, lag: int, sample_rate: int) -> bytes:
     """`pcm` without `lag` samples near its start, cross-faded; its first sample stays the first."""
     samples = to_samples(pcm)
     width = min(sample_rate * JOIN_MS // 1000, len(samples) - lag)
-    ramp = np.linspace(0.0, 1.0, width, dtype=np.float32)
-    head = samples[:width] * (1 - ramp) + samples[lag : lag + width] * ramp
+    rising = ramp(width)
+    head = samples[:width] * (1 - rising) + samples[lag : lag + width] * rising
     return to_pcm(head) + pcm[2 * (lag + width) :]
 
 
@@ -42,8 +53,8 @@ def lengthen(past: bytes, pcm: bytes, lag: int, sample_rate: int) -> bytes:
     """`pcm` with the last `lag` samples of `past`, which was played just before, said once more ahead of it."""
     again = to_samples(past[-2 * lag :])
     width = min(sample_rate * JOIN_MS // 1000, len(again), len(pcm) // 2)
-    ramp = np.linspace(0.0, 1.0, width, dtype=np.float32)
-    again[:width] = again[:width] * ramp + to_samples(pcm[: 2 * width]) * (1 - ramp)
+    rising = ramp(width)
+    again[:width] = again[:width] * rising + to_samples(pcm[: 2 * width]) * (1 - rising)
     return to_pcm(again) + pcm
 
 
