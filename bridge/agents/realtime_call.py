@@ -14,6 +14,7 @@ from typing import Any
 
 from bridge.agents.base import AgentDone, CallSession
 from bridge.agents.call_context import filled, known_facts, template_facts
+from bridge.agents.call_ending import CallEnding, SpeakLast
 from bridge.agents.endings import HandedOver, LastWords
 from bridge.agents.hold_music import HoldMusic
 from bridge.agents.inbox import Inbox, listen_in
@@ -175,19 +176,16 @@ class RealtimeCall:
             answered_at=session.answered_at,
         )
         self._closing = Closing(
-            settings.phrases,
             session,
             self._line,
             self._floor,
             self._rote,
             self._owed,
             self._bargein,
-            self._toolbox,
             self._tools,
             self._last_words,
             self._record,
-            start=self._start,
-            told=self._inbox.post,
+            self._call_ending,
         )
         self._replies = Replies(
             session.leg.playout,
@@ -260,6 +258,19 @@ class RealtimeCall:
             call_id=self._session.call_id,
             history=self._history.messages,
             interrupts=self._bargein.interrupts,
+        )
+
+    def _call_ending(self, speak: SpeakLast) -> CallEnding:
+        return CallEnding(
+            self._session,
+            self._last_words,
+            self._toolbox,
+            self._floor.outlet,
+            self._record,
+            phrases=lambda: self._settings.phrases,
+            speak=speak,
+            start=lambda work: self._start(work()),
+            told=self._inbox.post,
         )
 
     def _told(self, event: RealtimeEvent) -> None:
@@ -397,8 +408,7 @@ class RealtimeCall:
                 self._sessions.up(now, ending=self._last_words.begun)
             case LineLost():
                 self._sessions.lost()
-                self._record.provider_failed("realtime", event.error)
-                self._closing.apologise(event.error)
+                self._closing.line_lost(event.error)
             case VoiceFailed():
                 self._voice_failed(event.turn)
             case HandedOver():

@@ -1,10 +1,10 @@
-"""How a call with a speech-to-speech model ends by the agent's will: last words, or a tone for them, a hand-over."""
+"""The last words of a call with a speech-to-speech model: by whom they are spoken, and what if they can't be."""
 
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 
 from bridge.agents.base import AgentDone, CallSession
-from bridge.agents.endings import HandedOver, LastWords
+from bridge.agents.call_ending import CallEnding, SpeakLast
+from bridge.agents.endings import LastWords
 from bridge.agents.realtime_bargein import BargeIns
 from bridge.agents.realtime_floor import RealtimeFloor
 from bridge.agents.realtime_line import Line
@@ -12,8 +12,6 @@ from bridge.agents.realtime_owed import OwedReply
 from bridge.agents.realtime_tools import ToolRuns
 from bridge.agents.realtime_words import RoteWords, Words
 from bridge.agents.record import Record
-from bridge.agents.settings import PhraseSettings
-from bridge.agents.tools import Toolbox
 from bridge.events import Cause
 from bridge.providers.base import ProviderError
 
@@ -23,41 +21,35 @@ class Closing:
 
     def __init__(
         self,
-        phrases: PhraseSettings,
         session: CallSession,
         line: Line,
         floor: RealtimeFloor,
         rote: RoteWords,
         owed: OwedReply,
         bargein: BargeIns,
-        toolbox: Toolbox,
         tools: ToolRuns,
         last_words: LastWords,
         record: Record,
-        *,
-        start: Callable[[Coroutine[Any, Any, None]], object],
-        told: Callable[[HandedOver], None],
+        ending: Callable[[SpeakLast], CallEnding],
     ) -> None:
-        """`start` runs work in the call's task group."""
-        self._phrases = phrases
-        self._playout = session.leg.playout
+        """`ending` makes the end of a call whose last words are spoken so."""
         self._clock = session.clock
         self._line = line
         self._floor = floor
         self._rote = rote
         self._owed = owed
         self._bargein = bargein
-        self._toolbox = toolbox
         self._tools = tools
         self._last_words = last_words
         self._record = record
-        self._start = start
-        self._told = told
+        self._ending = ending(self._speak)
 
     def close(self, text: str, done: AgentDone) -> None:
         """Speak the last words, whatever else is under way, and end."""
+        self._ending.close(text, done)
+
+    def _speak(self, text: str, done: AgentDone) -> None:
         now = self._clock()
-        self._last_words.begin(now, done)
         self._bargein.abandon(now)
         self._line.hear(False)
         self._tools.cancel_all()
@@ -69,21 +61,13 @@ class Closing:
         else:
             self.lose_words("the last words could not be spoken")
 
-    def apologise(self, error: ProviderError) -> None:
-        """No provider is left: say so, and end."""
-        if not self._last_words.begun:
-            can_hand_over = self._toolbox.can_hand_over
-            apology = self._last_words.apologise(self._phrases, can_hand_over=can_hand_over)
-            self.close(apology, AgentDone(Cause.ENGINE_FAILED, f"realtime: {error}"))
-
     def lose_words(self, why: str) -> None:
         """The last words can't be spoken: a tone stands for them."""
         self._owed.forget()
         self._rote.forget()
         if self._last_words.tone is None:
             self._floor.cut(self._clock())
-            self._last_words.tone = self._floor.outlet.sound_tone()
-            self._record.note("tone", why)
+            self._ending.sound_tone(why)
 
     def line_broke(self, error: ProviderError) -> None:
         """The session failed while the last words were to be spoken."""
@@ -91,28 +75,22 @@ class Closing:
         if not self._last_words.over and (self._rote.asked or self._floor.free):
             self.lose_words("the model failed at the last words")
 
-    def tone_finished(self, now: float) -> None:
-        """The tone that stands for them was heard."""
-        self._over(self._last_words.sounded(now))
+    def line_lost(self, error: ProviderError) -> None:
+        """No provider is left: say so, and end."""
+        self._record.provider_failed("realtime", error)
+        if not self._last_words.begun:
+            self._ending.apologise(AgentDone(Cause.ENGINE_FAILED, f"realtime: {error}"))
 
     def finish(self, done: AgentDone, at: float) -> None:
-        """All was said: hang up once the far side has played it."""
+        """All was said by `at`: hang up once the far side has played it."""
         self._line.hear(False)
         self._floor.forget_behind()
-        self._over(self._last_words.spoken(done, at, self._playout.far_buffer_ms))
+        self._ending.spoken(done, at)
 
-    def _over(self, hand_over: bool) -> None:
-        if hand_over:
-            self._start(self._hand_over())
-
-    async def _hand_over(self) -> None:
-        await self._toolbox.hand_over()
-        self._told(HandedOver())
+    def tone_finished(self, now: float) -> None:
+        """The tone that stands for the last words was heard."""
+        self._ending.tone_finished(now)
 
     def handed_over(self) -> AgentDone | None:
-        """What the call ends with; where the hand-over failed, say so and hang up."""
-        done = self._toolbox.done
-        if done is None and self._last_words.ends is not None:
-            self._last_words.tone = None
-            self.close(self._phrases.apology, self._last_words.ends)
-        return done
+        """See `CallEnding`."""
+        return self._ending.handed_over()
