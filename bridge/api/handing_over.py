@@ -235,6 +235,6 @@ async def press(bridge: Bridge, call_id: CallId, wanted: DtmfIn) -> None:
 )
 async def set_variables(bridge: Bridge, call_id: CallId, wanted: VariablesIn) -> None:
     """The telephone system that has the call after us reads them: channel variables of an Asterisk, for its dialplan
-    or a screen pop. Calls that have no such thing (SIP) are a 409."""
+    or a screen pop. Calls that have no such thing (SIP) are a 501."""
     async with _verbs(bridge, call_id) as verbs:
         await verbs.set_variables(wanted.variables)
