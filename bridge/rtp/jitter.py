@@ -119,8 +119,11 @@ class JitterBuffer:
 
     @property
     def delay_ms(self) -> float:
-        """Present delay of playout after the fastest packet's arrival; 0 while nothing plays."""
-        return self._delay * 1000 / self.timeline.clock_rate if self._state == PLAYING else 0.0
+        """Present delay of playout after the fastest packet's arrival; 0 while nothing plays. What is invented while
+        nothing comes is no part of it: a stream that has ended would else seem to wait longer and longer."""
+        if self._state != PLAYING:
+            return 0.0
+        return max(0.0, self._delay - self._waited) * 1000 / self.timeline.clock_rate
 
     @property
     def target_ms(self) -> float:
@@ -134,7 +137,7 @@ class JitterBuffer:
             return None
         timeline = self.timeline
         aim = max(timeline.target, self._pace.there(timeline, self._packet))
-        return (self._delay - aim) * 1000 / timeline.clock_rate
+        return (self._delay - self._waited - aim) * 1000 / timeline.clock_rate
 
     def reset(self) -> None:
         """Forget the stream, its counters excepted: the next packet starts a new one."""
@@ -402,6 +405,8 @@ class JitterBuffer:
         if self._delay >= self._span:
             # Waiting on would make the delay longer than it may be: let it be lost.
             self._cursor += units
+        else:
+            self._delay += units
         self._waited += units
         if not self._filler.quiet:
             self._suspect_ms += units * 1000 / self.timeline.clock_rate

@@ -184,6 +184,12 @@ def test_time_to_spare_counts_from_where_frames_are_whole(ms: int, apart_ms: int
     assert run.buffer.spare_ms == pytest.approx(run.delays[-1] - need_ms, abs=0.01)
 
 
+def test_delay_told_is_not_the_longer_for_a_stream_that_has_ended() -> None:
+    run = play(steady(100), 106)
+    assert run.delays[98:106] == pytest.approx([run.delays[90]] * 8)
+    assert play(steady(100), 115).buffer.delay_ms == 0
+
+
 def test_nothing_is_to_spare_while_nothing_plays() -> None:
     buffer = JitterBuffer(8000, 8000)
     assert buffer.spare_ms is None
