@@ -15,7 +15,11 @@ from bridge.asterisk.media_dialect import MarkProcessed, MediaCommands, QueueSta
 from bridge.audio.frames import FRAME_MS, FRAME_S
 
 MARK_S = 0.5
-"""Between two measurements."""
+"""Between two measurements ..."""
+STEADY_MARK_S = 1.0
+"""... and where the last one was ..."""
+STEADY_S = 0.001
+"""... so near to what was expected: each costs a message both ways, and a look at the socket for the answer."""
 
 LOW_S = 0.003
 """Shortest wait that is good enough: what our own clock is late now and then."""
@@ -85,6 +89,8 @@ class FarQueue:
         """When the last of them was due."""
         self.wait_s: float | None = None
         """How long it is from when a frame is due to when Asterisk plays it; None: not known yet."""
+        self._steady = False
+        """The last measurement was what was expected."""
         self._wait_before_s: float | None = None
         """The same by the measurement before."""
         self.round_trip_s: float | None = None
@@ -161,7 +167,7 @@ class FarQueue:
         self._mark_number += 1
         id = f"m{self._mark_number}"
         self._marks.append((id, now, self._changes))
-        self._next_mark = now + MARK_S
+        self._next_mark = now + (STEADY_MARK_S if self._steady else MARK_S)
         return self._commands.mark(id)
 
     def _change(self, frames: int) -> None:
@@ -204,7 +210,10 @@ class FarQueue:
             self.holes += round(grown / FRAME_S)
             self._low_s = min(self._low_s + STEP_S, HIGHEST_LOW_S)
         else:
-            self._low_s = max(LOW_S, self._low_s * RELAX)
+            # As far as measurements are apart.
+            relaxed = RELAX * RELAX if self._steady else RELAX
+            self._low_s = max(LOW_S, self._low_s * relaxed)
+        self._steady = self._expected_s is not None and abs(grown) < STEADY_S
         self._wait_before_s = self.wait_s
         self.wait_s = self._expected_s = wait_s
         self._judge(wait_s)

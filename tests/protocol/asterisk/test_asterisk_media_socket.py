@@ -1,21 +1,26 @@
 """The media WebSocket on real sockets: opened in time or not at all, read and written without ever waiting."""
 
 import asyncio
+import itertools
 import socket
 import ssl
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
 from free_ports import free_port
+from hypothesis import given
+from hypothesis import strategies as st
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidStatus
 from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN
+from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
 from bridge.asterisk.settings import WebsocketListenerSettings
@@ -100,6 +105,13 @@ def client_of(near: socket.socket) -> MediaSocket:
     """An open connection, without its handshake."""
     protocol = ClientProtocol(parse_uri("ws://127.0.0.1/"), state=OPEN, max_size=131_072)
     # The library begins with the answer to a handshake, if none was made.
+    protocol.parser = protocol.parse()
+    next(protocol.parser)
+    return MediaSocket(near, protocol)
+
+
+def server_of(near: socket.socket) -> MediaSocket:
+    protocol = ServerProtocol(state=OPEN, max_size=131_072)
     protocol.parser = protocol.parse()
     next(protocol.parser)
     return MediaSocket(near, protocol)
@@ -206,6 +218,74 @@ async def test_messages_in_pieces_are_put_together(pair: tuple[socket.socket, so
     assert heard.texts == ["in two"]
     assert b"".join(heard.audio) == b"audio"
     assert pair[1].recv(100)[0] == 0x80 | Opcode.PONG
+
+
+messages = st.lists(
+    st.one_of(
+        st.tuples(st.just(Opcode.BINARY), st.sampled_from([0, 1, 125, 126, 640, 3000])),
+        st.tuples(st.just(Opcode.TEXT), st.sampled_from([0, 40, 126])),
+        st.tuples(st.just(Opcode.PING), st.just(4)),
+    ),
+    max_size=12,
+)
+
+
+@given(messages, st.lists(st.integers(1, 5000), min_size=1, max_size=30), st.booleans())
+def test_messages_are_the_same_wherever_the_stream_is_cut(
+    sent: list[tuple[Opcode, int]], cuts: list[int], as_server: bool
+) -> None:
+    async def run() -> None:
+        near, far = socket.socketpair()
+        near.setblocking(False)
+        media = server_of(near) if as_server else client_of(near)
+        heard = Heard(media)
+        payloads = [(opcode, bytes((n,)) * size) for n, (opcode, size) in enumerate(sent, 65)]
+        stream = b"".join(Frame(opcode, data).serialize(mask=as_server) for opcode, data in payloads)
+        at = 0
+        for cut in itertools.cycle(cuts):
+            if at >= len(stream):
+                break
+            far.sendall(stream[at : at + cut])
+            at += cut
+            media.read(1.0)
+        assert heard.audio == [data for opcode, data in payloads if opcode is Opcode.BINARY]
+        assert heard.texts == [data.decode() for opcode, data in payloads if opcode is Opcode.TEXT]
+        assert heard.lost == []
+        media.close()
+        far.close()
+
+    asyncio.run(run())
+
+
+async def test_what_comes_has_the_kernels_time_however_late_it_is_read() -> None:
+    listening = socket.create_server(("127.0.0.1", 0))
+    far = socket.create_connection(listening.getsockname())
+    near, _ = listening.accept()
+    near.setblocking(False)
+    media = client_of(near)
+    times: list[float] = []
+    media.on_audio = lambda payload, arrival: times.append(arrival)
+    async with asyncio.timeout(WAIT_S):
+        # The kernel begins to tell some moments after it was first asked to.
+        while not media.timed:
+            times.clear()
+            before = time.monotonic()
+            far.sendall(framed(Opcode.BINARY, b"one"))
+            while not times:
+                media.read(1.0)
+                await asyncio.sleep(0)
+    assert before - 0.001 <= times[0] <= time.monotonic()
+    far.sendall(framed(Opcode.BINARY, b"two") + framed(Opcode.BINARY, b"six"))
+    sent = time.monotonic()
+    # The time that it is read late by, not one that anything is waited for.
+    await asyncio.sleep(0.2)
+    media.read(1.0)
+    # One comes a frame's time after the other, but neither before what was read last.
+    assert len(times) == 3
+    assert times[0] <= times[1] <= times[2] <= sent + 0.1
+    media.close()
+    far.close()
+    listening.close()
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ class Asterisk:
         self.next_s = phase_s
         self.queue: deque[str] = deque()
         self.holes = 0
+        self.marks = 0
         self.waiting = False
         """It was given audio, so that a hole would be heard."""
         self.answers: list[tuple[float, MarkProcessed | QueueStatus]] = []
@@ -57,6 +58,7 @@ class Asterisk:
         command = json.loads(text)
         match command["command"]:
             case "MARK_MEDIA":
+                self.marks += 1
                 self.queue.append(command["correlation_id"])
             case "GET_STATUS":
                 self.answers.append((self.now, QueueStatus(self.frames, 800, 900, False, False, False)))
@@ -115,6 +117,52 @@ class Call:
             self.asterisk.take(command)
         self.asterisk.waiting = False
         return cut.frames
+
+
+def test_what_a_frame_waits_too_long_is_known_by_two_measurements() -> None:
+    call = Call(0.012, silent=False)
+    call.run(0.4)
+    assert call.far.spare_s is None
+    call.run(1.2)
+    assert call.far.spare_s == pytest.approx(0.012 - LOW_S, abs=0.001)
+
+
+@pytest.mark.parametrize("earlier_s", [0.005, -0.005, -0.0075])
+def test_frames_that_are_sent_at_another_time_wait_so_much_longer_or_shorter_and_that_is_no_hole(
+    earlier_s: float,
+) -> None:
+    call = Call(0.012, silent=False)
+    call.run(2)
+    call.now -= earlier_s
+    call.far.shift(earlier_s)
+    assert call.far.wait_s == pytest.approx(0.012 + earlier_s, abs=0.001)
+    assert call.far.spare_s == pytest.approx(0.012 + earlier_s - LOW_S, abs=0.001)
+    call.run(4)
+    assert call.far.wait_s == pytest.approx(0.012 + earlier_s, abs=0.001)
+    assert call.asterisk.holes == call.far.holes == call.far.shortened == call.far.lengthened == 0
+
+
+def test_what_a_hole_has_lengthened_is_made_short_by_sending_later_while_the_agent_talks() -> None:
+    call = Call(0.012, silent=False)
+    call.run(1.2)
+    call.run(3, late_s=0.015)
+    assert call.far.holes == 1
+    for _ in range(4):
+        call.now += 0.005
+        call.far.shift(-0.005)
+        call.run(0.1)
+    call.run(3)
+    assert call.far.wait_s == pytest.approx(0.012, abs=0.001)
+    assert call.asterisk.holes == call.far.holes == 1
+    assert call.far.shortened == 0
+
+
+def test_a_queue_that_stays_as_it_is_is_measured_less_often() -> None:
+    call = Call(0.012, silent=False)
+    call.run(4)
+    asked = call.asterisk.marks
+    call.run(10)
+    assert call.asterisk.marks - asked <= 11
 
 
 @pytest.mark.parametrize("phase_ms", [0.1, 1, 2.5, 3.5, 7, 12, 19, 19.9])
