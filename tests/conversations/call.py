@@ -37,6 +37,8 @@ class Outcome:
     heard: str = ""
     """What the recogniser found in all of the agent's audio."""
     referred_to: list[str] = field(default_factory=list)
+    late_ms: float = 0.0
+    """How late the caller's voice left, at worst: late packets are gaps in what is heard."""
 
     @property
     def turns(self) -> list[dict[str, Any]]:
@@ -65,6 +67,7 @@ async def play(situation: Situation, engines: Engines, house: House) -> Outcome:
             await caller.hang_up()
     await caller.close()
     outcome.packets, outcome.said, outcome.referred_to = caller.packets, caller.said, caller.referred_to
+    outcome.late_ms = caller.late_ms
     if leg_id:
         try:
             outcome.record = await asyncio.to_thread(house.record_of, leg_id)

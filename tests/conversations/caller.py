@@ -52,6 +52,8 @@ class LineCaller(RawCaller):
         self.line = line
         self.said: list[Said] = []
         self.referred_to: list[str] = []
+        self.late_ms = 0.0
+        """How late its voice left, at worst: the machine had no time for it."""
         self._random = random.Random(seed)
         self._mouth: deque[Samples] = deque()
         self._saying: tuple[str, float] | None = None
@@ -109,6 +111,8 @@ class LineCaller(RawCaller):
         key_began = 0
         while True:
             timestamp = n * FRAME
+            if self._mouth:
+                self.late_ms = max(self.late_ms, 1000 * (self.loop.time() - start - n * 0.02))
             if self._quiet and not self._mouth:
                 pass
             elif self._keys and not self._mouth:

@@ -100,5 +100,5 @@ def transcript(outcome: Outcome) -> str:
         lines += [f"  {name}: {event}" for event in outcome.events(name)]
     if outcome.heard:
         lines.append(f"  off the wire: {outcome.heard}")
-    lines.append(f"  cause: {outcome.record.get('cause')}")
+    lines.append(f"  cause: {outcome.record.get('cause')}; the voice left up to {outcome.late_ms:.0f} ms late")
     return "\n".join(lines)

@@ -6,13 +6,15 @@ import math
 
 import numpy as np
 from asterisk_shop import AsteriskShop
-from raw_caller import RawCaller
+from raw_caller import LIMIT_S, RawCaller
 
 from bridge.audio.codec import PCMU
 from bridge.sip.offer_answer import PCMU as PCMU_SDP
 from bridge.sip.offer_answer import LocalMedia, make_offer
 
 RATE_HZ = 8000
+HEARD = 15
+"""Packets in a row of a tone that is heard."""
 
 
 def asterisk_section(shop: AsteriskShop, *, port: int | None = None, name: str = "pbx", more: str = "") -> str:
@@ -56,7 +58,7 @@ class Caller(RawCaller):
         encode = PCMU.encoder()
         self._speech.extend(encode(pcm[i : i + 320].ljust(320, b"\0")) for i in range(0, len(pcm), 320))
 
-    def hears(self, hz: float, since: int = 0, packets: int = 15) -> bool:
+    def hears(self, hz: float, since: int = 0, packets: int = HEARD) -> bool:
         """Whether so many packets in a row, from index `since` on, are this tone."""
         run = 0
         for packet in self.packets[since:]:
@@ -68,11 +70,23 @@ class Caller(RawCaller):
                 return True
         return False
 
-    async def until_hears(self, hz: float, since: int = 0, limit_s: float = 15) -> None:
+    async def until_hears(self, hz: float, since: int = 0, limit_s: float = LIMIT_S) -> None:
         async with asyncio.timeout(limit_s):
-            while not self.hears(hz, since):
+            if self.hears(hz, since):
+                return
+            # From here on the newest will do: to look at all of them with each that comes would take all the time.
+            while not self.hears(hz, max(since, len(self.packets) - HEARD)):
                 await self._change()
 
-    async def until_ended(self, limit_s: float = 20) -> None:
+    async def is_echoed(self, hz: float) -> None:
+        """Say a tone until it comes back. A busy machine may drop some of it on its way."""
+        since = len(self.packets)
+        async with asyncio.timeout(LIMIT_S):
+            while not self.hears(hz, max(since, len(self.packets) - HEARD)):
+                if not self._speech:
+                    self.say_tone(hz, 1.5)
+                await self._change()
+
+    async def until_ended(self, limit_s: float = LIMIT_S) -> None:
         async with asyncio.timeout(limit_s):
             await self.ended.wait()

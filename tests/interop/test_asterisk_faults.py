@@ -86,9 +86,7 @@ async def caller() -> AsyncIterator[Caller]:
 
 async def echoes(caller: Caller) -> None:
     """The agent's echo of a tone is heard, from now on."""
-    since = len(caller.packets)
-    caller.say_tone(ECHOED_HZ, 1.5)
-    await caller.until_hears(ECHOED_HZ, since)
+    await caller.is_echoed(ECHOED_HZ)
 
 
 @pytest.mark.usefixtures("whole")

@@ -56,7 +56,7 @@ class World:
         self.bridge.wait_until_idle()
         self.bridge.wait_for(lambda: self.held()[0] <= tasks, 30, f"return to {tasks} tasks")
         # A connection of the record's pool or of HTTP may be open at one count and closed at the other.
-        assert self.held()[1] <= files + 3
+        self.bridge.wait_for(lambda: self.held()[1] <= files + 3, 30, f"return to {files} open files")
 
     def wait_until_up(self) -> None:
         """Connected, and what is to be learnt of Asterisk learnt."""

@@ -156,7 +156,8 @@ async def test_a_false_alarm_makes_no_hole_and_a_cut_is_heard_at_once(shop: Aste
             paused = len(at_far.frames)
             await at_far.until(lambda paused=paused: len(at_far.frames) >= paused + 10)
             assert not any(map(any, at_far.frames[-5:]))
-            assert abs(len(numbers(at_far.frames)) * 5 - playout.heard_ms) <= 40
+            # Off by what is on its way between the two, and by what a busy machine is late with.
+            assert abs(len(numbers(at_far.frames)) * 5 - playout.heard_ms) <= 100
             playout.resume()
         await line.until(lambda: playout.heard_ms == FRAMES * 20, "end of the utterance")
         await at_far.until(lambda: not any(map(any, at_far.frames[-5:])))
