@@ -27,7 +27,6 @@ from bridge.asterisk.settings import (
 )
 from bridge.audio.clock import MediaClock
 from bridge.audio.frames import FRAME_S, frame_bytes
-from bridge.config import RtpSettings
 from bridge.events import Cause, FarFlushed, LegEvent
 from bridge.legs.asterisk.audiosocket import AudioSocketTransport
 from bridge.legs.asterisk.endpoint import AsteriskEndpoint
@@ -40,6 +39,7 @@ from bridge.legs.audiosocket_server import AudioSocketServer
 from bridge.legs.base import LegError
 from bridge.legs.frame_stream import FrameStream
 from bridge.legs.media import MediaPlane, MediaStream
+from bridge.rtp.settings import RtpSettings
 
 PASSWORD = "ARI_PASSWORD"
 SETTLE_S = 5.0

@@ -19,6 +19,7 @@ from bridge.providers.chain import FallbackSettings
 from bridge.providers.local.settings import EngineSettings
 from bridge.providers.registry import KINDS, LOCAL, settings_class
 from bridge.providers.settings import ProviderSettings
+from bridge.rtp.settings import RtpSettings
 from bridge.settings import Address, NameServer, Network, Port, Section
 from bridge.trunks.settings import GuardSettings, Hop, Strangers, TrunkSettings
 
@@ -115,26 +116,6 @@ class SipSettings(Section):
     """Provisional responses that are acknowledged (RFC 3262): never, with peers that can, or with such ones alone."""
     trace_mb: Annotated[int, Field(ge=0, le=1024)] = 16
     """Memory for the latest SIP messages, which `offhook trace` shows (MB); 0 keeps none."""
-
-
-class RtpSettings(Section):
-    port_min: Annotated[int, Field(ge=1024, le=65534)] = 20000
-    port_max: Annotated[int, Field(ge=1025, le=65535)] = 24999
-    """A call takes an even port and the odd one behind it: 5000 ports carry 2500 legs."""
-    first_media_timeout_s: Annotated[float, Field(gt=0)] = 30
-    """A call whose caller never sends RTP ends after this."""
-    media_timeout_s: Annotated[float, Field(gt=0)] = 20
-    """A call whose RTP stops ends after this; not while it is on hold."""
-    rtcp: bool = True
-    """Send and read reports: without them loss and delay on the far side are not known."""
-    rtcp_mux: bool = False
-    """Offer RTCP on RTP's port (RFC 5761). An offer of it is accepted either way."""
-
-    @model_validator(mode="after")
-    def _range(self) -> "RtpSettings":
-        if self.port_max - self.port_min < 2:
-            raise ValueError(f"port_max {self.port_max} must be at least 2 above port_min {self.port_min}")
-        return self
 
 
 class HttpSettings(Section):

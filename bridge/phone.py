@@ -18,12 +18,12 @@ from bridge.audio.recording import Recordings, StereoRecorder
 from bridge.audio.resample import Resampler
 from bridge.audio.vad import VoiceActivity
 from bridge.audio.voice import SpeechStarted, SpeechStopped, VoiceDetector, VoiceEvent
-from bridge.config import RtpSettings
 from bridge.events import Answered, Cause, LegEnded, LegEvent, Progress
 from bridge.legs.base import LegError, LegState
 from bridge.legs.media import MediaPlane
 from bridge.legs.sip import SipLeg
 from bridge.legs.sip_endpoint import SipEndpoint, SipEndpointSettings
+from bridge.rtp.settings import RtpSettings
 from bridge.transcript import Transcript, follow_transcript
 
 AGENT_DONE_S = 0.9

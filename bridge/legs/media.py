@@ -13,7 +13,6 @@ from bridge.audio.codec import find_codec
 from bridge.audio.frames import FrameSink, Unsubscribe
 from bridge.audio.phase import PhaseFinder
 from bridge.audio.playout import Playout
-from bridge.config import RtpSettings
 from bridge.events import DtmfReceived, LegEvent, MediaLost, OneWayAudio
 from bridge.legs.base import LegError, LegStateError, MediaQuality, NotCapableError
 from bridge.legs.media_quality import QualityWatch
@@ -31,6 +30,7 @@ from bridge.rtp.session import (
     RtpLimits,
     RtpSession,
 )
+from bridge.rtp.settings import RtpSettings
 from bridge.sip.offer_answer import Codec, Negotiated
 
 

@@ -14,7 +14,6 @@ from free_ports import free_ports
 from sip_line import Line, line
 
 from bridge.asterisk.settings import AsteriskSettings, MediaKind
-from bridge.config import RtpSettings
 from bridge.events import Cause
 from bridge.legs.asterisk.endpoint import AsteriskEndpoint
 from bridge.legs.asterisk.leg import AsteriskLeg
@@ -23,6 +22,7 @@ from bridge.legs.asterisk.reconcile import Waits
 from bridge.legs.asterisk.rtp import RtpTransport
 from bridge.legs.base import LegState
 from bridge.legs.sip import SipLeg
+from bridge.rtp.settings import RtpSettings
 
 WAIT_S = 20.0
 RTP_PORTS = 80

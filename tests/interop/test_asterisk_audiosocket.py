@@ -17,7 +17,6 @@ from bridge.api.audiosocket import audiosocket_router
 from bridge.api.server import HttpServer
 from bridge.asterisk.dialplan_calls import DialplanCalls
 from bridge.asterisk.settings import AsteriskSettings, AudioSocketSettings
-from bridge.config import RtpSettings
 from bridge.events import Cause, LegEnded, LegEvent, TransferResult
 from bridge.legs.asterisk.audiosocket import AudioSocketTransport
 from bridge.legs.audiosocket import AudioSocketEndpoint, AudioSocketLeg
@@ -25,6 +24,7 @@ from bridge.legs.audiosocket_server import AudioSocketServer
 from bridge.legs.base import Capability, Leg, LegState, NotCapableError
 from bridge.legs.sip import SipLeg
 from bridge.rtp.format import DEFAULT_LIMITS
+from bridge.rtp.settings import RtpSettings
 
 SETTINGS = """
 [caller](+type=endpoint)

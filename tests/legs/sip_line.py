@@ -8,10 +8,10 @@ from typing import Any
 from free_ports import free_ports
 
 from bridge.audio.clock import MediaClock
-from bridge.config import RtpSettings
 from bridge.legs.media import MediaPlane
 from bridge.legs.sip import SipLeg, SipLegOptions
 from bridge.legs.sip_endpoint import SipEndpoint, SipEndpointSettings
+from bridge.rtp.settings import RtpSettings
 from bridge.sip.offer_answer import PCMU, Codec
 
 WAIT_S = 30.0
