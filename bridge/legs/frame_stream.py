@@ -263,15 +263,16 @@ class FrameStream:
         # Here nobody hears it: what was sent waits in a queue, what came in the buffer. So nothing need be left out
         # or invented to put either right.
         clock, spacing_s = self._clock, self._clock.spacing_s
+        latest_s = spacing_s - FRAME_S  # By which a step can be moved at once.
         moved = 0.0
         if spare_s is not None and not -SHORT_S < spare_s < spacing_s:
-            moved = clock.shift(self, spare_s)
+            moved = clock.shift(self, max(spare_s, latest_s))
         far_s = self.far_spare()
         if far_s is None:
             return moved > 0
         earlier_s = 0.0
         if far_s > spacing_s + HAIR_S:
-            earlier_s = clock.shift(self._sender, -(far_s // spacing_s * spacing_s))
+            earlier_s = clock.shift(self._sender, max(-(far_s // spacing_s * spacing_s), latest_s))
         elif far_s < -HAIR_S:
             earlier_s = clock.shift(self._sender, spacing_s - far_s)
         if earlier_s:
