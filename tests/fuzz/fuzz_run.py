@@ -15,8 +15,8 @@ CORPUS = HERE / "corpus"
 DEFAULT_STATE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "offhook" / "fuzz"
 
 MAX_BYTES = 4096
-TIMEOUT_S = 5
-"""One input that takes longer is a finding too: what a peer sends must never hold the loop."""
+TIMEOUT_S = 10
+"""One input that takes longer is a finding too: what a peer sends must never hold the loop. A busy machine may."""
 MEMORY_MB = 1024
 
 
@@ -25,12 +25,13 @@ def main() -> int:
     parser.add_argument("targets", nargs="*", help="all unless named")
     parser.add_argument("--seconds", type=float, default=60, help="in all, shared by the targets (60)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="targets at a time")
+    parser.add_argument("--seed", type=int, default=0, help="the same inputs each time (0: others each time)")
     parser.add_argument("--state", type=Path, default=DEFAULT_STATE, help=f"findings ({DEFAULT_STATE})")
     parser.add_argument("--replay", type=Path, help="run this input instead of fuzzing")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        return _fuzz(options.targets[0], options.seconds, options.state)
+        return _fuzz(options.targets[0], options.seconds, options.state, options.seed)
     sys.path.insert(0, str(HERE))
     from fuzz_targets import TARGETS
 
@@ -42,16 +43,16 @@ def main() -> int:
         for name in names:
             TARGETS[name](options.replay.read_bytes())
         return 0
-    return run_all(names, options.seconds, options.jobs, options.state)
+    return run_all(names, options.seconds, options.jobs, options.state, options.seed)
 
 
-def run_all(names: list[str], seconds: float, jobs: int, state: Path) -> int:
+def run_all(names: list[str], seconds: float, jobs: int, state: Path, seed: int = 0) -> int:
     """Fuzz each target in a process of its own; 1 if one crashed."""
     jobs = max(1, min(jobs, len(names)))
     # libFuzzer counts whole seconds, and starting takes two of them.
     each = max(2, int(seconds * jobs / len(names)))
     with ThreadPoolExecutor(jobs) as pool:
-        results = list(pool.map(lambda name: _run_worker(name, each, state), names))
+        results = list(pool.map(lambda name: _run_worker(name, each, state, seed), names))
     for name, (code, said) in zip(names, results, strict=True):
         runs = [line for line in said.splitlines() if line.startswith("Done ")]
         print(f"{name}: {'crashed' if code else (runs or ['done'])[-1]}")
@@ -60,15 +61,16 @@ def run_all(names: list[str], seconds: float, jobs: int, state: Path) -> int:
     return int(any(code for code, _ in results))
 
 
-def _run_worker(name: str, seconds: int, state: Path) -> tuple[int, str]:
-    command = [sys.executable, __file__, "--worker", "--seconds", str(seconds), "--state", str(state), name]
+def _run_worker(name: str, seconds: int, state: Path, seed: int) -> tuple[int, str]:
+    command = [sys.executable, __file__, "--worker", "--seconds", str(seconds), "--state", str(state)]
+    command += ["--seed", str(seed), name]
     done = subprocess.run(
         command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
     )
     return done.returncode, done.stdout
 
 
-def _fuzz(name: str, seconds: float, state: Path) -> int:
+def _fuzz(name: str, seconds: float, state: Path, seed: int) -> int:
     import atheris
 
     sys.path[:0] = [str(HERE), str(HERE.parent.parent)]
@@ -78,7 +80,12 @@ def _fuzz(name: str, seconds: float, state: Path) -> int:
     found.mkdir(parents=True, exist_ok=True)
     crashes.mkdir(parents=True, exist_ok=True)
     arguments = [f"-max_total_time={int(seconds)}", f"-max_len={MAX_BYTES}", f"-timeout={TIMEOUT_S}"]
-    arguments += [f"-rss_limit_mb={MEMORY_MB}", f"-artifact_prefix={crashes}/{name}-", "-print_final_stats=0"]
+    arguments += [
+        f"-rss_limit_mb={MEMORY_MB}",
+        f"-artifact_prefix={crashes}/{name}-",
+        "-print_final_stats=0",
+        f"-seed={seed}",
+    ]
     arguments += [str(found), str(CORPUS / name)]
     words = CORPUS / f"{name}.dict"
     if words.exists():
