@@ -27,7 +27,7 @@ from bridge.providers.openai.access import api_key
 from bridge.providers.openai.realtime_dialogue import failure
 from bridge.providers.openai.rehearsal import rehearse, session, transcription
 from bridge.providers.openai.settings import BASE_URL, OpenAiSettings
-from bridge.providers.openai.stt_file import FileSttStream
+from bridge.providers.openai.stt_file import file_stream
 from bridge.providers.openai.stt_session import (
     CHUNK_MS,
     SETUP_ID,
@@ -136,7 +136,7 @@ class OpenAiStt:
         async def transcribe(file: bytes) -> str:
             return await self._transcribe(file, language)
 
-        return FileSttStream(
+        return file_stream(
             transcribe,
             sample_rate=sample_rate,
             turn_max_s=self._settings.turn_max_s,
