@@ -67,7 +67,7 @@ def test_a_caller_who_talked_with_an_agent_hangs_up(shop: Asterisk16, bridge: Br
     assert bridge.wait_until_ended(call)["cause"] == "caller-hung-up"
 
 
-def test_an_agent_that_is_through_gives_the_call_back_to_the_dialplan(shop: Asterisk16, bridge: BridgeProcess) -> None:
+def test_an_agent_that_is_through_gives_a_call_back_to_the_dialplan(shop: Asterisk16, bridge: BridgeProcess) -> None:
     bridge.hang_up(talking(shop, bridge))
     shop.program.wait_for_line("[s@offhook-after:1]", 30)
     shop.program.wait_for_line("world call ended ANSWER 16", 30)
