@@ -84,6 +84,8 @@ class FrameStream:
         self._jitter.timeline.high_frames = CUT_FRAMES
         self._take = self._jitter.take
         self._sender = _Sender(self._send_frame)
+        self._shifting_s = 0.0
+        """By how much it is about to come earlier."""
         self._sinks: list[FrameSink] = []
         self._running = self._closed = self._held = self._answered = False
         self._sequence = 0
@@ -235,12 +237,21 @@ class FrameStream:
         # A listener may have ended the leg in the same step.
         if self._closed:
             return
+        if self._shifting_s:
+            self._see_shift(now)
+        self.sending_at = now
         if self._held or self.stalled:
             self.playout.withhold(now)
         else:
-            self.sending_at = now
             self._send(self.playout.take(now))
             self._sent += 1
+
+    def _see_shift(self, now: float) -> None:
+        """A step that is to be moved may come once more at its old time."""
+        frames = (self.sending_at - self._shifting_s - now) / FRAME_S
+        if abs(frames - round(frames)) < 0.01:
+            self.on_shift(self._shifting_s)
+            self._shifting_s = 0.0
 
     def _look(self, now: float, frame: bytes) -> None:
         """Twice a second: audio that is nothing but zeros is no caller, however quiet."""
@@ -267,7 +278,7 @@ class FrameStream:
         moved = 0.0
         if spare_s is not None and not -SHORT_S < spare_s < spacing_s:
             moved = clock.shift(self, max(spare_s, latest_s))
-        far_s = self.far_spare()
+        far_s = None if self._shifting_s else self.far_spare()
         if far_s is None:
             return moved > 0
         earlier_s = 0.0
@@ -276,7 +287,7 @@ class FrameStream:
         elif far_s < -HAIR_S:
             earlier_s = clock.shift(self._sender, spacing_s - far_s)
         if earlier_s:
-            self.on_shift(earlier_s)
+            self._shifting_s = earlier_s
         return moved > 0 or earlier_s != 0
 
     def _tell_silence(self, now: float) -> None:

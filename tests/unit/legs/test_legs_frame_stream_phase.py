@@ -71,6 +71,8 @@ class Far:
         self._queue += 1
 
     def _on_shift(self, earlier_s: float) -> None:
+        # Told when the first frame goes out at its new time, not when that is decided.
+        assert (self.stream.sending_at - earlier_s - self.now + 0.001) % 0.02 < 0.002
         assert self.wait_s is not None
         self.wait_s += earlier_s
 
