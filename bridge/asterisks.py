@@ -29,6 +29,7 @@ from bridge.legs.audiosocket import AudioSocketEndpoint
 from bridge.legs.audiosocket_server import AudioSocketServer
 from bridge.legs.base import LegInfo
 from bridge.legs.media import MediaPlane
+from bridge.settings import PasswordError
 from bridge.startup import StartError
 from bridge.switchboard import Inbound
 
@@ -320,6 +321,11 @@ class _Queues:
 async def change_of(endpoint: AsteriskEndpoint, settings: AsteriskSettings) -> Change:
     """How an endpoint gets other settings. Raises StartError where Asterisk does not take the login in them."""
     present = endpoint.settings
+    if settings.ami is not None and settings.ami != present.ami:
+        try:
+            settings.ami.password()
+        except PasswordError as error:
+            raise StartError(f"asterisk {settings.name}: ami: {error}") from error
     if connection_of(present) == connection_of(settings):
         return "in place"
     # Is it the same one by another name, or through another port? Then live calls can change over as well.

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime
 
 from bridge.agents.tool_settings import AgentToolSettings
+from bridge.agents.transfer_settings import target_of
+from bridge.asterisk.permits import permits
 from bridge.check_asterisk import check_asterisks, doubtful
 from bridge.config import Config, RealtimeAgentSettings, RemoteAgentSettings
 from bridge.providers.base import ProviderError, Role
@@ -42,7 +44,20 @@ def warnings(config: Config, today: date | None = None) -> list[str]:
 
 def doubts(config: Config) -> list[str]:
     """What works, but may be meant otherwise, one line each."""
-    return [*doubtful(config), *_unannounced(config)]
+    return [*doubtful(config), *_unannounced(config), *_not_permitted(config)]
+
+
+def _not_permitted(config: Config) -> Iterator[str]:
+    """Agents that are to send callers where no Asterisk may."""
+    if not config.asterisk:
+        return
+    for name, agent in config.agents.items():
+        if not isinstance(agent, AgentToolSettings):
+            continue
+        for key, one in agent.transfer.targets.items():
+            target = target_of(one.to)
+            if target is not None and not any(permits(asterisk.dial, target) for asterisk in config.asterisk):
+                yield f"agent {name!r}: transfer.targets.{key}: no `dial` of an asterisk permits {one.to}"
 
 
 def _unannounced(config: Config) -> Iterator[str]:

@@ -177,6 +177,9 @@ async def test_a_login_that_is_not_taken_changes_nothing_and_says_so(tmp_path: P
             with pytest.raises(ReloadError, match=r"asterisk pbx: .*") as refused:
                 await bridge.reload(wanted)
             assert "s3cret" not in str(refused.value)
+        manager = {"host": "127.0.0.1", "username": "offhook", "password_env": "NO_SUCH_VARIABLE"}
+        with pytest.raises(ReloadError, match=r"asterisk pbx: ami: .* NO_SUCH_VARIABLE is not set"):
+            await bridge.reload(changed(bridge, tmp_path, pbx(ari, agent="sales", ami=manager)))
         assert bridge.config is before
         assert connects(bridge) == 1
         await call_in(bridge, ari, "c1")

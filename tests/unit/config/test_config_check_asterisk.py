@@ -174,3 +174,14 @@ def test_certificates_that_nobody_looks_at_are_doubtful(tmp_path: Path) -> None:
         "asterisk 'pbx': ca has no meaning without https",
         "asterisk 'pbx': ami: ca has no meaning without tls: true",
     ]
+
+
+def test_an_agent_s_target_that_no_asterisk_may_be_asked_for_is_doubtful() -> None:
+    targets = {"boss": {"to": "PJSIP/2001"}, "sales": {"to": "PJSIP/1001"}, "out": {"to": "200"}}
+    agents = {"desk": {"kind": "conversation", "brief_file": "receptionist", "transfer": {"targets": targets}}}
+    narrow = asterisk(dial=["PJSIP/10??"], agent="desk")
+    more = {"agents": agents, "routes": [{"agent": "desk"}]}
+    told = "agent 'desk': transfer.targets.boss: no `dial` of an asterisk permits PJSIP/2001"
+    assert doubts(config(narrow, **more)) == [told]
+    assert doubts(config(narrow, asterisk(name="other", app="other", agent="desk"), **more)) == []
+    assert doubts(config(**more)) == []
