@@ -55,6 +55,23 @@ async def asked(call: DeskCall) -> Phone:
     return await call.rings()
 
 
+async def told(call: DeskCall, up_to: str = "") -> Phone:
+    """Whoever was asked for has picked up, and has heard so much of the summary."""
+    phone = await asked(call)
+    phone.pick_up()
+    await call.until(lambda: up_to in call.heard_by(phone))
+    return phone
+
+
+async def told_by_the_api(call: DeskCall) -> Phone:
+    """The same, not by the agent's wish."""
+    await call.agent_silent()
+    call.transfers.begin_transfer("200", "attended", announce="Ada is on the line.")
+    phone = await call.rings()
+    phone.pick_up()
+    return phone
+
+
 def error_of(call: DeskCall) -> str:
     (tool,) = call.of(ToolCalled)
     return str(json.loads(tool.result).get("error", ""))
@@ -95,8 +112,7 @@ async def test_where_the_carrier_does_not_join_them_the_two_talk_through_us() ->
     for capabilities, status in ((SIP & ~Capability.TRANSFER_REPLACING, 200), (SIP, None), (SIP, 503)):
         leg = LoopbackLeg(capabilities=capabilities, transfer_status=status)
         async with DeskCall(putting_through(), transfer=WARM, leg=leg) as call:
-            phone = await asked(call)
-            phone.pick_up()
+            phone = await told(call)
             assert (await call.ended()).cause is Cause.TRANSFERRED
             assert call.transfers.joined
             since = call.now
@@ -156,9 +172,7 @@ async def test_nobody_can_be_called_there() -> None:
 @conversing
 async def test_who_hangs_up_during_the_summary_refuses() -> None:
     async with DeskCall(putting_through(), transfer=WARM) as call:
-        phone = await asked(call)
-        phone.pick_up()
-        await call.until(lambda: "caller" in call.heard_by(phone))
+        phone = await told(call, "caller")
         await phone.hang_up()
         await back_with_the_agent(call, "480 they hung up before the caller was put through")
         assert call.leg.transfers == []
@@ -167,9 +181,7 @@ async def test_who_hangs_up_during_the_summary_refuses() -> None:
 @conversing
 async def test_key_refuses_and_their_leg_is_over() -> None:
     async with DeskCall(putting_through(), transfer=KEYS) as call:
-        phone = await asked(call)
-        phone.pick_up()
-        await call.until(lambda: "Ada" in call.heard_by(phone))
+        phone = await told(call, "Ada")
         phone.press("5")
         phone.press("2")
         await call.until(lambda: call.of(SecondEnded))
@@ -180,9 +192,7 @@ async def test_key_refuses_and_their_leg_is_over() -> None:
 @conversing
 async def test_key_takes_the_call_at_once() -> None:
     async with DeskCall(putting_through(), transfer=KEYS) as call:
-        phone = await asked(call)
-        phone.pick_up()
-        await call.until(lambda: "Ada" in call.heard_by(phone))
+        phone = await told(call, "Ada")
         phone.press("1")
         await call.until(lambda: call.leg.transfers)
         assert "tea." not in call.heard_by(phone)
@@ -192,9 +202,7 @@ async def test_key_takes_the_call_at_once() -> None:
 @conversing
 async def test_key_after_the_text_takes_the_call_and_a_mailbox_presses_none() -> None:
     async with DeskCall(putting_through(), transfer=KEYS) as call:
-        phone = await asked(call)
-        phone.pick_up()
-        await call.until(lambda: "one." in call.heard_by(phone))
+        phone = await told(call, "one.")
         await call.wait(3.0)
         assert call.leg.transfers == []
         phone.press("1")
@@ -208,9 +216,7 @@ async def test_key_after_the_text_takes_the_call_and_a_mailbox_presses_none() ->
 @conversing
 async def test_caller_who_hangs_up_meanwhile_takes_the_other_leg_along() -> None:
     async with DeskCall(putting_through(), transfer=WARM) as call:
-        phone = await asked(call)
-        phone.pick_up()
-        await call.until(lambda: "caller" in call.heard_by(phone))
+        phone = await told(call, "caller")
         await call.leg.hangup(Cause.CALLER_HUNG_UP)
         await call.ended()
         await call.transfers.close(Cause.CALLER_HUNG_UP)
@@ -225,8 +231,7 @@ async def test_caller_who_hangs_up_meanwhile_takes_the_other_leg_along() -> None
 async def test_who_answered_is_not_lost_for_want_of_a_voice() -> None:
     async with DeskCall(putting_through(), transfer=WARM) as call:
         call.tts.failing = lambda text: ProviderError("code-tts", "hoarse") if "caller" in text else None
-        phone = await asked(call)
-        phone.pick_up()
+        phone = await told(call)
         assert (await call.ended()).cause is Cause.TRANSFERRED
         assert call.leg.replaced is phone
         (note,) = [note for note in call.of(Note) if note.name == "announcement-failed"]
@@ -292,8 +297,7 @@ async def test_model_is_asked_for_a_summary_where_somebody_hears_or_reads_it() -
 async def test_too_slow_an_announcement_is_given_up() -> None:
     limits = {"transfer_ms": 5000, "announce_ms": 5000}
     async with DeskCall(putting_through("tea " * 140), transfer=WARM, limits=limits) as call:
-        phone = await asked(call)
-        phone.pick_up()
+        phone = await told(call)
         await back_with_the_agent(call, "no result within 10 s")
         assert phone.state is LegState.ENDED
 
@@ -304,10 +308,7 @@ async def test_too_slow_an_announcement_is_given_up() -> None:
 @conversing
 async def test_announcement_for_who_asks_by_the_api_is_in_the_agents_voice() -> None:
     async with DeskCall() as call:
-        await call.agent_silent()
-        call.transfers.begin_transfer("200", "attended", announce="Ada is on the line.")
-        phone = await call.rings()
-        phone.pick_up()
+        phone = await told_by_the_api(call)
         await call.until(lambda: call.leg.transfers)
         assert call.heard_by(phone) == "Ada is on the line."
         assert call.heard() == "Hello there."
@@ -316,10 +317,7 @@ async def test_announcement_for_who_asks_by_the_api_is_in_the_agents_voice() -> 
 @conversing
 async def test_announcement_refused_leaves_the_caller_with_the_agent() -> None:
     async with DeskCall() as call:
-        await call.agent_silent()
-        call.transfers.begin_transfer("200", "attended", announce="Ada is on the line.")
-        phone = await call.rings()
-        phone.pick_up()
+        phone = await told_by_the_api(call)
         await call.until(lambda: "Ada" in call.heard_by(phone))
         await phone.hang_up()
         await call.until(lambda: call.transfers.second is None)
