@@ -91,8 +91,8 @@ class MediaSocket:
         if not self._encrypted:
             with suppress(OSError):
                 sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-        self._read_at = self._read_before = float("-inf")
-        """When it was read last (s, monotonic), and the time before that: what is read comes from between them."""
+        self._read_at = self._emptied_at = float("-inf")
+        """When it was read last, and when so that nothing was left (s, monotonic): what is read came after that."""
         self._loop: asyncio.AbstractEventLoop | None = None
         """That watches it now."""
         self._now: Callable[[], float] = asyncio.get_running_loop().time
@@ -135,6 +135,7 @@ class MediaSocket:
                 self._receive(data, arrival)
                 # Of TLS, records may be decrypted already of which the kernel knows nothing.
                 if len(data) < READ_BYTES and not self._encrypted:
+                    self._emptied_at = self._read_at
                     return
             else:
                 self._protocol.receive_eof()
@@ -149,8 +150,8 @@ class MediaSocket:
         self.timed = True
         now = time.monotonic()
         # However the wall clock is set meanwhile: it came since the last time.
-        self._read_before, self._read_at = self._read_at, now
-        came: float = min(now, max(self._read_before, seconds + nanoseconds * 1e-9 - time.time() + now))
+        self._read_at = now
+        came: float = min(now, max(self._emptied_at, seconds + nanoseconds * 1e-9 - time.time() + now))
         return came
 
     def _receive(self, data: bytes, arrival: float) -> None:
@@ -183,7 +184,7 @@ class MediaSocket:
                     audio = apply_mask(audio, data[payload - mask_bytes : payload])
                 came = arrival
                 if end != size:
-                    came = max(arrival - (size - end) // (end - at) * FRAME_S, min(arrival, self._read_before))
+                    came = max(arrival - (size - end) // (end - at) * FRAME_S, min(arrival, self._emptied_at))
                 self.on_audio(audio, came)
             else:
                 if not data[at] & _CONTROL:

@@ -283,6 +283,14 @@ async def test_what_comes_has_the_kernels_time_however_late_it_is_read() -> None
     # One comes a frame's time after the other, but neither before what was read last.
     assert len(times) == 3
     assert times[0] <= times[1] <= times[2] <= sent + 0.1
+    # More than is read in one piece, a while apart.
+    for _ in range(20):
+        far.sendall(framed(Opcode.BINARY, bytes(640)))
+    sent = time.monotonic()
+    await asyncio.sleep(0.2)
+    media.read(1.0)
+    assert len(times) == 23
+    assert max(times) <= sent + 0.1
     media.close()
     far.close()
     listening.close()
