@@ -9,16 +9,16 @@ from datetime import datetime
 
 import structlog
 
-from bridge.agents.agent_turn import AgentTurn, Thinker, Timing
+from bridge.agents.agent_turn import Thinker, Timing
 from bridge.agents.announcing import Announcer
 from bridge.agents.base import AgentDone, CallSession
 from bridge.agents.call_context import filled, known_facts, template_facts
 from bridge.agents.call_ending import CallEnding
 from bridge.agents.conversation_bargein import BargeIns
+from bridge.agents.conversation_caller import CallerSide
 from bridge.agents.ear import Ear
 from bridge.agents.endings import HandedOver, LastWords
 from bridge.agents.errors import EngineError
-from bridge.agents.expecting import Asking
 from bridge.agents.floor import CutOff, EngineFailed, Floor, Tasks
 from bridge.agents.hold_music import HoldMusic
 from bridge.agents.inbox import Inbox, listen_in
@@ -34,15 +34,8 @@ from bridge.agents.summary import Summariser
 from bridge.agents.tools import Listening, Toolbox
 from bridge.agents.tools_agent import AgentTools
 from bridge.agents.turn_events import (
-    AskSettled,
-    EagerCancel,
-    EagerStart,
-    LogEntry,
     TurnComplete,
-    TurnForgotten,
-    TurnOutput,
 )
-from bridge.agents.turns import TurnDetector
 from bridge.audio.frames import Unsubscribe
 from bridge.audio.playout import PlayoutEvent, UtteranceFinished, UtteranceStarted
 from bridge.audio.voice import SpeechStarted, SpeechStopped, VoiceEvent
@@ -111,8 +104,6 @@ class Conversation:
         self._group = asyncio.TaskGroup()
         self._tasks = Tasks(self._group, self._inbox.post)
         self._unsubscribes: list[Unsubscribe] = []
-        self._turns = TurnDetector(settings.turns, self._log_turn)
-        self._asking = Asking(settings.brief, settings.turns)
         # The deterministic brain replays all that was said; only a language model needs it short.
         self._memory = Memory(limits.memory_messages, limits.memory_tokens if llm.follows_instructions else None)
         self._record = Record(session)
@@ -173,7 +164,19 @@ class Conversation:
             call_id=session.call_id,
             want_partial=self._ear.want_partial,
             confirmed=self._interrupt,
-            forget=lambda why: self._apply_turns(self._turns.forget(self._clock(), why)),
+            forget=lambda why: self._caller.forget(self._clock(), why),
+        )
+        self._caller = CallerSide(
+            settings,
+            self._ear,
+            self._semantic,
+            self._floor,
+            self._memory,
+            self._record,
+            self._toolbox,
+            call_id=session.call_id,
+            over=self._caller_done,
+            forgotten=self._go_on,
         )
         self._cut_off: CutOff | None = None
         """What a barge-in cut off, until it is known that the caller said something instead."""
@@ -231,7 +234,7 @@ class Conversation:
         if self._last_words.begun:
             return self._last_words.deadline()
         patience_at = self._patience.deadline(self._clock(), self._situation)
-        due = (patience_at, self._turns.deadline(), self._bargein.deadline())
+        due = (patience_at, self._caller.deadline(), self._bargein.deadline())
         return min(at for at in due if at is not None)
 
     def _tick(self, now: float) -> None:
@@ -239,7 +242,7 @@ class Conversation:
             self._done = self._last_words.tick(now)
             return
         self._bargein.tick(now)
-        self._apply_turns(self._turns.tick(now))
+        self._caller.tick(now)
         self._lose_patience(self._patience.tick(now, self._situation))
 
     # -- events ---------------------------------------------------------------------------------------------
@@ -258,17 +261,17 @@ class Conversation:
                 self._toolbox.voice(False)
                 if self._listening:
                     self._bargein.voice_stopped(now, event.at)
-                    self._apply_turns(self._turns.voice_stopped(now, event.at))
+                    self._caller.voice_stopped(now, event.at)
             case Heard():
                 self._stt_failures = 0
                 if self._listening:
                     self._heard(now, event)
             case SttEndpoint():
                 if self._listening:
-                    self._apply_turns(self._turns.endpoint(now, event.what, event.confidence))
+                    self._caller.endpoint(now, event)
             case SemanticVerdict():
                 if self._listening:
-                    self._apply_turns(self._turns.semantic(now, event.pause, event.probability))
+                    self._caller.judged(now, event)
             case Switched():
                 self._record.provider_switched(event)
             case SttFailed():
@@ -296,9 +299,9 @@ class Conversation:
                 self._done = self._ending.handed_over()
             case Listening():
                 if event.on:
-                    self._apply_turns(self._turns.expect(now, "number"))
+                    self._caller.expect(now, "number")
                 if self._floor.turn is not None:
-                    self._apply_turns(self._turns.floor(now, not event.on))
+                    self._caller.floor(now, not event.on)
 
     @property
     def _listening(self) -> bool:
@@ -309,21 +312,19 @@ class Conversation:
         self._semantic.speech_started()
         if not self._toolbox.listening:
             self._bargein.voice_started(now, at)
-        self._apply_turns(self._turns.voice_started(now, at))
+        self._caller.voice_started(now, at)
 
     def _heard(self, now: float, heard: Heard) -> None:
         if heard.settled and heard.text:
             self._language.heard(heard.language)
-        settled = heard.settled and heard.pause == self._turns.pauses
-        if not self._bargein.heard(now, heard.text, settled=settled):
-            self._apply_turns(self._turns.heard(now, heard.text, settled=heard.settled, pause=heard.pause))
+        if not self._bargein.heard(now, heard.text, settled=self._caller.settles(heard)):
+            self._caller.heard(now, heard)
 
     def _change_language(self) -> None:
         """The caller speaks another language: think, speak and listen in it from now on."""
         self._settings = settings = self._agent_settings.spoken_in(self._language.current)
-        self._turns.speak(settings.turns)
+        self._caller.speak(settings)
         self._bargein.speak(settings.barge_in)
-        self._asking = Asking(settings.brief, settings.turns)
         self._thinker.speak(settings)
         self._floor.change_voice(_voice_options(settings))
         # A reply prepared already is in the other language.
@@ -340,19 +341,19 @@ class Conversation:
             self._hush()
             return
         self._patience.caller_spoke()
-        if digit == "#" and not self._turns.open:
+        if digit == "#" and not self._caller.open:
             return
         self._bargein.key(now)
-        self._apply_turns(self._turns.key(now, digit))
+        self._caller.key(now, digit)
 
     def _hold(self, now: float) -> None:
         if not self._held:
             self._held = True
             self._bargein.abandon(now)
-            if self._turns.text and self._floor.turn is None:
+            if self._caller.text and self._floor.turn is None:
                 # What the caller said is answered when the line is back.
                 self._cut_off = CutOff()
-            self._abandon_caller(now, "the line went on hold")
+            self._caller.abandon(now, "the line went on hold")
             self._floor.outlet.pause("hold")
 
     def _resume(self, now: float) -> None:
@@ -373,41 +374,11 @@ class Conversation:
         elif event.fatal:
             self._tasks.start(self._ear.reopen)
         elif self._listening:
-            self._apply_turns(self._turns.stt_failed(now))
+            self._caller.stt_failed(now)
 
     # -- the caller's turns ---------------------------------------------------------------------------------
 
-    def _apply_turns(self, outputs: list[TurnOutput]) -> None:
-        for output in outputs:
-            match output:
-                case AskSettled():
-                    self._ear.speech_paused()
-                    self._semantic.ask(output.pause)
-                case EagerStart():
-                    if not self._toolbox.collecting:
-                        self._floor.prepare(output.text)
-                case EagerCancel():
-                    self._floor.drop_prepared()
-                case TurnComplete():
-                    self._caller_done(output)
-                case TurnForgotten():
-                    self._commit()
-                    self._record.caller_forgotten()
-                    self._go_on()
-        if self._turns.started_at is not None:
-            self._record.caller_started(self._turns.started_at)
-
-    def _commit(self) -> None:
-        """The caller's turn is over, for all who listen."""
-        self._ear.commit(speaking=self._turns.open)
-        self._semantic.commit(speaking=self._turns.open)
-
-    def _log_turn(self, entry: LogEntry) -> None:
-        log.debug("turn", call=self._session.call_id, decision=entry.what)
-
     def _caller_done(self, turn: TurnComplete) -> None:
-        self._commit()
-        self._record.caller_ended(turn.text, turn.started_at, turn.ended_at, turn.why)
         self._cut_off = None
         timing = Timing() if turn.held else Timing(turn.ended_at, turn.endpoint_ms, turn.stt_ms, self._stt.name)
         if self._toolbox.spoken(turn.text):
@@ -424,14 +395,6 @@ class Conversation:
         else:
             self._speak([self._settings.brief.not_understood], timing=timing)
 
-    def _abandon_caller(self, now: float, why: str) -> None:
-        """Nobody will answer the caller's open turn: what was said stays on record, and in the memory."""
-        turns = self._turns
-        if turns.text and turns.started_at is not None and turns.last_voice_at is not None:
-            self._memory.add_user(turns.text)
-            self._record.caller_ended(turns.text, turns.started_at, turns.last_voice_at, why)
-        self._apply_turns(turns.abandon(now, why))
-
     # -- the agent's turns ----------------------------------------------------------------------------------
 
     def _speak(
@@ -444,23 +407,11 @@ class Conversation:
     ) -> None:
         self._floor.drop_prepared()
         self._floor.speak(texts, interruptible=interruptible, ends=ends, timing=timing)
-        self._apply_turns(self._turns.floor(self._clock(), True))
-
-    def _asked(self, now: float, turn: AgentTurn) -> None:
-        """`turn` is over: have patience with the answer that it asked for, or the one before it."""
-        phrases = self._settings.phrases
-        if turn.speech.said() in (
-            phrases.still_there,
-            phrases.max_length_warning,
-            self._settings.brief.not_understood,
-        ):
-            return
-        expected = self._asking.expected(turn.speech.said(), self._toolbox.tools)
-        self._apply_turns(self._turns.expect(now, expected))
+        self._caller.floor(self._clock(), True)
 
     def _reply(self, timing: Timing | None = None) -> None:
         self._floor.reply(timing)
-        self._apply_turns(self._turns.floor(self._clock(), True))
+        self._caller.floor(self._clock(), True)
 
     def _utterance_finished(self, now: float, event: UtteranceFinished) -> None:
         turn = self._floor.turn
@@ -468,13 +419,13 @@ class Conversation:
             self._ending.tone_finished(now)
         elif turn is not None and turn.speech.generation == event.generation:
             self._floor.finished(event.at)
-            self._asked(now, turn)
+            self._caller.asked(now, turn.speech.said())
             if turn.ends is not None:
                 self._ending.spoken(turn.ends, event.at)
                 return
             self._patience.silent_since(event.at)
             self._bargein.agent_stopped(now)
-            self._apply_turns(self._turns.floor(now, False))
+            self._caller.floor(now, False)
 
     def _interrupt(self, at: float) -> None:
         """The caller has the floor."""
@@ -483,23 +434,23 @@ class Conversation:
             return
         now, turn = self._clock(), self._floor.turn
         if turn is not None:
-            self._asked(now, turn)
+            self._caller.asked(now, turn.speech.said())
             self._bargein.stopping()
         self._cut_off = self._floor.cut(at)
         self._patience.silent_since(now)
-        self._apply_turns(self._turns.floor(now, False))
+        self._caller.floor(now, False)
 
     def _go_on(self) -> None:
         """The caller stopped the agent and then said nothing: go on, rather than leave both waiting."""
         cut_off = self._cut_off
-        if cut_off is None or self._floor.turn is not None or self._turns.open or not self._listening:
+        if cut_off is None or self._floor.turn is not None or self._caller.open or not self._listening:
             return
         self._cut_off = None
         if self._memory.awaits_reply:
             self._reply()
         elif cut_off.rest:
             self._floor.take_up(cut_off)
-            self._apply_turns(self._turns.floor(self._clock(), True))
+            self._caller.floor(self._clock(), True)
         else:
             self._speak([self._settings.brief.not_understood])
 
@@ -507,8 +458,8 @@ class Conversation:
 
     @property
     def _situation(self) -> Situation:
-        turns = self._turns
-        return Situation(self._listening, self._floor.turn is not None, turns.started_at, bool(turns.text))
+        caller = self._caller
+        return Situation(self._listening, self._floor.turn is not None, caller.started_at, bool(caller.text))
 
     def _lose_patience(self, due: Due | None) -> None:
         phrases = self._settings.phrases
@@ -534,7 +485,7 @@ class Conversation:
         now = self._clock()
         self._bargein.abandon(now)
         self._floor.cut(now)
-        self._abandon_caller(now, "the call ends")
+        self._caller.abandon(now, "the call ends")
         self._speak([text], interruptible=False, ends=done)
 
     def _engine_failed(self, event: EngineFailed) -> None:
@@ -550,10 +501,6 @@ class Conversation:
 
     def _close_record(self) -> None:
         """The call is over: put on record what is under way."""
-        turns = self._turns
         self._floor.cut(self._clock())
         self._floor.drop_prepared()
-        if turns.text and turns.started_at is not None and turns.last_voice_at is not None:
-            self._record.caller_ended(turns.text, turns.started_at, turns.last_voice_at, "the call was over")
-        else:
-            self._record.caller_forgotten()
+        self._caller.close()
