@@ -134,10 +134,8 @@ class Ari(AriVerbs):
         self._next: EventSocket | None = None
         """Open already, to be served when the present one is through."""
         self._is_changing = False
-        self._is_handed_on = False
+        self._handed_on = asyncio.Event()
         """The present one has lost the application to the next one of ours."""
-        self._through = asyncio.Event()
-        """The present one is not served any more."""
         self._attempted = asyncio.Event()
         self._told = ""
         """What the log was told last of why it is not up."""
@@ -198,14 +196,11 @@ class Ari(AriVerbs):
             former, self._settings = self._settings, settings
             if self._state == "closed" or connection_of(former) == connection_of(settings):
                 return
-            http, self._http = self._http, AriHttp(settings.url, settings.trust)
+            self._http.change(settings.url, settings.trust)
             self._authorization = ""
             self._backoff = Backoff(settings.reconnect_s)
-            try:
-                if self._state != "replaced":
-                    await self._change_over()
-            finally:
-                await http.aclose()
+            if self._state != "replaced":
+                await self._change_over()
 
     async def _change_over(self) -> None:
         """From the present event socket, if there is one, to another by the settings as they are now."""
@@ -213,13 +208,14 @@ class Ari(AriVerbs):
         if present is None:
             self._wanted.set()
             return
-        self._is_changing, self._is_handed_on = True, False
-        self._through.clear()
+        self._is_changing = True
+        self._handed_on.clear()
         try:
             self._next = await self._open()
             with suppress(TimeoutError):
                 async with asyncio.timeout(HANDED_ON_S):
-                    await self._through.wait()
+                    await self._handed_on.wait()
+                    await present.all_answered()
         except AriError as error:
             self._log.warning("no connection by the changed settings yet, trying on", reason=str(error))
         finally:
@@ -339,7 +335,7 @@ class Ari(AriVerbs):
                 await self._serve(opened)
                 async with self._changing:
                     # Where it is handed on the next one is open by then.
-                    self._is_handed_on = False
+                    self._handed_on.clear()
                 pause_s = self._backoff.next_s(random.random(), time.monotonic() - since)
                 if self._state == "replaced":
                     pause_s = None
@@ -368,8 +364,11 @@ class Ari(AriVerbs):
             slice_ends = time.monotonic() + SLICE_S
             async for message in opened.messages():
                 self._take(opened, message)
-                if self._state == "replaced" or (self._is_handed_on and not opened.awaits):
+                if self._state == "replaced":
                     break
+                if self._handed_on.is_set():
+                    # The next one is asked. By this one nothing but answers come any more.
+                    probe.cancel()
                 if time.monotonic() > slice_ends:
                     # Messages that have come already are given out without letting anybody else run.
                     await asyncio.sleep(0)
@@ -378,13 +377,12 @@ class Ari(AriVerbs):
             self._socket = None
             self.rest_over_socket = False
             self.connected_at = None
-            self._through.set()
             probe.cancel()
             await opened.close()
             await asyncio.wait([probe])
         if self._state == "replaced":
             self._deliver(Disconnected(self.last_error))
-        elif not self._is_handed_on:
+        elif not self._handed_on.is_set():
             self._down("down", opened.reason)
             self._deliver(Disconnected(opened.reason))
 
@@ -471,7 +469,7 @@ class Ari(AriVerbs):
             return
         if self._is_changing:
             # By ourselves. Answers still come on it, requests go elsewhere.
-            self._is_handed_on = True
+            self._handed_on.set()
             self.rest_over_socket = False
             return
         self._enter("replaced")

@@ -25,8 +25,7 @@ class AriHttp:
 
     def __init__(self, base: str, trust: Trust) -> None:
         self._base = base
-        # Without TLS the cheap context will do: the other takes 20 ms to build.
-        self._trust = trust if base.startswith("https:") else Trust(verify=False)
+        self._trust = _cheapest(base, trust)
         self._client: httpx.AsyncClient | None = None
         self._context: ssl.SSLContext | None = None
         """Of the client."""
@@ -55,6 +54,16 @@ class AriHttp:
             raise AriUnavailableError(f"{method} {path}: {http_failure(error, self._base)}") from None
         return outcome(method, path, response.status_code, response.content)
 
+    def change(self, base: str, trust: Trust) -> None:
+        """For requests from now on; those on their way are answered."""
+        self._leave()
+        self._base, self._trust = base, _cheapest(base, trust)
+
+    def _leave(self) -> None:
+        if self._client is not None:
+            self._former.append(self._client)
+            self._client = None
+
     async def aclose(self) -> None:
         for client in (*self._former, self._client):
             if client is not None:
@@ -62,10 +71,9 @@ class AriHttp:
 
     def _connections(self) -> httpx.AsyncClient:
         context = self._trust.context()
-        if self._client is not None and context is not self._context:
+        if context is not self._context:
             # Whom we trust has changed.
-            self._former.append(self._client)
-            self._client = None
+            self._leave()
         if self._client is None:
             self._context = context
             self._client = httpx.AsyncClient(
@@ -80,6 +88,11 @@ class AriHttp:
                 ),
             )
         return self._client
+
+
+def _cheapest(base: str, trust: Trust) -> Trust:
+    """Without TLS the cheap context will do: the other takes 20 ms to build."""
+    return trust if base.startswith("https:") else Trust(verify=False)
 
 
 def http_failure(error: httpx.HTTPError | httpx.InvalidURL, base: str) -> str:

@@ -46,10 +46,10 @@ class EventSocket:
         """Of the last ping; 0: none was answered yet."""
         return self._connection.latency
 
-    @property
-    def awaits(self) -> bool:
-        """Whether requests wait for their answers."""
-        return any(not future.done() for future in self._waiting.values())
+    async def all_answered(self) -> None:
+        """Returns when no request waits for its answer."""
+        if self._waiting:
+            await asyncio.wait(list(self._waiting.values()))
 
     async def messages(self) -> AsyncIterator[bytes]:
         """Until the connection is over."""

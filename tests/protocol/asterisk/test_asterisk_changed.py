@@ -198,3 +198,32 @@ async def test_an_asterisk_that_is_not_there_yet_is_waited_for_and_the_former_ke
         assert await bridge.reload(changed(bridge, tmp_path, pbx(ari))) == ()
         await until(lambda: [one.state for one in bridge.asterisk_status()] == ["up"])
         await call_in(bridge, ari, "c2")
+
+
+async def test_what_was_asked_before_the_change_is_answered_after_it(tmp_path: Path) -> None:
+    # One that takes requests by HTTP alone.
+    async with AriServer(rest_over_socket=False) as ari, running(with_asterisks(tmp_path, pbx(ari))) as bridge:
+        endpoint = bridge.asterisks.get("pbx")
+        assert endpoint is not None
+        ari.hold("bridges")
+        asked = asyncio.create_task(endpoint.ari.bridges())
+        await until(lambda: bool(ari.requests("bridges")))
+        await bridge.reload(changed(bridge, tmp_path, pbx(ari, heartbeat_s=9)))
+        await until(lambda: connects(bridge) == 2)
+        ari.let_go()
+        assert await asked == []
+
+
+async def test_an_application_that_another_process_has_is_not_taken_back_by_a_reload(
+    tmp_path: Path, ari: AriServer
+) -> None:
+    async with running(with_asterisks(tmp_path, pbx(ari))) as bridge:
+        await ari.event("ApplicationReplaced")
+        await until(lambda: bridge.asterisk_status()[0].state == "replaced")
+        assert await bridge.reload(changed(bridge, tmp_path, pbx(ari, heartbeat_s=9, agent="sales"))) == ()
+        endpoint = bridge.asterisks.get("pbx")
+        assert endpoint is not None
+        await until(lambda: not endpoint.busy)
+        assert (bridge.asterisk_status()[0].state, connects(bridge)) == ("replaced", 1)
+        assert await bridge.reconnect_asterisk("pbx")
+        assert (bridge.asterisk_status()[0].state, connects(bridge)) == ("up", 2)
