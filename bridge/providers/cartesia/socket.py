@@ -4,7 +4,6 @@ import asyncio
 import binascii
 import contextlib
 import itertools
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from bridge.providers.scrub import scrubbed
 from bridge.providers.sdk_sockets import SdkSocket
 from bridge.providers.tts_source import SAME_CLOCK_MS, Delivery, SocketLostError, Utterance
 from bridge.providers.tts_words import times_ms
+from bridge.providers.voice_link import VoiceLink
 
 CANCEL_S = 0.5
 """Longest wait for a peer that reads nothing to be told that a text is not wanted."""
@@ -55,19 +55,17 @@ class CartesiaSocket:
     for ever."""
 
     def __init__(self, socket: SdkSocket, provider: str, *, key_from: str, key: str) -> None:
-        self._socket = socket
         self._provider = provider
         self._key_from = key_from
         self._key = key
         self._numbers = itertools.count(1)
         self._contexts: dict[str, Context] = {}
-        self._alive = True
         self._problem: ProviderError | None = None
-        self._reader = asyncio.create_task(self._read())
+        self._link = VoiceLink(socket, socket.objects(), take=self._take, lost=self._lost)
 
     @property
     def alive(self) -> bool:
-        return self._alive
+        return self._link.alive
 
     @property
     def problem(self) -> ProviderError | None:
@@ -78,7 +76,7 @@ class CartesiaSocket:
 
     def goes_on(self, context: Context) -> bool:
         """Its last text is complete, and another one may follow."""
-        return self._alive and context.text is None and self._contexts.get(context.id) is context
+        return self._link.alive and context.text is None and self._contexts.get(context.id) is context
 
     async def begin(
         self, utterance: Utterance, text: str, how: Mapping[str, Any], *, context: Context | None, more: bool
@@ -94,10 +92,10 @@ class CartesiaSocket:
         try:
             if more:
                 # Texts are joined as they are, so a space stands between them.
-                await self._send({**request, "transcript": f"{text.strip()} ", "continue": True})
-                await self._send({**request, "transcript": "", "continue": True, "flush": True})
+                await self._link.send({**request, "transcript": f"{text.strip()} ", "continue": True})
+                await self._link.send({**request, "transcript": "", "continue": True, "flush": True})
             else:
-                await self._send({**request, "transcript": text.strip(), "continue": False})
+                await self._link.send({**request, "transcript": text.strip(), "continue": False})
         except BaseException:
             self.forget(spoken)
             raise
@@ -114,38 +112,13 @@ class CartesiaSocket:
         """Stop speaking it, as far as the server can."""
         complete = spoken.delivery.over
         self.forget(spoken)
-        if not complete and self._alive:
+        if not complete and self._link.alive:
             with contextlib.suppress(SocketLostError, TimeoutError):
                 async with asyncio.timeout(CANCEL_S):
-                    await self._send({"context_id": spoken.context.id, "cancel": True})
+                    await self._link.send({"context_id": spoken.context.id, "cancel": True})
 
     async def aclose(self) -> None:
-        self._alive = False
-        self._reader.cancel()
-        await asyncio.wait([self._reader])
-        # A reader that had no time to begin has closed nothing.
-        await self._socket.close()
-
-    async def _send(self, message: Mapping[str, Any]) -> None:
-        if not self._alive:
-            raise SocketLostError("the connection was lost")
-        try:
-            await self._socket.send(json.dumps(message, ensure_ascii=False))
-        except ProviderError as error:
-            self._alive = False
-            raise SocketLostError(error.said) from None
-
-    async def _read(self) -> None:
-        why = "the connection was closed"
-        try:
-            async for message in self._socket.objects():
-                self._take(message)
-        except ProviderError as error:
-            why = error.said
-        finally:
-            self._alive = False
-            self._lost(why)
-            await self._socket.close()
+        await self._link.aclose()
 
     def _lost(self, why: str) -> None:
         for context in self._contexts.values():
@@ -198,7 +171,7 @@ class CartesiaSocket:
             else:
                 spoken.delivery.fail(error)
         elif message.get("context_id") is None:
-            self._alive, self._problem = False, error
+            self._link.alive, self._problem = False, error
             for context in self._contexts.values():
                 if context.text is not None:
                     context.text.delivery.fail(error)

@@ -4,7 +4,7 @@ import asyncio
 import binascii
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from bridge.providers.base import ProviderError
@@ -12,6 +12,7 @@ from bridge.providers.elevenlabs.failures import detail, failure
 from bridge.providers.sockets import ProviderSocket
 from bridge.providers.tts_source import Delivery, SocketLostError, Utterance
 from bridge.providers.tts_words import times_ms
+from bridge.providers.voice_link import VoiceLink
 
 CONTEXTS = 5
 """The vendor's limit for one socket."""
@@ -40,7 +41,6 @@ class MultiContextSocket:
     words before."""
 
     def __init__(self, socket: ProviderSocket, provider: str, *, key_from: str, key: str) -> None:
-        self._socket = socket
         self._provider = provider
         self._key_from = key_from
         self._key = key
@@ -48,13 +48,12 @@ class MultiContextSocket:
         self._texts: dict[str, SpokenText] = {}
         self._ended: dict[str, asyncio.Future[None]] = {}
         """Contexts that the server has yet to end."""
-        self._alive = True
         self._problem: ProviderError | None = None
-        self._reader = asyncio.create_task(self._read())
+        self._link = VoiceLink(socket, _received(socket), take=self._take, lost=self._lost)
 
     @property
     def alive(self) -> bool:
-        return self._alive
+        return self._link.alive
 
     @property
     def problem(self) -> ProviderError | None:
@@ -73,10 +72,10 @@ class MultiContextSocket:
         if voice_settings:
             opening["voice_settings"] = voice_settings
         try:
-            await self._send(opening)
+            await self._link.send(opening)
             # A word is taken for complete by the space behind it.
-            await self._send({"text": f"{text.strip()} ", "context_id": context_id, "flush": True})
-            await self._send({"context_id": context_id, "close_context": True})
+            await self._link.send({"text": f"{text.strip()} ", "context_id": context_id, "flush": True})
+            await self._link.send({"context_id": context_id, "close_context": True})
         except BaseException:
             self.forget(spoken)
             raise
@@ -97,32 +96,7 @@ class MultiContextSocket:
             self._ended.pop(spoken.context_id, None)
 
     async def aclose(self) -> None:
-        self._alive = False
-        self._reader.cancel()
-        await asyncio.wait([self._reader])
-        # A reader that had no time to begin has closed nothing.
-        await self._socket.close()
-
-    async def _send(self, message: Mapping[str, Any]) -> None:
-        if not self._alive:
-            raise SocketLostError("the connection was lost")
-        try:
-            await self._socket.send(json.dumps(message, ensure_ascii=False))
-        except ProviderError as error:
-            self._alive = False
-            raise SocketLostError(error.said) from None
-
-    async def _read(self) -> None:
-        why = "the connection was closed"
-        try:
-            while True:
-                self._take(await self._socket.recv())
-        except ProviderError as error:
-            why = error.said
-        finally:
-            self._alive = False
-            self._lost(why)
-            await self._socket.close()
+        await self._link.aclose()
 
     def _lost(self, why: str) -> None:
         for spoken in list(self._texts.values()):
@@ -158,14 +132,14 @@ class MultiContextSocket:
         code = str(message.get("error") or code)
         if "input_timeout" in code:
             # It was idle for too long; a close follows, after which texts are sent again elsewhere.
-            self._alive = False
+            self._link.alive = False
             return
         error = failure(self._provider, 0, code, said, key_from=self._key_from, key=self._key)
         concerned = [self._texts[context_id]] if context_id in self._texts else list(self._texts.values())
         for spoken in concerned:
             spoken.delivery.fail(error)
         if context_id not in self._texts:
-            self._alive, self._problem = False, error
+            self._link.alive, self._problem = False, error
 
 
 def _sound(spoken: SpokenText, message: Mapping[str, Any]) -> None:
@@ -188,3 +162,9 @@ def _sound(spoken: SpokenText, message: Mapping[str, Any]) -> None:
 def _done(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+async def _received(socket: ProviderSocket) -> AsyncIterator[str | bytes]:
+    """Ends with the error, whatever way the connection is closed."""
+    while True:
+        yield await socket.recv()

@@ -10,6 +10,7 @@ from bridge.providers.base import ProviderError, ProviderUnavailableError
 from bridge.providers.scrub import scrubbed
 from bridge.providers.sdk_sockets import SdkSocket
 from bridge.providers.tts_source import Delivery, SocketLostError, Utterance
+from bridge.providers.voice_link import VoiceLink
 
 MORE_S = 0.6
 """Wait for more after a final frame that does not cover the whole text: a server may end each sentence for itself."""
@@ -43,14 +44,13 @@ class TelnyxSocket:
         self._voice = voice
         self._key = key
         self._text: SpokenText | None = None
-        self._alive = True
         self._problem: ProviderError | None = None
         self._ending: asyncio.TimerHandle | None = None
-        self._reader = asyncio.create_task(self._read())
+        self._link = VoiceLink(socket, socket.objects(), take=self._take, lost=self._lost)
 
     @property
     def alive(self) -> bool:
-        return self._alive
+        return self._link.alive
 
     @property
     def problem(self) -> ProviderError | None:
@@ -68,45 +68,24 @@ class TelnyxSocket:
 
     async def begin(self, text: str, utterance: Utterance) -> SpokenText:
         """Have `text` spoken. Raises SocketLostError."""
-        if not self._alive:
-            raise SocketLostError("the connection was lost")
+        self._link.must_live()
         spoken = self._text = SpokenText(text, utterance)
-        try:
-            # Unflushed, a text that does not end as a sentence does would wait for more.
-            await self._socket.send(json.dumps({"text": text, "flush": True}, ensure_ascii=False))
-        except ProviderError as error:
-            self._alive = False
-            raise SocketLostError(error.said) from None
+        # Unflushed, a text that does not end as a sentence does would wait for more.
+        await self._link.send({"text": text, "flush": True})
         return spoken
 
     def forget(self, spoken: SpokenText) -> None:
         """Nobody listens to it any more. If it goes on, the socket is of no more use."""
         if self._text is spoken:
-            self._alive = self._alive and spoken.delivery.over
+            self._link.alive = self._link.alive and spoken.delivery.over
             self._text = None
         spoken.delivery.finish()
 
     async def aclose(self) -> None:
-        self._alive = False
         if self._ending is not None:
             self._ending.cancel()
-        self._reader.cancel()
-        await asyncio.wait([self._reader])
-        # A reader that had no time to begin has closed nothing.
-        await self._socket.close()
+        await self._link.aclose()
         self._lost("the connection was closed")
-
-    async def _read(self) -> None:
-        why = "the connection was closed"
-        try:
-            async for message in self._socket.objects():
-                self._take(message)
-        except ProviderError as error:
-            why = error.said
-        finally:
-            self._alive = False
-            self._lost(why)
-            await self._socket.close()
 
     def _lost(self, why: str) -> None:
         if self._text is not None:
@@ -116,7 +95,7 @@ class TelnyxSocket:
         spoken = self._text
         if message.get("error") or message.get("errors"):
             # It closes the connection after this.
-            self._alive = False
+            self._link.alive = False
             wrong = message.get("error") or json.dumps(message["errors"])
             error = ProviderError(self._provider, scrubbed(wrong, self._key))
             if spoken is not None:
@@ -148,7 +127,7 @@ class TelnyxSocket:
                     self._provider, f"{self._voice} gives {container}, not bare audio: choose another voice or format"
                 )
             )
-            self._alive = False
+            self._link.alive = False
             return
         spoken.heard = spoken.heard or bool(data)
         spoken.delivery.sound(spoken.utterance, data)
@@ -162,7 +141,7 @@ class TelnyxSocket:
 
     def _end_unsure(self, spoken: SpokenText) -> None:
         # Should more come after all, it must not pass for the next text's.
-        self._alive = False
+        self._link.alive = False
         self._end(spoken)
 
     def _end(self, spoken: SpokenText) -> None:
