@@ -26,7 +26,7 @@ ROOT = HERE.parents[1]
 AUDIO = HERE.parent / "data/audio"
 BOT = ROOT / "bench/peers/pipecat_bot.py"
 LONG = "We are open from noon to eleven at night on every day but Monday, and the kitchen closes at ten. " * 3
-START_S = 90
+START_S = 200
 """Its imports take ten seconds on an idle machine."""
 
 
@@ -103,7 +103,7 @@ async def caller() -> AsyncIterator[RawCaller]:
         await caller.close()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("protocol", ["twilio", "telnyx"])
 async def test_pipecat_bot_greets_answers_is_interrupted_and_hangs_up(
     python: Path, protocol: str, tmp_path: Path
@@ -128,7 +128,7 @@ async def test_pipecat_bot_greets_answers_is_interrupted_and_hangs_up(
                 await phone.spoken()
                 await phone.agent_finishes()
                 spoken = sum(packet.loud for packet in phone.packets[answer:])
-                assert 50 < spoken < 400
+                assert 50 < spoken < 430
                 # It hangs up, as the caller said goodbye.
                 async with asyncio.timeout(60):
                     await phone.ended.wait()
