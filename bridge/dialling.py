@@ -11,8 +11,9 @@ from bridge.api.control import DialRefused, DialRequest
 from bridge.api.refusals import answer_to
 from bridge.asterisks import Asterisks
 from bridge.events import LegEnded, LegEvent
+from bridge.legs.asterisk.asked import AsteriskCall, asterisk_call
 from bridge.legs.asterisk.endpoint import AsteriskEndpoint
-from bridge.legs.asterisk.outbound import AsteriskCall, CallLimitError, asterisk_call
+from bridge.legs.asterisk.outbound import CallLimitError
 from bridge.legs.base import Leg, LegError
 from bridge.legs.codecs import CODECS
 from bridge.legs.media import MediaUnavailableError

@@ -24,8 +24,8 @@ from test_asterisk_faults import echoes
 from test_asterisk_leg_found import die
 
 from bridge.events import Answered, Cause, LegEnded
+from bridge.legs.asterisk.asked import asterisk_call
 from bridge.legs.asterisk.leg import AsteriskLeg
-from bridge.legs.asterisk.outbound import asterisk_call
 from bridge.legs.base import LegState, TransferFailedError
 from bridge.legs.sip import SipLeg
 

@@ -15,8 +15,8 @@ from sip_calls import ToneAgent
 from bridge.agents.base import AgentDone, Introduction
 from bridge.call import Call, CallServices
 from bridge.events import CallEnded, CallEvent, Cause, LegEnded, SecondEnded, TransferResult
+from bridge.legs.asterisk.asked import asterisk_call
 from bridge.legs.asterisk.leg import AsteriskLeg
-from bridge.legs.asterisk.outbound import asterisk_call
 from bridge.legs.base import Leg
 from bridge.legs.sip import SipLeg
 

@@ -12,7 +12,8 @@ from asterisk_shop import TONE_HZ, AsteriskShop
 from contract import Listener, digits, say, tone
 
 from bridge.events import Answered, AnsweredBy, Cause, LegEnded, MediaSetUp, Progress
-from bridge.legs.asterisk.outbound import CallLimitError, asterisk_call
+from bridge.legs.asterisk.asked import asterisk_call
+from bridge.legs.asterisk.outbound import CallLimitError
 from bridge.legs.base import Capability, LegError, LegState, LegStateError, PeerDownError
 from bridge.legs.sip import SipLeg
 

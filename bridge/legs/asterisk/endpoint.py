@@ -31,13 +31,14 @@ from bridge.asterisk.status import AsteriskStatus
 from bridge.audio.clock import MediaClock
 from bridge.causes import NORMAL_CLEARING
 from bridge.events import Cause
+from bridge.legs.asterisk.asked import AsteriskCall
 from bridge.legs.asterisk.dead_man import DeadMan
 from bridge.legs.asterisk.joined import JoinedPairs, delete_bridge
 from bridge.legs.asterisk.leg import AsteriskLeg
 from bridge.legs.asterisk.line import CallLine
 from bridge.legs.asterisk.media import MediaTransport
 from bridge.legs.asterisk.names import Names, is_made
-from bridge.legs.asterisk.outbound import AsteriskCall, CallLimitError, place
+from bridge.legs.asterisk.outbound import CallLimitError, place
 from bridge.legs.asterisk.reconcile import DEFAULT_WAITS, Known, Reconciler, Waits
 from bridge.legs.asterisk.recording import SpoolRecording
 from bridge.legs.asterisk.release import Release

@@ -6,10 +6,9 @@ lets us hear what comes before the answer: ringback tones, announcements.
 
 import asyncio
 import math
-import re
-from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from bridge.asterisk.ari import Ari
 from bridge.asterisk.ari_errors import AriError, AriNotFoundError, AriRefusedError
@@ -23,12 +22,10 @@ from bridge.asterisk.ari_events import (
     StasisEnd,
 )
 from bridge.asterisk.ari_wire import segment
-from bridge.asterisk.permits import permits
-from bridge.asterisk.permits import refusal as not_permitted
-from bridge.asterisk.settings import AsteriskSettings
 from bridge.causes import NORMAL_CLEARING
 from bridge.events import AnsweredBy, Cause, LegEnded, LegEvent, Progress
 from bridge.legs.asterisk.amd import AmdLostError, detect
+from bridge.legs.asterisk.asked import AsteriskCall
 from bridge.legs.asterisk.catch_up import CatchUp
 from bridge.legs.asterisk.ends import DIAL_STATUSES, end_of_call, end_of_dialling, refusal
 from bridge.legs.asterisk.failures import leg_error
@@ -37,32 +34,17 @@ from bridge.legs.asterisk.line import CallLine
 from bridge.legs.asterisk.names import called_of
 from bridge.legs.asterisk.release import Release, set_all
 from bridge.legs.base import (
-    BadTargetError,
     LegError,
     LegInfo,
     LegState,
-    NotPermittedError,
     PeerDownError,
     PeerRefusedError,
     UnknownTargetError,
 )
-from bridge.targets import (
-    DialplanTarget,
-    EndpointTarget,
-    NumberTarget,
-    QueueTarget,
-    SipTarget,
-    TargetError,
-    parse_target,
-)
-from bridge.variables import as_values, is_name
+from bridge.variables import as_values
 
 if TYPE_CHECKING:
     from bridge.legs.asterisk.endpoint import AsteriskEndpoint
-
-_HEADER = re.compile(r"[A-Za-z0-9_-]{1,64}")
-
-OnMachine = Literal["talk", "hangup"]
 
 DEAD_MAN_S = 5
 """Asterisk's own limit comes so much later than ours: it is for a bridge that has died meanwhile."""
@@ -77,83 +59,6 @@ class CallLimitError(LegError):
 
 class AbsentError(LegError):
     """The endpoint is known, but no phone is registered for it."""
-
-
-@dataclass(frozen=True, slots=True)
-class AsteriskCall:
-    """A call to be made."""
-
-    endpoint: str
-    """As Asterisk dials it: `PJSIP/1001`, `PJSIP/+4930123@carrier`, `Local/1001@offhook-outbound/n`."""
-    caller_number: str = ""
-    """Shown to the called party; empty: as the endpoint is configured."""
-    caller_name: str = ""
-    headers: tuple[tuple[str, str], ...] = ()
-    """Of the INVITE, where the endpoint is PJSIP's."""
-    variables: Mapping[str, str] = field(default_factory=dict)
-    """Of the channel; a name that begins with `_` is handed on to the channels that it dials."""
-    amd: bool = False
-    """Have Asterisk tell answering machines from people, before the call counts as answered."""
-    on_machine: OnMachine = "hangup"
-    shown_to: str = ""
-    """The called one as our records name it; empty: the endpoint."""
-    queue: str = ""
-    """The queue that is called; empty: none is."""
-
-
-def asterisk_call(
-    settings: AsteriskSettings,
-    to: str,
-    *,
-    caller: str = "",
-    caller_name: str = "",
-    headers: Sequence[tuple[str, str]] = (),
-    variables: Mapping[str, str] | None = None,
-    amd: bool = False,
-    on_machine: OnMachine = "hangup",
-) -> AsteriskCall:
-    """A call to a target (`bridge.targets`) by way of an Asterisk. Raises BadTargetError for what it can't dial, or
-    for a caller or variable that can't be sent; NotPermittedError."""
-    try:
-        target = parse_target(to)
-    except TargetError as error:
-        raise BadTargetError(str(error)) from error
-    if not permits(settings.dial, target):
-        raise NotPermittedError(not_permitted(settings.name, to))
-    queue = ""
-    match target:
-        case EndpointTarget():
-            endpoint = str(target)
-        case NumberTarget(number=number):
-            endpoint = f"Local/{number}@{settings.outbound_context}/n"
-        case QueueTarget(name=queue):
-            endpoint = f"Local/{queue}@{settings.queue_context}/n"
-        case DialplanTarget(context=context, extension=extension, priority="1"):
-            endpoint = f"Local/{extension}@{context}/n"
-        case DialplanTarget():
-            raise BadTargetError(f"{to!r}: a call that we make begins at priority 1 of an extension")
-        case SipTarget():
-            raise BadTargetError(f"{to!r}: Asterisk calls SIP by an endpoint of its own, e.g. PJSIP/1001@carrier")
-    if headers and not endpoint.upper().startswith("PJSIP/"):
-        raise BadTargetError(f"{to!r}: headers can be given to endpoints PJSIP/... alone")
-    if wrong := [name for name, _ in headers if not _HEADER.fullmatch(name)]:
-        raise BadTargetError(f"no name of a header: {wrong[0]!r}")
-    if wrong := [name for name in variables or () if not is_name(name)]:
-        raise BadTargetError(f"no name of a variable: {wrong[0]!r}")
-    for text in (caller, caller_name, *(part for header in headers for part in header)):
-        if any(ord(char) < 32 or ord(char) == 127 for char in text):
-            raise BadTargetError(f"{text!r} has a control character")
-    return AsteriskCall(
-        endpoint,
-        caller,
-        caller_name,
-        tuple(headers),
-        dict(variables or {}),
-        amd,
-        on_machine,
-        shown_to=to,
-        queue=queue,
-    )
 
 
 # -- the way of a call, by Asterisk's events ----------------------------------------------------------------------

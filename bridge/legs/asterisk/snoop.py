@@ -18,10 +18,11 @@ from bridge.asterisk.ari_events import AriEvent, Channel, ChannelDestroyed, Chan
 from bridge.asterisk.ari_verbs import Direction
 from bridge.asterisk.settings import AsteriskSettings
 from bridge.events import FarPartyChanged, LegEnded, LegEvent, LegNote
+from bridge.legs.asterisk.asked import asterisk_call
 from bridge.legs.asterisk.catch_up import CatchUp
 from bridge.legs.asterisk.failures import leg_error
 from bridge.legs.asterisk.names import Names, snoop_of, supervisor_bridge_of, supervisor_of
-from bridge.legs.asterisk.outbound import CallProgress, PickedUp, asterisk_call, create
+from bridge.legs.asterisk.outbound import CallProgress, PickedUp, create
 from bridge.legs.base import LegError, LegState, LegStateError
 from bridge.legs.supervision import Mode, NoSuchSupervisorError, Supervisor
 from bridge.variables import as_value

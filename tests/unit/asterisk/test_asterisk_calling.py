@@ -15,7 +15,8 @@ from bridge.asterisk.ari_events import (
 from bridge.asterisk.settings import AsteriskSettings
 from bridge.events import AnsweredBy, Cause, LegEnded, Progress
 from bridge.legs.asterisk.amd import arguments_of, result_of
-from bridge.legs.asterisk.outbound import CallProgress, PickedUp, asterisk_call
+from bridge.legs.asterisk.asked import asterisk_call
+from bridge.legs.asterisk.outbound import CallProgress, PickedUp
 from bridge.legs.base import LegError
 
 CHANNEL = Channel("offhook-1-out", "PJSIP/1001-00000001", "Down")

@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from bridge.asterisk.permits import DEFAULT_DIAL, permits
 from bridge.asterisk.settings import AsteriskSettings
-from bridge.legs.asterisk.outbound import asterisk_call
+from bridge.legs.asterisk.asked import asterisk_call
 from bridge.legs.base import NotPermittedError
 from bridge.targets import parse_target
 
