@@ -22,7 +22,8 @@ def receptionist() -> Brief:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def embedder() -> AsyncIterator[Embedder]:
-    settings = EngineSettings(workers=1)
+    # Other tests run beside these: the worker is no nicer than they are, and may take its time.
+    settings = EngineSettings(workers=1, start_s=100, niceness=0, embed_deadline_s=60)
     pool = EnginePool(settings, ["embed"])
     await pool.start()
     try:
