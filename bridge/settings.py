@@ -36,6 +36,8 @@ def _name_server(value: str) -> str:
 
 NameServer = Annotated[str, AfterValidator(_name_server)]
 """`address`, `address:port` or `[IPv6 address]:port`."""
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+"""Of what the configuration, the record and the metrics speak of by name: a trunk."""
 Network = Annotated[str, AfterValidator(_network)]
 Address = Annotated[str, AfterValidator(_address)]
 Port = Annotated[int, Field(ge=1, le=65535)]

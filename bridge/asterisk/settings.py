@@ -8,8 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from bridge.asterisk.permits import DEFAULT_DIAL, DialPattern
 from bridge.asterisk.tls import Trust
-from bridge.settings import Address, Network, PasswordSource, Port, Section
-from bridge.trunks.settings import Name
+from bridge.settings import Address, Name, Network, PasswordSource, Port, Section
 
 MediaKind = Literal["rtp", "websocket", "audiosocket"]
 RtpCodec = Literal["ulaw", "alaw", "slin", "g722"]

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from bridge.settings import Network, PasswordSource, Port, Section
+from bridge.settings import Name, Network, PasswordSource, Port, Section
 from bridge.sip.uri import Uri, parse_host_port
 
 CODECS = ("PCMU", "PCMA", "G722", "opus", "L16")
@@ -62,7 +62,6 @@ def _headers(value: dict[str, str]) -> dict[str, str]:
 Host = Annotated[str, AfterValidator(_host)]
 Hop = Annotated[str, AfterValidator(_hop)]
 UserPart = Annotated[str, AfterValidator(_user)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 
 class TrunkUser(PasswordSource):
