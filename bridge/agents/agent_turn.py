@@ -269,7 +269,7 @@ class Thinker:
             manner = self._toolbox.manner(call)
             if manner.announce is not None:
                 await self._announce_transfer(turn, manner.announce)
-            cover = Cover(turn, self._settings, manner, self.music)
+            cover = Cover(turn.speech, turn.confirmed, self._settings, manner, self.music)
             turn.interruptible = manner.interruptible
             turn.steps.tool_began(self._clock())
             try:

@@ -1,27 +1,31 @@
 """What the caller hears while a tool works: words, before the silence gets long, and then perhaps music."""
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from bridge.agents.hold_music import HoldMusic
 from bridge.agents.settings import ConversationSettings
+from bridge.agents.speech import Speech
 from bridge.agents.tools import Manner
-
-if TYPE_CHECKING:
-    from bridge.agents.agent_turn import AgentTurn
 
 LOOK_S = 0.1
 """How often it is looked whether the caller hears something."""
 
 
 class Cover:
-    """Speaks up in `turn` whenever the caller has heard nothing for a while, until it is cancelled."""
+    """Speaks up in a turn whenever the caller has heard nothing for a while, until it is cancelled."""
 
     def __init__(
-        self, turn: "AgentTurn", settings: ConversationSettings, manner: Manner, music: HoldMusic | None = None
+        self,
+        speech: Speech,
+        confirmed: asyncio.Event,
+        settings: ConversationSettings,
+        manner: Manner,
+        music: HoldMusic | None = None,
     ) -> None:
-        """`music` takes the place of the words once the tool has worked for long enough."""
-        self._turn = turn
+        """`speech` is the turn's, which the caller hears once it is `confirmed`. `music` takes the place of the words
+        once the tool has worked for long enough."""
+        self._speech = speech
+        self._confirmed = confirmed
         self._music = music if manner.music else None
         self._phrases = settings.phrases
         self._say = manner.say or settings.phrases.filler
@@ -41,9 +45,9 @@ class Cover:
 
     def _look(self) -> None:
         now = self._loop.time()
-        speech, music = self._turn.speech, self._music
+        speech, music = self._speech, self._music
         heard = speech.waiting or speech.queued_ms > 0 or (music is not None and music.playing)
-        if heard or not self._turn.confirmed.is_set():
+        if heard or not self._confirmed.is_set():
             self._quiet_since = now
         elif music is not None and music.possible and now - self._began_at >= music.after_s:
             music.want(True)
