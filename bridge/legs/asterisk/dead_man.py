@@ -7,6 +7,7 @@ Set by ARI it holds in Stasis, alone and in a bridge, before and after the answe
 """
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable, Coroutine, Mapping
@@ -25,6 +26,13 @@ LIMIT = "TIMEOUT(absolute)"
 """Function of the dialplan: seconds that the channel has left; 0: no limit."""
 OWN_UNTIL = "OFFHOOK_OWN_LIMIT"
 """Variable of a channel whose limit is ours: when the dialplan's own ends (s since 1970); 0: it has none."""
+
+START_S = 1.0
+"""A call's first limit is set within about this: Asterisk carries the requests of an event socket out one by one, and
+when many calls come at once their answers are not to wait for it."""
+
+CUT_S = 1.0
+"""While the event socket is cut, how long until a call's limit is thought of again."""
 
 SHORTEST_S = 0.1
 """What a limit that is over already is given back as: 0 would be none."""
@@ -70,15 +78,17 @@ class DeadMan:
         *,
         wall: Callable[[], float] = time.time,
         spread: Callable[[], float] = random.random,
+        start_s: float = START_S,
     ) -> None:
         """`now`: monotonic time (s); `wall`: of the clock on the wall. `spread`: 0 to 1, at random: calls that begin
-        together are not to be put off together."""
+        together are not to be put off together. `start_s`: see `START_S`."""
         self.ari = ari
         self.settings = settings
         self.now = now
         self.spawn = spawn
         self.wall = wall
         self.spread = spread
+        self.start_s = start_s
         self._failing = False
         self._lacking = False
         self._contexts: set[str] = set()
@@ -132,12 +142,16 @@ class DeadManLimit:
         """When (s, monotonic) the dialplan's own limit ends the channel; None: it has none, or it is not known."""
         self._shared = shared
         self._channel_id = ""
+        self._context = ""
         self._watching = False
+        self._begun = False
+        self._learned = False
+        """The dialplan's own limit is known: before, none of ours may take its place."""
         self._ours = False
         """The channel's limit is, or may be, one of ours."""
         self._marked = False
         """The channel says what the dialplan's own was."""
-        self._until = 0.0
+        self._until = math.inf
         """When (s, monotonic) ours runs out."""
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -146,9 +160,23 @@ class DeadManLimit:
         """Watch over this channel, and no longer over another. `context`: where in the dialplan it is, empty for one
         that has none. `found`: a process before us may have set a limit there."""
         self.stop()
-        self._channel_id = channel_id
-        self._watching, self._ours, self._marked = True, False, False
-        self._do(self._begin(channel_id, context, found))
+        self._channel_id, self._context = channel_id, context
+        self._watching, self._begun = True, found
+        self._learned = self._ours = self._marked = False
+        self._until = math.inf
+        if found:
+            # The limit may have run for some time.
+            self._do(self._begin(found))
+        else:
+            self._timer = asyncio.get_running_loop().call_later(self._shared.start_s, self.learn)
+
+    def learn(self) -> None:
+        """The call is answered: from now on its end is to be known for the dialplan's own limit, if it was that."""
+        if self._watching and not self._begun:
+            self._begun = True
+            if self._timer is not None:
+                self._timer.cancel()
+            self._do(self._begin())
 
     def stop(self) -> None:
         """The channel is to be left, or gone: put off no more. Idempotent."""
@@ -174,8 +202,8 @@ class DeadManLimit:
     def resume(self) -> None:
         """After `lift` or `wait`: it stays with us."""
         if self._channel_id and self._shared.settings.dead_man_s:
-            self._watching = True
-            self._do(self._put_off())
+            self._watching = self._begun = True
+            self._do(self._put_off() if self._learned else self._begin())
 
     def ran_out(self, now: float) -> bool:
         """Ours has: it could not be put off in time."""
@@ -192,8 +220,12 @@ class DeadManLimit:
         if self._task is not None:
             await asyncio.wait({self._task})
 
-    async def _begin(self, channel_id: str, context: str, found: bool) -> None:
-        shared = self._shared
+    async def _begin(self, found: bool = False) -> None:
+        shared, channel_id = self._shared, self._channel_id
+        if shared.ari.state in ("connecting", "down"):
+            # Those who are being set up need the connections of HTTP now; it will be up again in a moment.
+            self._later(lambda: self._begin(found), CUT_S)
+            return
         try:
             left_s = seconds(await shared.ari.get_variable(channel_id, LIMIT))
             before = await shared.ari.get_variable(channel_id, OWN_UNTIL) if found else None
@@ -202,7 +234,7 @@ class DeadManLimit:
                 shared.lacking(error)
             elif not isinstance(error, AriRefusedError) or error.status >= 500:
                 shared.failed(error)
-                self._later(lambda: self._begin(channel_id, context, found))
+                self._later(lambda: self._begin(found), shared.settings.dead_man_refresh_s)
             return
         now = shared.now()
         if before:
@@ -211,16 +243,17 @@ class DeadManLimit:
             self.own_until = now + until - shared.wall() if until else None
         else:
             self.own_until = now + left_s if left_s else None
-        if shared.settings.dead_man_s and self._watching:
-            await self._put_off()
-            if context:
-                await shared.look_for_fallback(channel_id, context)
+        self._learned = True
+        self._later(self._put_off, 0.0 if found else shared.start_s * shared.spread())
 
     async def _put_off(self) -> None:
         """Now, and again and again, but not beyond the dialplan's own limit."""
-        spread = 1.0 if self._marked else 0.3 + 0.7 * self._shared.spread()
+        first = not self._marked
+        part = 0.3 + 0.7 * self._shared.spread() if first else 1.0
         if not await self._set(self._shared.settings.dead_man_s):
-            self._later(self._put_off, spread)
+            self._later(self._put_off, part * self._shared.settings.dead_man_refresh_s)
+        if first:
+            await self._shared.look_for_fallback(self._channel_id, self._context)
 
     async def _set(self, limit_s: float) -> bool:
         """Whether there is no more to do: it is the dialplan's own from now on, or the channel is gone."""
@@ -248,9 +281,8 @@ class DeadManLimit:
             return own
         return False
 
-    def _later(self, work: Callable[[], Coroutine[Any, Any, None]], part: float = 1.0) -> None:
+    def _later(self, work: Callable[[], Coroutine[Any, Any, None]], pause_s: float) -> None:
         if self._watching and self._shared.settings.dead_man_s:
-            pause_s = self._shared.settings.dead_man_refresh_s * part
             self._timer = asyncio.get_running_loop().call_later(pause_s, lambda: self._do(work()))
 
 

@@ -307,6 +307,7 @@ class AsteriskLeg:
             self._audio.media.await_media()
         if self._info.direction == "outbound":
             self.dead_man.begin(self.channel_id)
+        self.dead_man.learn()
         self.tell(Answered())
 
     def on_ari_event(self, event: AriEvent) -> None:

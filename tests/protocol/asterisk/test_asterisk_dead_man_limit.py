@@ -38,7 +38,14 @@ class House:
     def shared(self, **settings: Any) -> DeadMan:
         values = {"name": "pbx", "url": self.server.url, "username": "offhook", "password_env": "X", **settings}
         loop = asyncio.get_running_loop()
-        return DeadMan(self.client.ari, AsteriskSettings.model_validate(values), loop.time, spawn, wall=lambda: WALL)
+        return DeadMan(
+            self.client.ari,
+            AsteriskSettings.model_validate(values),
+            loop.time,
+            spawn,
+            wall=lambda: WALL,
+            start_s=0.0,
+        )
 
     def limits_set(self, channel_id: str = "c1") -> list[Asked]:
         asked = self.server.requests(f"channels/{channel_id}/variable", "POST")
@@ -114,6 +121,7 @@ async def test_a_request_under_way_is_waited_for_before_the_channel_is_given_bac
     channel_id = await house.channel()
     house.server.hold(f"channels/{channel_id}/variable")
     limit.begin(channel_id)
+    limit.learn()
     lifting = asyncio.create_task(limit.lift())
     await house.client.until(lambda: bool(house.server.requests(f"channels/{channel_id}/variable")))
     assert not lifting.done()
@@ -145,6 +153,7 @@ async def test_without_the_function_in_asterisk_there_is_none_and_that_is_said_o
         for index in range(2):
             limit = DeadManLimit(shared)
             limit.begin(await house.channel(f"c{index}"))
+            limit.learn()
             assert await limit.lift() == {}
     assert [log["log_level"] for log in logs if "func_timeout" in log["event"]] == ["warning"]
     assert not house.server.requests("channels/c0/variable", "POST")
@@ -168,6 +177,7 @@ async def test_a_dialplan_without_a_place_for_callers_is_told_of_once(
 async def test_switched_off_it_only_learns_the_dialplans_own(house: House) -> None:
     limit = DeadManLimit(house.shared(dead_man_s=0))
     limit.begin(await house.channel(**{LIMIT: "7000"}))
+    limit.learn()
     assert await limit.lift() == {}
     limit.resume()
     await limit.wait(90)
@@ -184,3 +194,12 @@ async def test_what_keeps_it_from_being_put_off_is_waited_out(house: House) -> N
     limit.resume()
     await house.client.until(lambda: house.limit() == "30.000")
     await limit.lift()
+
+
+async def test_a_transfer_at_the_very_beginning_does_not_cost_the_dialplan_its_own(house: House) -> None:
+    limit = DeadManLimit(house.shared(**SELDOM))
+    limit.begin(await house.channel(**{LIMIT: "7000"}))
+    assert await limit.lift() == {}
+    limit.resume()
+    await house.client.until(lambda: bool(house.limits_set()))
+    assert float((await limit.lift())[LIMIT]) == pytest.approx(7000, abs=30)
