@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import own_group
 import pytest
 from engines_audio import until
 
@@ -268,7 +269,7 @@ def children() -> list[int]:
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
 def test_no_worker_outlives_its_parent(end: signal.Signals) -> None:
-    parent = subprocess.Popen(
+    parent = own_group.start(
         [sys.executable, str(Path(__file__).with_name("engines_parent.py"))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -281,10 +282,11 @@ def test_no_worker_outlives_its_parent(end: signal.Signals) -> None:
     watches = [os.pidfd_open(pid) for pid in workers]
     parent.send_signal(end)
     for watch in watches:
-        ended, _, _ = select.select([watch], [], [], 20)
+        ended, _, _ = select.select([watch], [], [], 60)
         assert ended
         os.close(watch)
     parent.wait()
+    own_group.kill(parent.pid)
     parent.stdin.close()
     parent.stdout.close()
 
