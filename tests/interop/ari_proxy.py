@@ -26,10 +26,12 @@ class AriProxy:
         self.refuses = False
         """New connections are closed at once."""
         self.messages: list[str] = []
-        """What went over event sockets since `arm`, in short: `> POST /channels/...`, `< 204`, `< StasisStart`."""
+        """What went over event sockets since `arm`, in short: `> POST /channels/...`, `< 204`, `< StasisStart`; HTTP
+        requests in the same way; and `< media` where a media socket is open."""
         self._target_port = target_port
         self._loop = asyncio.new_event_loop()
         self._writers: set[asyncio.StreamWriter] = set()
+        self._event_writers: set[asyncio.StreamWriter] = set()
         self._counting = False
         self._hold_at: int | None = None
         self._held = threading.Event()
@@ -68,11 +70,11 @@ class AriProxy:
 
         self._on_loop(release)
 
-    def cut(self) -> None:
-        """Cut every connection, without a goodbye."""
+    def cut(self, *, events_only: bool = False) -> None:
+        """Cut every connection, without a goodbye; or the event sockets alone."""
 
         def cut() -> None:
-            for writer in self._writers:
+            for writer in self._event_writers if events_only else self._writers:
                 writer.transport.abort()
 
         self._on_loop(cut)
@@ -119,13 +121,19 @@ class AriProxy:
         try:
             head = await reader.readuntil(b"\r\n\r\n")
             is_events = b"/events" in head.split(b"\r\n", 1)[0]
+            is_media = b"/media/" in head.split(b"\r\n", 1)[0]
+            if is_events:
+                self._event_writers.add(writer)
             if not is_events and not await self._pass_request(head, writer):
                 return
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target_port, limit=1 << 22)
             self._writers.add(far_writer)
             far_writer.write(head)
-            if is_events:
+            if is_events or is_media:
                 writer.write(await far_reader.readuntil(b"\r\n\r\n"))
+            if is_media:
+                await self._count("< media")
+            if is_events:
                 ways = [self._frames(reader, far_writer, writer, "> "), self._frames(far_reader, writer, None, "< ")]
             else:
                 ways = [self._requests(reader, far_writer, writer), _bytes(far_reader, writer)]
@@ -136,10 +144,12 @@ class AriProxy:
             for one in (writer, far_writer):
                 if one is not None:
                     self._writers.discard(one)
+                    self._event_writers.discard(one)
                     one.close()
 
     async def _pass_request(self, head: bytes, writer: asyncio.StreamWriter) -> bool:
         """Whether an HTTP request may go on; otherwise it has been answered."""
+        await self._count("> " + head.split(b" HTTP/", 1)[0].decode("latin-1"))
         if self.delay_s:
             await asyncio.sleep(self.delay_s)
         if self.fail_status is None:
@@ -197,10 +207,14 @@ class AriProxy:
             # Channels of ours have ids of ours.
             started = message.get("type") == "StasisStart"
             self._counting = started and not message["channel"]["id"].startswith("offhook")
+        await self._count(way + _short(message))
+
+    async def _count(self, what: str) -> None:
+        """One more message, held if it is the one to be held."""
         if not self._counting:
             return
         number = len(self.messages)
-        self.messages.append(way + _short(message))
+        self.messages.append(what)
         if number == self._hold_at:
             self._held.set()
             await self._released.wait()

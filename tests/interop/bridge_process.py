@@ -53,11 +53,13 @@ class BridgeProcess:
         sip: str = "",
         more: str = "",
         agents: Mapping[str, str] | None = None,
+        calls_to: Sequence[str] = (),
         start_s: float = START_S,
     ) -> None:
-        """`agents`: further ones, as YAML, each called by its name; `variables`: further values of the
-        configuration, e.g. `OFFHOOK_RTP_MEDIA_TIMEOUT_S`, and passwords it names; `sip`: further settings of that
-        section, as `, name: value`; `more`: further sections; `start_s`: how long it may take to be ready."""
+        """`agents`: further ones, as YAML, each called by its name; `calls_to`: further routes, as YAML;
+        `variables`: further values of the configuration, e.g. `OFFHOOK_RTP_MEDIA_TIMEOUT_S`, and passwords it
+        names; `sip`: further settings of that section, as `, name: value`; `more`: further sections; `start_s`:
+        how long it may take to be ready."""
         self.folder = folder
         self.sip_port = free_port()
         self.http_port = free_port()
@@ -67,6 +69,7 @@ class BridgeProcess:
         folder.mkdir(parents=True, exist_ok=True)
         self._t1_ms = t1_ms
         self._agents = agents or {}
+        self._calls_to = calls_to
         self.configure(sip=sip, more=more)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("OFFHOOK_")}
         self._environment = environment | dict(variables or {})
@@ -110,7 +113,7 @@ class BridgeProcess:
             sip_more=sip,
             route=route,
             agents="\n".join(f"  {name}: {settings}" for name, settings in self._agents.items()),
-            routes="\n".join(f"  - {{to: {name}, agent: {name}}}" for name in self._agents),
+            routes="\n".join([*(f"  - {{to: {name}, agent: {name}}}" for name in self._agents), *self._calls_to]),
             more=more,
         )
         (self.folder / "conf.yaml").write_text(text)

@@ -4,7 +4,7 @@ that is killed, slow or out of order, sockets that are cut, a bridge that dies. 
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,12 @@ from ari_proxy import AriProxy
 from asterisk_caller import Caller, asterisk_section
 from asterisk_shop import AsteriskShop
 from bridge_process import BridgeProcess
+from free_ports import free_port
 
-POINTS = 30
+NUMBERS = {"rtp": "700", "websocket": "710", "audiosocket": "711"}
+"""What is called, by the way that its audio takes."""
+
+POINTS = 33
 """Messages between bridge and Asterisk from a call's StasisStart until its audio flows."""
 
 ECHOED_HZ = 660.0
@@ -39,7 +43,8 @@ def proxy(shop: AsteriskShop) -> Iterator[AriProxy]:
 
 @pytest.fixture(scope="module")
 def bridge(shop: AsteriskShop, proxy: AriProxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BridgeProcess]:
-    made = start_bridge(tmp_path_factory.mktemp("bridge"), shop, proxy)
+    media = f"audiosocket: {{listen: 127.0.0.1, port: {free_port()}}}\n"
+    made = start_bridge(tmp_path_factory.mktemp("bridge"), shop, proxy, sections=media)
     yield made
     made.stop()
 
@@ -57,12 +62,16 @@ def whole(shop: AsteriskShop, proxy: AriProxy, bridge: BridgeProcess) -> Iterato
     bridge.assert_no_crash()
 
 
-def start_bridge(folder: Path, shop: AsteriskShop, proxy: AriProxy | None = None, more: str = "") -> BridgeProcess:
+def start_bridge(
+    folder: Path, shop: AsteriskShop, proxy: AriProxy | None = None, more: str = "", sections: str = ""
+) -> BridgeProcess:
+    """`more`: further settings of the Asterisk. Only with the `sections` for it calls' audio goes by each way."""
     section = asterisk_section(
         shop, port=None if proxy is None else proxy.port, more=f", agent: echo, request_s: 2{more}"
     )
     variables = {"ARI_PASSWORD": shop.password, "OFFHOOK_RTP_MEDIA_TIMEOUT_S": "4"}
-    return BridgeProcess(folder, variables=variables, more=section)
+    routes = [f"  - {{trunk: pbx, to: '{to}', agent: echo, media: {media}}}" for media, to in NUMBERS.items()]
+    return BridgeProcess(folder, variables=variables, more=section + sections, calls_to=routes if sections else ())
 
 
 def status(bridge: BridgeProcess) -> dict[str, Any]:
@@ -84,24 +93,50 @@ async def caller() -> AsyncIterator[Caller]:
         await made.close()
 
 
-async def echoes(caller: Caller) -> None:
-    """The agent's echo of a tone is heard, from now on."""
-    await caller.is_echoed(ECHOED_HZ)
+async def echoes(*callers: Caller) -> None:
+    """The agent's echo of a tone is heard by each, from now on."""
+    await asyncio.gather(*(one.is_echoed(ECHOED_HZ) for one in callers))
+
+
+@asynccontextmanager
+async def talking(shop: AsteriskShop) -> AsyncIterator[list[Caller]]:
+    """A caller by each way of audio, who hears his echo."""
+    async with AsyncExitStack() as stack:
+        phones = [await stack.enter_async_context(caller()) for _ in NUMBERS]
+        await asyncio.gather(
+            *(phone.dial(number, shop.sip_port) for phone, number in zip(phones, NUMBERS.values(), strict=True))
+        )
+        await echoes(*phones)
+        yield phones
+
+
+async def hang_up(phones: list[Caller]) -> None:
+    await asyncio.gather(*(phone.hang_up() for phone in phones))
+
+
+def causes(bridge: BridgeProcess) -> dict[str, str]:
+    """Of the last calls, by the number that was called."""
+    return {call["to"]: call["cause"] for call in bridge.calls()[: len(NUMBERS)]}
+
+
+def has_callers(shop: AsteriskShop) -> bool:
+    return any(name.startswith("PJSIP/caller-") for name in shop.channels())
 
 
 @pytest.mark.usefixtures("whole")
 @pytest.mark.parametrize("point", range(POINTS))
+@pytest.mark.parametrize("media", NUMBERS)
 async def test_a_caller_gives_up_at_every_point_of_the_setup(
-    shop: AsteriskShop, proxy: AriProxy, bridge: BridgeProcess, point: int
+    shop: AsteriskShop, proxy: AriProxy, bridge: BridgeProcess, media: str, point: int
 ) -> None:
     async with caller() as phone:
         proxy.arm(hold_at=point)
-        phone.begin("700", shop.sip_port)
+        phone.begin(NUMBERS[media], shop.sip_port)
         assert await asyncio.to_thread(proxy.wait_until_held), proxy.messages
         phone.give_up()
         await phone.until_ended()
-        # Asterisk is through with its caller as far as it can be, before the bridge goes on.
-        await asyncio.sleep(0.05)
+        # Asterisk is through with its caller before the bridge goes on.
+        await asyncio.to_thread(shop.program.wait_for, lambda: not has_callers(shop), 20, "end of the caller")
         proxy.release()
         await asyncio.to_thread(shop.assert_empty)
         await asyncio.to_thread(bridge.wait_until_idle)
@@ -109,48 +144,39 @@ async def test_a_caller_gives_up_at_every_point_of_the_setup(
 
 @pytest.mark.usefixtures("whole")
 async def test_a_killed_asterisk_ends_its_calls_and_is_found_again(shop: AsteriskShop, bridge: BridgeProcess) -> None:
-    async with caller() as first, caller() as second:
-        for phone in (first, second):
-            await phone.dial("700", shop.sip_port)
-            await echoes(phone)
+    async with talking(shop):
         shop.kill()
         await asyncio.to_thread(bridge.wait_until_idle, 20)
         # Nobody could tell that it was more than its signalling that was lost.
-        assert {call["cause"] for call in bridge.calls()[:2]} == {"media-timeout"}
+        assert causes(bridge) == dict.fromkeys(NUMBERS.values(), "media-timeout")
         await asyncio.to_thread(shop.start)
         await asyncio.to_thread(wait_for_state, bridge, "up")
-    async with caller() as third:
-        await third.dial("700", shop.sip_port)
-        await echoes(third)
-        await third.hang_up()
+    async with talking(shop) as phones:
+        await hang_up(phones)
 
 
 @pytest.mark.usefixtures("whole")
-async def test_a_call_goes_on_while_the_event_socket_is_cut(
+async def test_calls_go_on_while_the_event_socket_is_cut(
     shop: AsteriskShop, proxy: AriProxy, bridge: BridgeProcess
 ) -> None:
-    async with caller() as phone:
-        await phone.dial("700", shop.sip_port)
-        await echoes(phone)
-        proxy.cut()
-        await echoes(phone)
+    async with talking(shop) as phones:
+        proxy.cut(events_only=True)
+        await echoes(*phones)
         await asyncio.to_thread(wait_for_state, bridge, "up")
-        await echoes(phone)
-        await phone.hang_up()
+        await echoes(*phones)
+        await hang_up(phones)
         await asyncio.to_thread(bridge.wait_until_idle)
-    assert bridge.calls()[0]["cause"] == "caller-hung-up"
+    assert causes(bridge) == dict.fromkeys(NUMBERS.values(), "caller-hung-up")
 
 
 @pytest.mark.usefixtures("whole")
-async def test_a_call_that_ended_while_the_socket_was_down_is_found_to_have_ended(
+async def test_calls_that_ended_while_the_socket_was_down_are_found_to_have_ended(
     shop: AsteriskShop, proxy: AriProxy, bridge: BridgeProcess
 ) -> None:
-    async with caller() as phone:
-        await phone.dial("700", shop.sip_port)
-        await echoes(phone)
+    async with talking(shop) as phones:
         proxy.refuses = True
-        proxy.cut()
-        await phone.hang_up()
+        proxy.cut(events_only=True)
+        await hang_up(phones)
         await asyncio.to_thread(wait_for_state, bridge, "down")
         assert bridge.calls(live=True)
         proxy.refuses = False
@@ -174,12 +200,13 @@ async def test_callers_go_to_people_while_the_bridge_is_cut_off(
 
 
 @pytest.mark.usefixtures("whole")
+@pytest.mark.parametrize("number", NUMBERS.values(), ids=NUMBERS)
 async def test_a_slow_asterisk_delays_the_answer_alone(
-    shop: AsteriskShop, proxy: AriProxy, bridge: BridgeProcess
+    shop: AsteriskShop, proxy: AriProxy, bridge: BridgeProcess, number: str
 ) -> None:
     proxy.delay_s = 0.3
     async with caller() as phone:
-        await phone.dial("700", shop.sip_port)
+        await phone.dial(number, shop.sip_port)
         await echoes(phone)
         await phone.hang_up()
         await asyncio.to_thread(bridge.wait_until_idle, 20)
@@ -194,33 +221,34 @@ async def test_an_asterisk_out_of_order_leaves_nothing_behind(
         proxy.fail_status = 500
     else:
         proxy.delay_s = 5
-    before = [call["id"] for call in bridge.calls()[:1]]
-    async with caller() as phone:
-        phone.begin("700", shop.sip_port)
-        # It may be over at once.
-        await asyncio.to_thread(
-            bridge.wait_for, lambda: [call["id"] for call in bridge.calls()[:1]] != before, 10, "call"
-        )
+    before = len(bridge.calls())
+    async with AsyncExitStack() as stack:
+        phones = [await stack.enter_async_context(caller()) for _ in NUMBERS]
+        for phone, number in zip(phones, NUMBERS.values(), strict=True):
+            phone.begin(number, shop.sip_port)
+        # They may be over at once.
+        wanted = before + len(phones)
+        await asyncio.to_thread(bridge.wait_for, lambda: len(bridge.calls()) == wanted, 20, "calls")
         await asyncio.to_thread(bridge.wait_until_idle, 40)
-        assert bridge.calls()[0]["cause"] == "signalling-lost"
+        assert causes(bridge) == dict.fromkeys(NUMBERS.values(), "signalling-lost")
         proxy.fail_status, proxy.delay_s = None, 0.0
-        phone.give_up()
-        await phone.until_ended()
+        for phone in phones:
+            phone.give_up()
+        await asyncio.gather(*(phone.until_ended() for phone in phones))
 
 
 @pytest.mark.usefixtures("whole")
-async def test_an_asterisk_that_fails_in_the_middle_of_a_call_does_not_keep_its_caller(
+async def test_an_asterisk_that_fails_in_the_middle_of_calls_does_not_keep_its_callers(
     shop: AsteriskShop, proxy: AriProxy, bridge: BridgeProcess
 ) -> None:
-    async with caller() as phone:
-        await phone.dial("700", shop.sip_port)
-        await echoes(phone)
+    async with talking(shop) as phones:
         proxy.fail_status = 500
-        bridge.hang_up(bridge.calls(live=True)[0]["id"])
+        for call in bridge.calls(live=True):
+            bridge.hang_up(call["id"])
         await asyncio.to_thread(bridge.wait_until_idle, 20)
         proxy.fail_status = None
         # What could not be said then is said when the two are compared.
-        await phone.until_ended(60)
+        await asyncio.gather(*(phone.until_ended(60) for phone in phones))
 
 
 async def test_a_bridge_that_died_takes_its_callers_up_again(tmp_path: Path, shop: AsteriskShop) -> None:
@@ -231,7 +259,7 @@ async def test_a_bridge_that_died_takes_its_callers_up_again(tmp_path: Path, sho
             await phone.dial("750", shop.sip_port)
             await echoes(phone)
             first.kill()
-            second = start_bridge(tmp_path / "second", shop, more=", app: mortal")
+            second = await asyncio.to_thread(start_bridge, tmp_path / "second", shop, more=", app: mortal")
             try:
                 await asyncio.to_thread(second.wait_for, lambda: second.calls(live=True), 20, "call")
                 await echoes(phone)
@@ -257,7 +285,7 @@ async def test_an_application_that_another_bridge_takes_is_left_to_it_with_its_c
         async with caller() as phone, caller() as other:
             await phone.dial("751", shop.sip_port)
             await echoes(phone)
-            second = start_bridge(tmp_path / "second", shop, more=", app: wanted")
+            second = await asyncio.to_thread(start_bridge, tmp_path / "second", shop, more=", app: wanted")
             try:
                 await asyncio.to_thread(wait_for_state, first, "replaced")
                 await echoes(phone)
