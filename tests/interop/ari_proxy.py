@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-TEXT = 0x1
+TEXT, BINARY = 0x1, 0x2
 
 
 class AriProxy:
@@ -32,6 +32,8 @@ class AriProxy:
         self._loop = asyncio.new_event_loop()
         self._writers: set[asyncio.StreamWriter] = set()
         self._event_writers: set[asyncio.StreamWriter] = set()
+        self._media_writers: set[asyncio.StreamWriter] = set()
+        """Towards Asterisk."""
         self._counting = False
         self._hold_at: int | None = None
         self._held = threading.Event()
@@ -78,6 +80,16 @@ class AriProxy:
                 writer.transport.abort()
 
         self._on_loop(cut)
+
+    def fill(self, frames: int, size: int) -> None:
+        """Give the media channels that we connected to so many frames of silence of `size` bytes, in no time."""
+        frame = struct.pack("!BBHI", 0x80 | BINARY, 0x80 | 126, size, 0) + bytes(size)
+
+        def fill() -> None:
+            for writer in self._media_writers:
+                writer.write(frame * frames)
+
+        self._on_loop(fill)
 
     def stop(self) -> None:
         self.release()
@@ -133,6 +145,7 @@ class AriProxy:
                 writer.write(await far_reader.readuntil(b"\r\n\r\n"))
             if is_media:
                 await self._count("< media")
+                self._media_writers.add(far_writer)
             if is_events:
                 ways = [self._frames(reader, far_writer, writer, "> "), self._frames(far_reader, writer, None, "< ")]
             else:
@@ -145,6 +158,7 @@ class AriProxy:
                 if one is not None:
                     self._writers.discard(one)
                     self._event_writers.discard(one)
+                    self._media_writers.discard(one)
                     one.close()
 
     async def _pass_request(self, head: bytes, writer: asyncio.StreamWriter) -> bool:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from ari_proxy import AriProxy
 from asterisk_line import AsteriskLine, asterisk_line, up
 from asterisk_shop import AsteriskShop
 from contract import LegContract, Listener, say, tone
@@ -37,9 +38,9 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AsteriskShop]:
 
 @asynccontextmanager
 async def by_websocket(
-    shop: AsteriskShop, *, listens: bool = True, **websocket: Any
+    shop: AsteriskShop, *, listens: bool = True, url: str = "", **websocket: Any
 ) -> AsyncIterator[tuple[AsteriskLine, WebsocketTransport]]:
-    """Calls whose audio comes by WebSocket. `websocket` are settings of it."""
+    """Calls whose audio comes by WebSocket. `websocket` are settings of it; `url`: of a proxy in front."""
     listener = WebsocketListener(WebsocketListenerSettings(listen="127.0.0.1", port=shop.websocket_port))
     made: list[WebsocketTransport] = []
 
@@ -50,7 +51,8 @@ async def by_websocket(
     if listens:
         listener.start()
     try:
-        async with asterisk_line(shop, more=make, media="websocket", websocket=websocket) as line:
+        settings = {"media": "websocket", "websocket": websocket, "url": url or shop.ari_url}
+        async with asterisk_line(shop, more=make, **settings) as line:
             yield line, made[0]
     finally:
         await listener.aclose()
@@ -167,6 +169,35 @@ async def test_a_false_alarm_makes_no_hole_and_a_cut_is_heard_at_once(shop: Aste
         assert got == sorted(got)
         # No more is missing than the fades: 5 ms at each stop, and 5 where it goes on.
         assert FRAMES * 4 - 3 * 3 <= len(got) <= FRAMES * 4
+
+
+TOO_MANY = 950
+"""Frames: Asterisk says that it is full at 900, that it is not below 800."""
+
+
+async def test_an_asterisk_that_is_full_is_waited_for_and_cut_short(shop: AsteriskShop) -> None:
+    proxy = AriProxy(shop.http_port)
+    try:
+        async with by_websocket(shop, url=f"http://127.0.0.1:{proxy.port}") as (line, transport):
+            near, far = await answered(line)
+            at_far = Listener(far)
+            say(near, tone(near, 600.0, 60_000))
+            await at_far.hears_tone(600.0)
+            proxy.fill(TOO_MANY, 2 * near.sample_rate * 20 // 1000)
+            counters, playout = transport.counters, near.playout
+            await line.until(lambda: (counters.full, counters.stalls) == (1, 1), "full queue")
+            stopped_ms = playout.sent_ms
+            # Asterisk has 18 s of silence to play, and 2 s of them before it takes more.
+            await at_far.until(lambda: not any(map(any, at_far.frames[-50:])))
+            assert playout.sent_ms == stopped_ms
+            await line.until(lambda: playout.sent_ms > stopped_ms, "audio for a queue that is full no more")
+            playout.drop()
+            say(near, tone(near, 900.0, 60_000))
+            await at_far.hears_tone(900.0)
+            assert counters.flushed_ms > 15_000
+            assert counters.full == 1
+    finally:
+        proxy.stop()
 
 
 async def test_a_socket_that_breaks_ends_the_leg_and_not_the_caller(shop: AsteriskShop) -> None:
