@@ -63,7 +63,8 @@ HEADER = (
 )
 FOOTNOTE = """agents say numbers for 3.2 s, then pause for 0.3 s, over and over; callers say them without a pause
 added delay, ms. in: the caller's packet sent to its last sample with our listeners, jitter buffer
-included; at us: to its arrival at our socket (kernel's time; AudioSocket: not measured); out: frame taken from the playout to its arrival at the caller (kernel's time)
+included; at us: to its arrival at our socket (kernel's time; AudioSocket: not measured); out: frame taken from the
+playout to its arrival at the caller (kernel's time)
 lost in: frames of callers that our listeners never got; by us: those of them that had come to our socket and were
 dropped or stretched beyond reading; lost out: frames taken from the playout that no caller got
 buffer: our jitter buffer's depth at the end, median, ms
