@@ -41,7 +41,7 @@ exten => {NUMBER},1,Stasis(offhook,agent=echo)
  same => n(over),Hangup()
 """
 
-VARIABLES = {"OFFHOOK_RTP_FIRST_MEDIA_TIMEOUT_S": "3", "OFFHOOK_RTP_MEDIA_TIMEOUT_S": "3"}
+VARIABLES = {"OFFHOOK_RTP_FIRST_MEDIA_TIMEOUT_S": "8", "OFFHOOK_RTP_MEDIA_TIMEOUT_S": "8"}
 
 SHARES = {Habit.HANGS_UP: 75, Habit.CANCELS: 15, Habit.VANISHES: 5, Habit.IS_MUTE: 5}
 

@@ -14,8 +14,8 @@ AT_ONCE = 140
 WARM_UP = 800
 
 VARIABLES = {
-    "OFFHOOK_RTP_FIRST_MEDIA_TIMEOUT_S": "3",
-    "OFFHOOK_RTP_MEDIA_TIMEOUT_S": "3",
+    "OFFHOOK_RTP_FIRST_MEDIA_TIMEOUT_S": "5",
+    "OFFHOOK_RTP_MEDIA_TIMEOUT_S": "5",
     # The memory for traces fills up to its bound by design; it must not hide what else grows.
     "OFFHOOK_SIP_TRACE_MB": "1",
     "OFFHOOK_LOG_LEVEL": "error",
