@@ -110,3 +110,11 @@ def test_any_id_can_be_read(id: str) -> None:
     stem_of(id)
     instance_of(id)
     is_made(id)
+
+
+def test_channels_that_are_out_of_the_application_are_told_apart() -> None:
+    channels = [caller("1.0"), caller("2.0", app="Queue"), caller("3.0", "another"), caller("4.0", "")]
+    known = Known(frozenset({"1.0", "2.0"}), frozenset(), frozenset())
+    found = look_through(channels, [], OWN, known)
+    assert found.outside == {"2.0", "3.0", "4.0"}
+    assert not found.callers
