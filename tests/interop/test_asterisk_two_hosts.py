@@ -235,11 +235,13 @@ def test_a_network_in_which_packets_overtake_each_other_is_put_right(
 def test_calls_go_on_after_a_cut_that_is_shorter_than_their_limits(
     network: Network, shop: FarShop, bridge: BridgeProcess
 ) -> None:
-    calls = talk(shop, bridge, *WAYS)
+    # Asterisk's own jitter buffer may stay shut after a hole (docs/asterisk.md).
+    ways = [way for way in WAYS if way != "ordered"]
+    calls = talk(shop, bridge, *ways)
     network.cut()
     time.sleep(0.7)
     network.join()
-    goes_on(shop, *WAYS)
+    goes_on(shop, *ways)
     for way in ("outward", "inward", "audiosocket"):
         bridge.hang_up(calls.pop(way))
     network.cut()
