@@ -65,8 +65,8 @@ class RtpMediaSettings(Section):
     codec: RtpCodec = "ulaw"
     jitter_buffer: bool = False
     """Have Asterisk put what we send in order before the caller hears it (`JITTERBUFFER(adaptive)`), for networks in
-    which packets overtake each other: 40 ms and more of delay. What it sends us is put in order here in any case. After
-    a cut of some seconds that buffer may stay shut: `media: websocket` is the better choice there (docs/asterisk.md)."""
+    which packets overtake each other: 40 ms and more of delay. What it sends us is put in order here in any case.
+    After a cut of some seconds that buffer may stay shut: `media: websocket` is the better choice there."""
 
 
 class WebsocketMediaSettings(Section):
