@@ -178,6 +178,8 @@ class Bridge:
         self.sip.transports.accepts = self._takes_connection
         self.guard.on_ban = self._on_ban
         self.sip.transports.tap = self.tracing.trace.tap
+        stack.push_async_callback(self.asterisks.close_listeners)
+        await self.asterisks.listen(config)
 
         try:
             self.store = await Store.open(config.store.url or f"sqlite:///{data_dir / 'offhook.sqlite3'}")

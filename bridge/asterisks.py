@@ -18,6 +18,7 @@ from bridge.asterisk.dialplan_calls import DialplanCalls
 from bridge.asterisk.settings import AsteriskSettings, AudioSocketSettings, MediaKind
 from bridge.asterisk.status import AsteriskStatus
 from bridge.asterisk.tls import CertificateFileError
+from bridge.check_asterisk import media_kinds
 from bridge.config import Config
 from bridge.legs.asterisk.audiosocket import AudioSocketTransport
 from bridge.legs.asterisk.endpoint import AsteriskEndpoint
@@ -82,6 +83,7 @@ class Asterisks:
         self._on_leg = on_leg
         self._media_of = media_of
         self._pbxs: dict[str, Pbx] = {}
+        self._media_kinds = _kinds_of_each(config)
         self._retired: set[asyncio.Task[None]] = set()
         self._closing = asyncio.Event()
         self._config = config
@@ -90,15 +92,29 @@ class Asterisks:
         self._dialplans: AudioSocketEndpoint | None = None
         self._websockets = WebsocketListener(config.websocket_listener)
         self._refusing = ""
+        self._started = False
+        # From the first moment on they can be asked for, though nothing connects before the start.
+        for settings in config.asterisk:
+            self._pbxs[settings.name] = self._made(settings)
 
     async def start(self) -> None:
         """Listen, and begin to connect. Raises StartError."""
         await self.listen(self._config)
-        for settings in self._config.asterisk:
-            self._add(settings)
+        if self._config.audiosocket.trunk:
+            self._dialplans = AudioSocketEndpoint(
+                self._audiosocket,
+                self._config.audiosocket.trunk,
+                self.dialplan_calls,
+                self._on_leg,
+                self._media.limits,
+            )
+        self._started = True
+        for pbx in self._pbxs.values():
+            pbx.start()
 
     async def listen(self, config: Config) -> None:
-        """Open what a configuration needs opened. Raises StartError."""
+        """Open what a configuration needs opened; before the start whoever connects is turned away. Raises
+        StartError."""
         if _takes_audiosocket(config) and not self._audiosocket_listens:
             try:
                 await self._audiosocket.start()
@@ -118,14 +134,6 @@ class Asterisks:
                     f"websocket_listener: can't listen on {config.websocket_listener.listen} port "
                     f"{config.websocket_listener.port} ({error.strerror}): set its listen or port"
                 ) from error
-        if self._config.audiosocket.trunk and self._dialplans is None:
-            self._dialplans = AudioSocketEndpoint(
-                self._audiosocket,
-                self._config.audiosocket.trunk,
-                self.dialplan_calls,
-                self._on_leg,
-                self._media.limits,
-            )
 
     async def prepare(self, config: Config) -> Mapping[str, Change]:
         """What becomes of each Asterisk that stays, with other settings. Raises StartError where one does not take
@@ -143,6 +151,7 @@ class Asterisks:
         """Take up a changed configuration, for which we listen by now: Asterisks that are new, gone, or have other
         settings (`prepare`). Live calls go on: where another Asterisk is meant from now on, with the former one."""
         self._audiosocket.permit(audiosocket_settings(config).networks)
+        self._media_kinds = _kinds_of_each(config)
         names = {one.name for one in config.asterisk}
         for name in [name for name in self._pbxs if name not in names]:
             self._retire(name, "this Asterisk is not in the configuration any more")
@@ -162,6 +171,10 @@ class Asterisks:
         self._closing.set()
         closing = [pbx.aclose() for pbx in self._pbxs.values()]
         await asyncio.gather(*closing, *self._retired)
+        await self.close_listeners()
+
+    async def close_listeners(self) -> None:
+        """All that there is to close before the start."""
         await self._audiosocket.aclose()
         await self._websockets.aclose()
 
@@ -175,7 +188,7 @@ class Asterisks:
 
     def dialplan_calls_taken(self) -> DialplanCalls | None:
         """Calls of dialplans without ARI; None where none are taken."""
-        return None if self._dialplans is None else self.dialplan_calls
+        return self.dialplan_calls if self._config.audiosocket.trunk else None
 
     @property
     def names(self) -> Sequence[str]:
@@ -197,10 +210,13 @@ class Asterisks:
         return None if pbx is None else pbx.ami
 
     async def reconnect(self, name: str) -> bool:
-        """Connect now, and take the application back from who has it. False: there is no such Asterisk."""
+        """Connect now, and take the application back from who has it; before the start there is nothing to do. False:
+        there is no such Asterisk."""
         pbx = self._pbxs.get(name)
         if pbx is None:
             return False
+        if not self._started:
+            return True
         if pbx.ami is not None:
             pbx.ami.reconnect()
         await pbx.endpoint.ari.reconnect()
@@ -212,7 +228,7 @@ class Asterisks:
         return None if ami is None else _Queues(ami)
 
     def status(self) -> Sequence[AsteriskStatus]:
-        return [_status(pbx) for pbx in self._pbxs.values()]
+        return [replace(_status(pbx), media_kinds=self._media_kinds[name]) for name, pbx in self._pbxs.items()]
 
     def readings(self) -> Mapping[str, float]:
         """For the metrics."""
@@ -234,6 +250,10 @@ class Asterisks:
     # -- inside -----------------------------------------------------------------------------------------------
 
     def _add(self, settings: AsteriskSettings) -> None:
+        pbx = self._pbxs[settings.name] = self._made(settings)
+        pbx.start()
+
+    def _made(self, settings: AsteriskSettings) -> Pbx:
         websocket = WebsocketTransport(self._media.clock, settings, self._media.limits, self._websockets)
         transports = self._transports(settings, websocket)
         endpoint = AsteriskEndpoint(
@@ -245,8 +265,7 @@ class Asterisks:
         )
         if self._refusing:
             endpoint.refuse_new(self._refusing)
-        pbx = self._pbxs[settings.name] = Pbx(endpoint, _ami(settings), websocket)
-        pbx.start()
+        return Pbx(endpoint, _ami(settings), websocket)
 
     def _transports(
         self, settings: AsteriskSettings, websocket: WebsocketTransport
@@ -374,7 +393,12 @@ def _status(pbx: Pbx) -> AsteriskStatus:
     status = pbx.endpoint.status()
     if pbx.ami is None:
         return status
-    return replace(status, ami_state=pbx.ami.state, ami_error=pbx.ami.last_error)
+    ami = pbx.ami
+    return replace(status, ami_state=ami.state, ami_error=ami.last_error, ami_error_at=ami.last_error_at)
+
+
+def _kinds_of_each(config: Config) -> Mapping[str, tuple[MediaKind, ...]]:
+    return {one.name: media_kinds(config, one) for one in config.asterisk}
 
 
 def _takes_audiosocket(config: Config) -> bool:

@@ -215,6 +215,10 @@ async def _application(
             )
         return Finding("note", what, f"no bridge runs here: Stasis({settings.app}) fails, and the dialplan goes on")
     match state["state"]:
+        case "connecting" if state["since"] is None:
+            return Finding(
+                "note", what, "the running bridge is still starting, and connects when it is ready for calls"
+            )
         case "up" if taken:
             return Finding("ok", what, "the running bridge has it")
         case "replaced":

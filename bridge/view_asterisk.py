@@ -6,6 +6,9 @@ from urllib.parse import quote
 
 from bridge.view import Api, Say, ask, span, table
 
+RECENT_S = 3600.0
+"""What went wrong earlier than that matters no more, once all is well again."""
+
 
 def show_asterisks(api: Api, say: Say, now: datetime | None = None) -> int:
     """A line an Asterisk. Returns the exit code: 1 while one is not connected. Raises ViewError."""
@@ -40,15 +43,15 @@ def show_asterisk(api: Api, name: str, say: Say, *, queues: bool = False, now: d
         ("application", one["app"]),
         ("version", one["version"] or "-"),
         ("requests", "over the event socket" if one["rest_over_socket"] else "over HTTP"),
-        ("media", one["media"]),
+        ("media", ", ".join(one["media_kinds"])),
         ("calls", f"{one['calls']}{most}"),
         ("joined pairs", str(one["joined"])),
         ("orphans cleaned", str(one["orphans_cleaned"])),
-        ("last error", one["last_error"] or "-"),
+        ("last error", _last_error(one, at) or "-"),
         ("AMI", one["ami_state"]),
     ]
-    if one["ami_error"]:
-        lines.append(("AMI error", one["ami_error"]))
+    if ami_error := _ami_error(one, at):
+        lines.append(("AMI error", ami_error))
     for line in table([(f"{what}:", value) for what, value in lines]):
         say(line)
     if one["state"] == "replaced":
@@ -119,19 +122,39 @@ def _member_row(member: dict[str, Any], now: datetime) -> tuple[str, ...]:
 
 def _row(one: dict[str, Any], now: datetime) -> tuple[str, ...]:
     most = f"/{one['max_calls']}" if one["max_calls"] else ""
-    error = one["last_error"] or one["ami_error"]
+    ami_error = _ami_error(one, now)
+    error = _last_error(one, now) or (f"AMI: {ami_error}" if ami_error else "")
     return (
         one["name"],
         one["state"],
         span(one["since"], now) if one["since"] else "-",
         one["version"] or "-",
         one["app"],
-        one["media"],
+        ",".join(one["media_kinds"]),
         f"{one['calls']}{most}",
         str(one["orphans_cleaned"]),
         one["ami_state"],
         error or "-",
     )
+
+
+def _last_error(one: dict[str, Any], now: datetime) -> str:
+    if one["state"] == "connecting" and one["since"] is None:
+        return "the bridge is still starting, and connects when it is ready for calls"
+    return _error(one["last_error"], one["last_error_at"], now, well=one["state"] == "up")
+
+
+def _ami_error(one: dict[str, Any], now: datetime) -> str:
+    return _error(one["ami_error"], one["ami_error_at"], now, well=one["ami_state"] == "up")
+
+
+def _error(text: str, at: str | None, now: datetime, *, well: bool) -> str:
+    """With its age; nothing, once it does not matter any more."""
+    if not text or at is None:
+        return text
+    if well and (now - datetime.fromisoformat(at)).total_seconds() > RECENT_S:
+        return ""
+    return f"{text} ({span(at, now)} ago)"
 
 
 def _code(found: list[dict[str, Any]]) -> int:

@@ -27,16 +27,19 @@ class AsteriskOut(BaseModel):
         "seldom; `replaced`: another process has taken the application, and only a reconnect takes it back."
     )
     since: datetime | None = Field(description="When the state was entered.")
-    last_error: str
+    last_error: str = Field(description="What went wrong last with the connection; it stays after a recovery.")
+    last_error_at: datetime | None
     version: str = Field(description="Asterisk's; empty before the first connection.")
     rest_over_socket: bool = Field(description="Whether requests go over the event socket, not over HTTP.")
     calls: int = Field(description="Live now, both ways.")
     max_calls: int | None
     media: MediaKind = Field(description="How its audio reaches us where a route says nothing else.")
+    media_kinds: list[MediaKind] = Field(description="That, then what routes say.")
     orphans_cleaned: int = Field(description="Channels and bridges of ours that were found without a call.")
     joined: int = Field(description="Pairs of parties that talk on without us after an attended transfer.")
     ami_state: AmiState = Field(description="Of the manager interface; `off`: none is configured.")
     ami_error: str
+    ami_error_at: datetime | None
 
 
 class AsteriskList(BaseModel):
@@ -175,15 +178,18 @@ def _asterisk_out(one: AsteriskStatus) -> AsteriskOut:
         state=one.state,
         since=_at(one.since),
         last_error=one.last_error,
+        last_error_at=_at(one.last_error_at),
         version=one.version,
         rest_over_socket=one.rest_over_socket,
         calls=one.calls,
         max_calls=one.max_calls,
         media=one.media,
+        media_kinds=list(one.media_kinds or (one.media,)),
         orphans_cleaned=one.orphans_cleaned,
         joined=one.joined,
         ami_state=one.ami_state,
         ami_error=one.ami_error,
+        ami_error_at=_at(one.ami_error_at),
     )
 
 

@@ -20,7 +20,7 @@ from bridge.asterisk.ami_link import (
 )
 from bridge.asterisk.queues import DeviceState, Fields, QueueStatus, device_state, queues_of
 from bridge.asterisk.settings import AmiSettings
-from bridge.asterisk.status import AmiState
+from bridge.asterisk.status import AMI_STATES, AmiState
 from bridge.asterisk.tls import what_failed
 from bridge.settings import PasswordError
 
@@ -64,6 +64,8 @@ class Ami:
         """Unix time (s) at which `state` was entered; None before the start."""
         self.last_error = ""
         """Stays after a recovery."""
+        self.last_error_at: float | None = None
+        """Unix time (s)."""
         self.connects = 0
         self.actions = 0
         self.failed = 0
@@ -121,7 +123,10 @@ class Ami:
             "actions_failed_total": self.failed,
             "events_total": self.events,
         }
-        return {f'asterisk_ami_{what}{{asterisk="{self.name}"}}': float(value) for what, value in now.items()}
+        return {f'asterisk_ami_{what}{{asterisk="{self.name}"}}': float(value) for what, value in now.items()} | {
+            f'asterisk_ami_state{{asterisk="{self.name}",state="{state}"}}': float(state == self.state)
+            for state in AMI_STATES
+        }
 
     # -- actions --------------------------------------------------------------------------------------------
 
@@ -257,7 +262,7 @@ class Ami:
         """Told in the log when it changes, not at every attempt."""
         changed = state != self.state or (bool(error) and error != self.last_error)
         if error:
-            self.last_error = error
+            self.last_error, self.last_error_at = error, time.time()
         if state != self.state:
             self.state, self.since = state, time.time()
         if not changed:

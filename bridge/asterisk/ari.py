@@ -112,6 +112,8 @@ class Ari(AriVerbs):
         """Unix time at which `state` was entered; None: before the start."""
         self.last_error = ""
         """Why it is not up, or last was not."""
+        self.last_error_at: float | None = None
+        """Unix time (s) of that."""
         self.connected_at: float | None = None
         """Of the monotonic clock; None: not up."""
         self.version = ""
@@ -400,7 +402,7 @@ class Ari(AriVerbs):
 
     def _down(self, state: AriState, reason: str) -> None:
         self._enter(state)
-        self.last_error = reason
+        self.last_error, self.last_error_at = reason, time.time()
         if self._told == reason:
             # Once for each reason: it is tried again and again.
             return
@@ -473,6 +475,7 @@ class Ari(AriVerbs):
             self.rest_over_socket = False
             return
         self._enter("replaced")
+        self.last_error_at = time.time()
         self.last_error = f"another has connected as the application {self.app!r}: each needs one of its own"
         self._log.error("the Stasis application was taken by another, its calls go there", app=self.app)
         self._deliver(event)

@@ -1,7 +1,7 @@
 """How an Asterisk stands now, as the API, the metrics and `offhook asterisk` show it."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from bridge.asterisk.settings import MediaKind
 
@@ -9,8 +9,13 @@ AriState = Literal["connecting", "up", "down", "unauthorized", "replaced", "clos
 """`down`: tried again soon. `unauthorized`: our user or password is not taken, or the password can't be had: tried
 again seldom. `replaced`: another process has taken the application; only `reconnect` takes it back."""
 
+ARI_STATES: tuple[AriState, ...] = get_args(AriState)
+
 AmiState = Literal["off", "connecting", "up", "down", "unauthorized", "closed"]
 """`off`: no `ami` is configured. The others as in `AriState`."""
+
+AMI_STATES: tuple[AmiState, ...] = tuple(state for state in get_args(AmiState) if state != "off")
+"""Of one that is configured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,8 @@ class AsteriskStatus:
     """Unix time (s) at which `state` was entered; None before the start."""
     last_error: str = ""
     """What went wrong last with the connection, secrets left out; it stays after a recovery."""
+    last_error_at: float | None = None
+    """Unix time (s)."""
     version: str = ""
     """Asterisk's, e.g. `22.10.1`; empty: not connected yet."""
     rest_over_socket: bool = False
@@ -36,6 +43,8 @@ class AsteriskStatus:
     max_calls: int | None = None
     media: MediaKind = "rtp"
     """How its audio reaches us where a route says nothing else."""
+    media_kinds: tuple[MediaKind, ...] = ()
+    """That, then what routes say."""
     orphans_cleaned: int = 0
     """Media channels and bridges of ours that were found without a call and deleted, since the start."""
     joined: int = 0
@@ -43,3 +52,5 @@ class AsteriskStatus:
     ami_state: AmiState = "off"
     ami_error: str = ""
     """What went wrong last with the manager interface; it stays after a recovery."""
+    ami_error_at: float | None = None
+    """Unix time (s)."""

@@ -403,7 +403,8 @@ class AudioSocketServer:
         elif self.on_unknown is not None:
             self.on_unknown(connection)
         else:
-            self.complain("nobody knows the call", connection, f"UUID {uuid}; audiosocket.trunk is not set")
+            why = "the bridge is still starting" if self._settings.trunk else "audiosocket.trunk is not set"
+            self.complain("nobody knows the call", connection, f"UUID {uuid}; {why}")
             connection.refuse("unknown-uuid")
 
     def gone(self, connection: AudioSocketConnection) -> None:

@@ -27,7 +27,7 @@ from bridge.asterisk.ari_events import (
     StasisStart,
 )
 from bridge.asterisk.settings import AsteriskSettings, MediaKind
-from bridge.asterisk.status import AsteriskStatus
+from bridge.asterisk.status import ARI_STATES, AsteriskStatus
 from bridge.audio.clock import MediaClock
 from bridge.causes import NORMAL_CLEARING
 from bridge.events import Cause
@@ -162,6 +162,7 @@ class AsteriskEndpoint:
             state=ari.state,
             since=ari.state_since,
             last_error=ari.last_error,
+            last_error_at=ari.last_error_at,
             version=ari.version,
             rest_over_socket=ari.rest_over_socket,
             calls=len(self._legs),
@@ -182,9 +183,14 @@ class AsteriskEndpoint:
             "callers_found_total": self._reconciler.callers_found,
         }
         now |= {f"calls_{what}_total": count for what, count in self._counts.items()}
-        return {f'asterisk_{what}{{asterisk="{name}"}}': float(value) for what, value in now.items()} | {
-            f'asterisk_ari_{what}_total{{asterisk="{name}"}}': float(n) for what, n in self.ari.counters.items()
-        }
+        return (
+            {f'asterisk_{what}{{asterisk="{name}"}}': float(value) for what, value in now.items()}
+            | {f'asterisk_ari_{what}_total{{asterisk="{name}"}}': float(n) for what, n in self.ari.counters.items()}
+            | {
+                f'asterisk_state{{asterisk="{name}",state="{state}"}}': float(state == self.ari.state)
+                for state in ARI_STATES
+            }
+        )
 
     # -- what legs need ---------------------------------------------------------------------------------------
 

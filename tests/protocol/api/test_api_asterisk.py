@@ -24,10 +24,12 @@ def an_asterisk(**changes: Any) -> AsteriskStatus:
         "state": "up",
         "since": T0,
         "last_error": "no answer to a ping",
+        "last_error_at": T0 + 300,
         "version": "22.10.1",
         "rest_over_socket": True,
         "calls": 3,
         "max_calls": 30,
+        "media_kinds": ("rtp", "websocket"),
         "orphans_cleaned": 2,
         "ami_state": "up",
     }
@@ -60,15 +62,18 @@ async def test_asterisks_are_listed(api, client) -> None:
         "state": "up",
         "since": "2026-09-21T14:13:20Z",
         "last_error": "no answer to a ping",
+        "last_error_at": "2026-09-21T14:18:20Z",
         "version": "22.10.1",
         "rest_over_socket": True,
         "calls": 3,
         "max_calls": 30,
         "media": "rtp",
+        "media_kinds": ["rtp", "websocket"],
         "orphans_cleaned": 2,
         "joined": 0,
         "ami_state": "up",
         "ami_error": "",
+        "ami_error_at": None,
     }
     assert (old["state"], old["since"], old["ami_state"]) == ("replaced", None, "off")
 
@@ -133,11 +138,37 @@ async def test_the_command_shows_a_line_each_and_fails_while_one_is_not_up(api, 
     said: list[str] = []
     assert await asyncio.to_thread(show_asterisks, address, said.append, NOW) == 0
     assert said == [
-        "ASTERISK  STATE  SINCE   VERSION  APP      MEDIA  CALLS  CLEANED  AMI  LAST ERROR",
-        "pbx       up     10 min  22.10.1  offhook  rtp    3/30   2        up   -",
+        "ASTERISK  STATE  SINCE   VERSION  APP      MEDIA          CALLS  CLEANED  AMI  LAST ERROR",
+        "pbx       up     10 min  22.10.1  offhook  rtp,websocket  3/30   2        up   -",
     ]
     api.bridge.asterisks = [an_asterisk(ami_state="unauthorized", ami_error="user 'offhook' is refused")]
     assert await asyncio.to_thread(show_asterisks, address, said.append, NOW) == 1
+
+
+async def test_an_error_is_shown_with_its_age_until_it_matters_no_more(api, address) -> None:
+    async def shown(at: datetime) -> str:
+        said: list[str] = []
+        await asyncio.to_thread(show_asterisks, address, said.append, at)
+        return said[1].split("  ")[-1].strip()
+
+    long_after = datetime.fromtimestamp(T0 + 2 * 86400, UTC)
+    api.bridge.asterisks = [an_asterisk()]
+    assert await shown(NOW) == "no answer to a ping (5 min ago)"
+    assert await shown(long_after) == "-"
+    api.bridge.asterisks = [an_asterisk(state="down")]
+    assert await shown(long_after) == "no answer to a ping (48 h ago)"
+    api.bridge.asterisks = [an_asterisk(last_error="", ami_error="refused", ami_error_at=T0)]
+    assert await shown(NOW) == "AMI: refused (10 min ago)"
+    assert await shown(long_after) == "-"
+
+
+async def test_while_the_bridge_starts_its_asterisks_are_listed_as_connecting(api, address) -> None:
+    not_yet = {"state": "connecting", "since": None, "last_error": "", "last_error_at": None}
+    api.bridge.asterisks = [an_asterisk(**not_yet)]
+    said: list[str] = []
+    assert await asyncio.to_thread(show_asterisks, address, said.append, NOW) == 1
+    assert said[1].split()[1] == "connecting"
+    assert said[1].endswith("the bridge is still starting, and connects when it is ready for calls")
 
 
 async def test_the_command_shows_one_in_full_and_how_a_taken_application_comes_back(api, address) -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -18,9 +19,12 @@ from test_app_start import config
 
 from bridge.api.control import DialRefused, DialRequest
 from bridge.app import Bridge, StartError
-from bridge.asterisks import audiosocket_settings
+from bridge.asterisks import Asterisks, audiosocket_settings
+from bridge.audio.clock import MediaClock
 from bridge.config import Config
 from bridge.events import CallEnded, Cause
+from bridge.legs.media import MediaPlane
+from bridge.switchboard import Inbound
 
 AGENTS = {"echo": {"kind": "echo"}, "sales": {"kind": "echo"}}
 
@@ -272,6 +276,47 @@ async def test_a_taken_port_of_a_listener_is_named(
                 pass
 
 
+async def test_before_the_start_all_are_known_and_whoever_connects_is_turned_away(
+    tmp_path: Path, ari: AriServer
+) -> None:
+    port = free_port()
+    made = with_asterisks(tmp_path, pbx(ari), audiosocket={"listen": "127.0.0.1", "port": port, "trunk": "dialplans"})
+    legs: list[Inbound] = []
+    clock = MediaClock()
+    media = MediaPlane(clock, made.rtp)
+    asterisks = Asterisks(made, media, on_leg=legs.append, media_of=lambda info: None)
+    await asterisks.listen(made)
+    try:
+        (status,) = asterisks.status()
+        assert (status.name, status.state, status.since) == ("pbx", "connecting", None)
+        assert asterisks.dialplan_calls_taken() is not None
+        # Asked to reconnect, it waits for the start all the same.
+        assert await asterisks.reconnect("pbx")
+        assert not await asterisks.reconnect("nobody")
+        assert asterisks.status()[0].since is None
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"\x01\x00\x10" + uuid4().bytes)
+        async with asyncio.timeout(30):
+            assert await reader.read() == b"\x00\x00\x00"
+        writer.close()
+        assert not legs
+        await asterisks.start()
+        await until(lambda: asterisks.status()[0].state == "up")
+    finally:
+        await asterisks.aclose()
+        media.close()
+        await clock.aclose()
+
+
+async def test_a_taken_port_is_told_before_anything_is_loaded(tmp_path: Path, ari: AriServer) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listener = {"listen": "127.0.0.1", "port": taken.getsockname()[1], "trunk": "dialplans"}
+        made = config(tmp_path, asterisk=[pbx(ari)], agents={"echo": {"kind": "conversation"}}, audiosocket=listener)
+        with pytest.raises(StartError, match="audiosocket"):
+            async with Bridge.run(made, pytest.fail):
+                pass
+
+
 async def test_the_metrics_tell_asterisks_apart(tmp_path: Path, ari: AriServer) -> None:
     async with AriServer() as other, running(with_asterisks(tmp_path, pbx(ari), pbx(other, name="other"))) as bridge:
         await ari.call_in("c1", args=["agent=echo"])
@@ -280,6 +325,9 @@ async def test_the_metrics_tell_asterisks_apart(tmp_path: Path, ari: AriServer) 
         assert 'offhook_asterisk_calls{asterisk="pbx"} 1.0' in text
         assert 'offhook_asterisk_calls{asterisk="other"} 0.0' in text
         assert 'offhook_asterisk_up{asterisk="other"} 1.0' in text
+        assert 'offhook_asterisk_state{asterisk="other",state="up"} 1.0' in text
+        assert 'offhook_asterisk_state{asterisk="other",state="unauthorized"} 0.0' in text
+        assert "# HELP offhook_asterisk_state " in text
         assert 'offhook_trunk_media_setup_seconds_count{transport="rtp",trunk="pbx"} 1.0' in text
 
 
