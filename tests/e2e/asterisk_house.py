@@ -76,6 +76,8 @@ WAYS = (
 CLERK = "110"
 KNOWN = "111"
 """The clerk, with what the dialplan passes on; it says afterwards what it learned."""
+KEEPER = "112"
+"""The clerk, with a tool that takes its time, and music meanwhile."""
 
 DIALPLAN = f"""\
 [from-carrier](+)
@@ -128,11 +130,13 @@ TARGETS: dict[str, Any] = {
 }
 SALON: dict[str, Any] = {**PATIENCE, "greeting": GREETING, "brief": BRIEF, "transfer": {"targets": TARGETS}}
 CLERKS: dict[str, Any] = {**SALON, "greeting": HELLO, "llm": "model", "variables": {"REASON": "why they call"}}
+LOOK_UP = "look_up"
 
 
-def configuration(shop: AsteriskShop, model: str) -> dict[str, Any]:
-    """Of the bridge, as offhook.yaml has it; `model` is the address of the clerk's. The limit of lateness is out of
-    the way: machines that test may be busy."""
+def configuration(shop: AsteriskShop, model: str, ledger: str) -> dict[str, Any]:
+    """Of the bridge, as offhook.yaml has it; `model` is the address of the clerk's, `ledger` of the keeper's tool.
+    The limit of lateness is out of the way: machines that test may be busy."""
+    tool = {"name": LOOK_UP, "description": "Look the caller up.", "url": ledger, "timeout_s": 60}
     return {
         "limits": {"clock_lateness_ms": 1000},
         "engines": {"workers": 2},
@@ -145,6 +149,7 @@ def configuration(shop: AsteriskShop, model: str) -> dict[str, Any]:
                 "greeting": "Good day {call.customer}, this is the hair salon.",
                 "context": {"campaign": "the offer that this call is about", "customer": "who calls"},
             },
+            "keeper": {**CLERKS, "limits": {**PATIENCE["limits"], "tool_music_ms": 1000}, "tools": [tool]},
         },
         "asterisk": [
             {
@@ -166,6 +171,7 @@ def configuration(shop: AsteriskShop, model: str) -> dict[str, Any]:
             *({"trunk": "pbx", "to": way.number, "agent": "salon", "media": way.media} for way in WAYS[:-1]),
             {"trunk": "plain", "agent": "salon"},
             {"trunk": "pbx", "to": CLERK, "agent": "clerk"},
+            {"trunk": "pbx", "to": KEEPER, "agent": "keeper"},
         ],
     }
 
@@ -258,12 +264,38 @@ class Mind(ChatStandin):
         return self._then if asked.messages[-1][0] == "tool" else self.default
 
 
+class Ledger:
+    """What the keeper's tool asks, by HTTP: it takes its time, until it is to answer."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.answers = asyncio.Event()
+
+    async def __aenter__(self) -> "Ledger":
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/callers"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.answers.set()
+        self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await self.answers.wait()
+        head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: 16\r\n\r\n"
+        writer.write(f'{head}{{"name":"Sarah"}}'.encode())
+        await writer.drain()
+        writer.close()
+
+
 @dataclass
 class House:
     shop: AsteriskShop
     bridge: RunningBridge
     line: Line
     model: Mind
+    ledger: Ledger
     engines: LocalEngines
     """The test's own ears."""
 
@@ -371,7 +403,8 @@ async def open_house(folder: Path) -> AsyncIterator[House]:
         )
         stack.callback(shop.stop)
         model = await stack.enter_async_context(Mind())
-        (folder / "offhook.yaml").write_text(yaml.safe_dump(configuration(shop, model.base_url)))
+        ledger = await stack.enter_async_context(Ledger())
+        (folder / "offhook.yaml").write_text(yaml.safe_dump(configuration(shop, model.base_url, ledger.url)))
         rtp = free_ports(240)
         environ = {
             "ARI_PASSWORD": shop.password,
@@ -385,7 +418,7 @@ async def open_house(folder: Path) -> AsyncIterator[House]:
         engines = LocalEngines(EngineSettings(workers=1, stt_deadline_s=30), folder, roles=("stt",))
         await engines.start()
         stack.push_async_callback(engines.aclose)
-        house = House(shop, bridge, phones, model, engines)
+        house = House(shop, bridge, phones, model, ledger, engines)
         key = (folder / "data/api-key").read_text().strip()
         (shop.etc / "offhook/secrets/api.conf").write_text(f" same => n,Set(OFFHOOK_API_KEY={key})\n")
         await asyncio.to_thread(shop.cli, "dialplan reload")

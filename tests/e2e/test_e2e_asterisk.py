@@ -22,7 +22,9 @@ from asterisk_house import (
     GOODBYE,
     GREETING,
     HAND_OVER,
+    KEEPER,
     KNOWN,
+    LOOK_UP,
     OPEN,
     PRICE,
     WAYS,
@@ -226,6 +228,22 @@ async def test_a_caller_who_can_not_be_handed_over_stays_with_the_agent_who_know
     await caller.hang_up()
     assert "404" in result and "1999999" in result
     assert (await house.ended(call_id))["cause"] == "caller-hung-up"
+
+
+async def test_who_waits_for_a_slow_tool_has_asterisks_music_until_the_agent_speaks(house: House) -> None:
+    house.model.wants("I will look.", Call(LOOK_UP, {}), then=PRICE)
+    caller, call_id = await talk_to_clerk(house, KEEPER)
+    await caller.listens_to(MUSIC_HZ)
+    house.ledger.answers.set()
+    # The agent speaks as soon as the music has stopped.
+    await caller.until(lambda: caller.level(MUSIC_HZ) < 500, "end of the music")
+    begun = await caller.is_spoken_to(len(caller.frames) - 5)
+    done = await caller.hears_an_end()
+    await caller.hang_up()
+    await house.assert_said(caller.heard(begun, done), PRICE)
+    call = await house.ended(call_id)
+    assert call["turns"][-1]["heard_text"] == f"I will look. {PRICE}"
+    assert [one["name"] for one in events(call, "tool_called")] == [LOOK_UP]
 
 
 async def test_what_the_dialplan_passes_on_reaches_the_agent_and_what_it_learned_the_dialplan(house: House) -> None:
