@@ -17,10 +17,10 @@ from bridge.providers.local.settings import EngineSettings
 
 AT_ONCE: dict[Engines, int] = {"local": 5, "standins": 16}
 """Calls on two cores, the callers' own work included."""
-LATE_MS = 100.0
-"""A caller whose voice leaves later than this has not spoken as the script wants: a recogniser hears the gaps."""
-TRIES: dict[Engines, int] = {"local": 3, "standins": 1}
-"""Of calls whose callers were late. Stand-ins hear what they are told to, in the order of one call."""
+LATE_MS = 120.0
+"""A caller whose voice leaves later than this has not spoken as the script wants: gaps are heard, and end a turn."""
+TRIES = 3
+"""Of a call whose caller was late."""
 CUT = 50
 """Silent packets between two stretches of speech."""
 PAUSE = b"\0" * 320 * 15
@@ -47,7 +47,9 @@ async def _play_all(situations: Sequence[Situation], engines: Engines, folder: P
         async def one(situation: Situation) -> Outcome:
             async with places:
                 outcome = await play(situation, engines, house)
-                for _ in range(TRIES[engines] - 1):
+                # What has died stays dead.
+                again = 0 if any(step.dies for step in situation.script) else TRIES - 1
+                for _ in range(again):
                     if outcome.late_ms <= LATE_MS:
                         break
                     outcome = await play(situation, engines, house)
