@@ -1,5 +1,6 @@
-"""What holds for every test: how Hypothesis looks for examples, and where free ports come from."""
+"""What holds for every test: how Hypothesis looks for examples, where free ports come from, how a run is ended."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -13,3 +14,6 @@ settings.load_profile("same")
 
 # At the end: nothing there is to hide what another folder has by that name.
 sys.path.append(str(Path(__file__).parent / "interop"))
+
+# As Ctrl-C does: fixtures end what they started. By default a run that is told to end leaves its bridges behind.
+signal.signal(signal.SIGTERM, signal.default_int_handler)
