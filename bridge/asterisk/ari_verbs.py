@@ -144,6 +144,13 @@ class AriVerbs(ABC):
         """`media`: `sound:beep`, `digits:12`, `tone:ring`, ..."""
         await self._channel_post(channel_id, f"play/{segment(playback_id)}", media=media)
 
+    async def rtp_statistics(self, channel_id: str) -> dict[str, Any]:
+        """Of the RTP between Asterisk and the channel's far end, in seconds: `rxcount`, `rxploss`, `rtt`, ...
+
+        Raises AriNotFoundError: there is no such channel, or none yet of RTP; AriUnauthorizedError: it is of a
+        technology that has none (403 `Unsupported channel type`)."""
+        return _object(await self.request("GET", f"channels/{segment(channel_id)}/rtp_statistics"))
+
     async def snoop(
         self,
         channel_id: str,

@@ -110,6 +110,34 @@ class LegInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class LineQuality:
+    """The far party's line up to a box that carries the call on to us, as that box measures it. What it does not know
+    is None."""
+
+    packets_received: int
+    """Of the far party's; 0 while it is not heard there either."""
+    packets_sent: int
+    packets_lost: int | None = None
+    """Of the far party's, up to the box's last RTCP report."""
+    loss_percent: float | None = None
+    jitter_ms: float | None = None
+    """Mean of the interarrival jitter."""
+    round_trip_ms: float | None = None
+    remote_loss_percent: float | None = None
+    """Of what was sent to the far party, by its reports."""
+    remote_jitter_ms: float | None = None
+    mos: float | None = None
+    """How the far party sounds there, by the E-model."""
+    mos_remote: float | None = None
+    """How the far party hears that line, by its reports."""
+
+    def numbers(self) -> dict[str, float]:
+        """All that is known."""
+        values = ((entry.name, getattr(self, entry.name)) for entry in fields(self))
+        return {name: float(value) for name, value in values if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
 class MediaQuality:
     """Counters of one leg's media since its answer."""
 
@@ -145,11 +173,15 @@ class MediaQuality:
     """Encoding name of what we send."""
     srtp: str = ""
     """The crypto suite; empty: in clear."""
+    caller_line: LineQuality | None = None
+    """Of the stretch beyond ours, where another box carries the call on to us; all the rest is of ours."""
 
     def numbers(self) -> dict[str, float]:
-        """All that is a number and is known."""
+        """All that is a number and is known; of the caller's line with `caller_` before it."""
         values = ((entry.name, getattr(self, entry.name)) for entry in fields(self))
-        return {name: float(value) for name, value in values if isinstance(value, int | float)}
+        ours = {name: float(value) for name, value in values if isinstance(value, int | float)}
+        beyond = {} if self.caller_line is None else self.caller_line.numbers()
+        return ours | {f"caller_{name}": value for name, value in beyond.items()}
 
 
 class Leg(Protocol):

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
+from bridge.asterisk.arguments import named_arguments
 from bridge.asterisk.ari import Ari
 from bridge.asterisk.ari_errors import AriError
 from bridge.asterisk.ari_events import (
@@ -19,6 +20,7 @@ from bridge.asterisk.ari_events import (
     ChannelHold,
     ChannelStateChange,
     ChannelUnhold,
+    ChannelVarset,
     Connected,
     Dial,
     RecordingFailed,
@@ -319,6 +321,9 @@ class AsteriskEndpoint:
                     watcher(event)
                 elif isinstance(event, ChannelDestroyed) and (leg := self._media.get(channel.id)) is not None:
                     leg.on_media_channel_gone(f"Asterisk ended the media channel: {event.cause_text}")
+            case ChannelVarset(channel=Channel(id=channel_id)):
+                if (leg := self._legs.get(channel_id)) is not None:
+                    leg.on_ari_event(event)
             case RecordingFailed(target_uri=uri) | RecordingFinished(target_uri=uri):
                 if (watcher := self._watched.get(uri.removeprefix("channel:"))) is not None:
                     watcher(event)
@@ -394,13 +399,7 @@ class AsteriskEndpoint:
             self._on_leg(leg)
 
     def _info(self, channel: Channel, args: Sequence[str]) -> LegInfo:
-        named: dict[str, str] = {}
-        for index, arg in enumerate(args, 1):
-            name, is_named, value = arg.partition("=")
-            if is_named:
-                named[name.strip().lower()] = value.strip()
-            else:
-                named[f"arg{index}"] = arg
+        named = named_arguments(args)
         headers = {**named, "asterisk-channel": channel.name, "asterisk-context": channel.context}
         if channel.protocol_id:
             headers["call-id"] = channel.protocol_id

@@ -17,6 +17,7 @@ from bridge.asterisk.ari_events import (
     ChannelHangupRequest,
     ChannelHold,
     ChannelUnhold,
+    ChannelVarset,
     StasisEnd,
 )
 from bridge.asterisk.settings import AsteriskSettings
@@ -31,11 +32,15 @@ from bridge.events import (
     Held,
     LegEnded,
     LegEvent,
+    LegNote,
     MediaSetUp,
+    OneWay,
+    OneWayAudio,
     Resumed,
     TransferResult,
 )
 from bridge.legs.asterisk.audio import LegAudio
+from bridge.legs.asterisk.caller_line import CallerLine
 from bridge.legs.asterisk.dead_man import DeadMan, DeadManLimit
 from bridge.legs.asterisk.digits import DIGITS, Digits
 from bridge.legs.asterisk.ends import end_of_channel, end_unseen
@@ -140,6 +145,7 @@ class AsteriskLeg:
         """What it took to bring the channel into the bridge, once it is there."""
         self._digits = Digits(side.ari, side.spawn)
         self.dead_man = DeadManLimit(side.dead_man)
+        self.caller_line = CallerLine(side.ari, side.spawn)
         self._replaced = False
         """The channel is not the one that the dialplan handed over."""
         self._transfers = Transfers(self)
@@ -175,7 +181,7 @@ class AsteriskLeg:
 
     @property
     def quality(self) -> MediaQuality:
-        return self._audio.quality
+        return replace(self._audio.quality, caller_line=self.caller_line.quality)
 
     def listen(self, sink: FrameSink) -> Unsubscribe:
         return self._audio.listen(sink)
@@ -231,6 +237,7 @@ class AsteriskLeg:
         done = self.hang_up(cause, detail)
         if done is not None:
             await asyncio.shield(done)
+            await self.caller_line.settled()
 
     def hang_up(self, cause: Cause, detail: str = "") -> "asyncio.Task[None] | None":
         """`hangup` for callers that can't wait: the task tells the far side. None: it had ended before."""
@@ -253,6 +260,8 @@ class AsteriskLeg:
 
     async def transfer(self, target: str, *, replacing: Leg | None = None) -> None:
         self.must_be_up()
+        # Its record is written as soon as the channel is gone from us.
+        self.caller_line.look()
         await self._transfers.transfer(target, replacing)
 
     def stop_transfer(self) -> None:
@@ -308,6 +317,7 @@ class AsteriskLeg:
         if self._info.direction == "outbound":
             self.dead_man.begin(self.channel_id)
         self.dead_man.learn()
+        self.caller_line.begin(self.channel_id, self.technology)
         self.tell(Answered())
 
     def on_ari_event(self, event: AriEvent) -> None:
@@ -324,6 +334,8 @@ class AsteriskLeg:
             case ChannelUnhold():
                 self.waiting.be_held(False)
                 self.tell(Resumed())
+            case ChannelVarset(variable=variable, value=value):
+                self.caller_line.told(variable, value)
             case ChannelHangupRequest() | ChannelDestroyed():
                 self._far_left(end_of_channel(event, was_up=self._state is LegState.UP))
             case StasisEnd() if not self._transfers.leaving:
@@ -364,6 +376,7 @@ class AsteriskLeg:
         self.waiting.forget()
         self.side.renamed(self, former)
         self.dead_man.begin(channel.id)
+        self.caller_line.begin(channel.id, self.technology)
         # Who transferred hangs up; a phone that does not is no caller of ours any more.
         self.side.release(Release(former, hang_up=NORMAL_CLEARING))
         self.tell(FarPartyChanged(channel.id, self._info.peer, channel.caller_number, "the far party transferred us"))
@@ -380,6 +393,7 @@ class AsteriskLeg:
         self._state = LegState.ENDED
         self._over.set()
         self.dead_man.stop()
+        self.caller_line.end(there=ended.by == "us")
         self.line.stop()
         self.side.ended(self)
         self._subscribers.end(ended)
@@ -474,8 +488,20 @@ class AsteriskLeg:
             case DtmfReceived():
                 # The channel's own events say the same, whatever the media goes by.
                 pass
+            case OneWayAudio(reason=OneWay.NOT_HEARD):
+                self.tell(event)
+                self.side.spawn(self._tell_where(), f"one-way audio of {self.channel_id}")
             case _:
                 self.tell(event)
+
+    async def _tell_where(self) -> None:
+        """On which stretch the caller's audio is lost: to Asterisk, or from there to us."""
+        heard = await self.caller_line.is_heard()
+        if heard is not None and self._state is LegState.UP:
+            why = "gets the caller's packets: they are lost between it and us"
+            if not heard:
+                why = "gets no packets of the caller either: they are not sent, or lost on their way to it"
+            self.tell(LegNote("one-way-audio", f"Asterisk {why}"))
 
     def _must_be_offered(self) -> None:
         if self._state is LegState.ENDED:
