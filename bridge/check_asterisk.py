@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
 
-from bridge.asterisk.settings import AsteriskSettings, MediaKind
+from bridge.asterisk.settings import AUDIOSOCKET_PORT, AsteriskSettings, MediaKind
 from bridge.check_asterisk_tls import check_certificate, check_trust, doubtful_trust
 from bridge.config import Config
 from bridge.settings import PasswordError, PasswordSource
@@ -28,6 +28,12 @@ def describe_asterisks(config: Config) -> Iterator[str]:
         media = ", ".join(f"{kind} ({codecs[kind]})" for kind in media_kinds(config, one))
         manager = f"; AMI at {one.ami.host}:{one.ami.port}" if one.ami is not None else ""
         yield f"asterisk {one.name}: {one.url}, application {one.app}; media {media}{manager}"
+    by_socket = config.audiosocket
+    if by_socket.trunk:
+        yield (
+            f"audiosocket {by_socket.trunk}: listens on {by_socket.listen} port {by_socket.port or AUDIOSOCKET_PORT} "
+            "for calls of dialplans without ARI"
+        )
 
 
 def check_asterisks(config: Config) -> Iterator[str]:
@@ -66,6 +72,11 @@ def doubtful(config: Config) -> Iterator[str]:
         yield (
             "audiosocket: nothing uses it: set media: audiosocket for an asterisk or a route, or audiosocket.trunk "
             "for dialplans without ARI"
+        )
+    if config.audiosocket.trunk and config.audiosocket.networks and _loopback(config.http.listen):
+        yield (
+            "audiosocket.trunk: dialplans on other machines can't announce their calls: http.listen is "
+            f"{config.http.listen}"
         )
     for i, route in enumerate(config.routes):
         if route.media is not None and not any(fnmatchcase(one.name, route.trunk) for one in config.asterisk):

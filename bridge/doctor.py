@@ -71,6 +71,11 @@ async def _findings(config: Config, api: Api) -> AsyncIterator[Finding]:
 
         async for finding in tried_asterisks(config, api, _bridge_runs(config.data_dir)):
             yield finding
+    if config.audiosocket.trunk:
+        from bridge.doctor_audiosocket import tried_audiosocket
+
+        async for finding in tried_audiosocket(config, api, _bridge_runs(config.data_dir)):
+            yield finding
 
 
 # -- providers ----------------------------------------------------------------------------------------------

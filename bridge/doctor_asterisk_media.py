@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from bridge.asterisk.ari import Ari
 from bridge.asterisk.ari_errors import AriError, AriNotFoundError
-from bridge.asterisk.settings import AsteriskSettings, MediaKind
+from bridge.asterisk.settings import AUDIOSOCKET_PORT, AsteriskSettings, MediaKind
 from bridge.audio.frames import BYTES_PER_SAMPLE
 from bridge.audio.tones import tone, tone_level
 from bridge.config import Config
@@ -167,10 +167,10 @@ async def _audiosocket(
     config: Config, settings: AsteriskSettings, plane: MediaPlane
 ) -> AsyncIterator[MediaTransport | Finding]:
     from bridge.legs.asterisk.audiosocket import AudioSocketTransport
-    from bridge.legs.audiosocket_server import DEFAULT_PORT, AudioSocketServer
+    from bridge.legs.audiosocket_server import AudioSocketServer
 
     listener = config.audiosocket
-    if not _is_free(listener.listen, listener.port or DEFAULT_PORT):
+    if not _is_free(listener.listen, listener.port or AUDIOSOCKET_PORT):
         # A running bridge has it; Asterisk connects to whichever port we name.
         listener = listener.model_copy(update={"port": _free_port(listener.listen)})
     server = AudioSocketServer(listener, plane.clock)

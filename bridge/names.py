@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-SAME_CALL = ("call-id", "asterisk-channel")
+SAME_CALL = ("call-id", "asterisk-channel", "asterisk-uniqueid")
 """What a leg has among its headers (`LegInfo`) where its carrier speaks SIP for it: the SIP Call-ID of the phone or
-trunk behind an Asterisk, and the name of its channel there."""
+trunk behind an Asterisk, the name of its channel there, and that one's id where it is not the leg's."""
 
 
 def other_names(headers: Mapping[str, str]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import structlog
 
 from bridge import __version__
 from bridge.app import Bridge
+from bridge.asterisk.settings import AUDIOSOCKET_PORT
 from bridge.config import Config
 from bridge.configfile import ConfigError, Loaded, load
 from bridge.log import configure
@@ -126,11 +127,21 @@ def welcome(config: Config) -> str:
             "offhook: ready for calls",
             f"  SIP   {config.sip.listen}:{config.sip.port}/{_transports(config)}   from {_networks(config)}",
             *(f"  ARI   {one.url}   application {one.app} of Asterisk {one.name}" for one in config.asterisk),
+            *_audiosocket(config),
             f"  HTTP  http://{config.http.listen}:{config.http.port}   (key in {config.data_dir / 'api-key'})",
             f"  test  make call   or: offhook call sip:{users[0]}@{host}{port}",
             "  stop  Ctrl-C (live calls finish first; twice: at once); SIGHUP reads the configuration again",
         )
     )
+
+
+def _audiosocket(config: Config) -> tuple[str, ...]:
+    """Where dialplans without ARI bring their calls."""
+    settings = config.audiosocket
+    if not settings.trunk:
+        return ()
+    port = settings.port or AUDIOSOCKET_PORT
+    return (f"  TCP   {settings.listen}:{port}   AudioSocket() of dialplans, trunk {settings.trunk}",)
 
 
 def _transports(config: Config) -> str:

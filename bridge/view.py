@@ -125,7 +125,8 @@ def _elsewhere(call: dict[str, Any]) -> list[str]:
     told = (event["data"].get("headers", {}) for event in call["events"] if event["name"] == "call_started")
     headers: dict[str, str] = next(told, {})
     if channel := headers.get("asterisk-channel"):
-        lines.append(f"there it is the channel {channel} ({call['leg_id']}): `core show channel {channel}`")
+        unique_id = headers.get("asterisk-uniqueid") or call["leg_id"]
+        lines.append(f"there it is the channel {channel} ({unique_id}): `core show channel {channel}`")
     if call_id := headers.get("call-id"):
         lines.append(f"with SIP Call-ID {call_id}: `pjsip set logger on`, `pjsip show history`")
     if call["state"] != "ended":

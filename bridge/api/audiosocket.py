@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from bridge.api.errors import ApiError, describe
+from bridge.asterisk.arguments import named_arguments
 from bridge.asterisk.dialplan_calls import (
     MAX_VARIABLES,
     Announcement,
@@ -29,6 +30,7 @@ CallUuid = Annotated[
     Path(description="The UUID of `AudioSocket(UUID,host:port)`.", examples=["40325ec2-5efd-4bd3-805f-53576e581d13"]),
 ]
 
+MAX_NAME = 64
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 
 _NO = frozenset({"no", "false", "0", "off"})
@@ -130,7 +132,7 @@ def audiosocket_router(calls: Callable[[], DialplanCalls | None], now: Callable[
                             "type": "object",
                             "properties": {
                                 name: {"type": "string"}
-                                for name in ("from", "to", "name", "agent", "version", "follows")
+                                for name in ("from", "to", "name", "agent", "version", "follows", "args")
                             },
                             "additionalProperties": {"type": "string"},
                         }
@@ -140,8 +142,9 @@ def audiosocket_router(calls: Callable[[], DialplanCalls | None], now: Callable[
         },
     )
     async def post(uuid: CallUuid, request: Request) -> PlainTextResponse:
-        """The same for CURL(), which knows forms alone: the fields of `PUT`, and all others as variables. Answers
-        `OK`."""
+        """The same for CURL(), which knows forms alone: the fields of `PUT`, all others as variables, and as `args`
+        what `Stasis()` takes as arguments (`campaign=spring,language=de`; an `agent` or `did` among them holds). By
+        `asterisk-channel`, `asterisk-uniqueid` and `call-id` the call is found later. Answers `OK`."""
         announce(uuid, _from_form(await request.body()))
         return PlainTextResponse("OK")
 
@@ -203,20 +206,23 @@ def _out(call: DialplanCall, fields: Mapping[str, str]) -> DialplanCallOut:
 def _from_form(body: bytes) -> Announcement:
     try:
         # A dialplan may have left a number's + as it is, which a form reads as a space.
-        pairs = parse_qsl(body.decode().replace("=+", "=%2B"), max_num_fields=MAX_VARIABLES + 6, strict_parsing=True)
+        pairs = parse_qsl(body.decode().replace("=+", "=%2B"), max_num_fields=MAX_VARIABLES + 7, strict_parsing=True)
     except ValueError as error:
         raise ApiError(400, "invalid-request", f"the body is no form: {error}") from error
     fields = dict(pairs)
     known = {name: as_value(fields.pop(name, ""))[:128] for name in ("from", "to", "name", "agent", "version")}
     follows = fields.pop("follows", "yes").strip().lower() not in _NO
+    args = fields.pop("args", "")
+    said = named_arguments(args.split(",", MAX_VARIABLES - 1)) if args else {}
+    named = {name[:MAX_NAME]: as_value(value) for name, value in said.items()}
     return Announcement(
         from_=known["from"],
-        to=known["to"],
+        to=named.get("did", "")[:128] or known["to"],
         display_name=known["name"],
-        agent=known["agent"],
+        agent=named.get("agent", "")[:64] or known["agent"],
         version=known["version"],
         follows=follows,
-        variables=_variables(fields),
+        variables=named | _variables(fields),
     )
 
 

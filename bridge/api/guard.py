@@ -85,7 +85,12 @@ class Guard:
             retry = {"Retry-After": str(int(FAILURE_WINDOW_S))}
             response = error_response(429, "too-many-requests", "too many wrong keys from this address", retry)
         else:
-            self._log.warning("wrong API key", peer=peer, path=scope["path"][:200])
+            self._log.warning(
+                "wrong API key",
+                peer=peer,
+                path=scope["path"][:200],
+                detail="the right one lies in the data directory's file api-key",
+            )
             message = "this is not the API key: it lies in the data directory's file api-key"
             response = error_response(401, "unauthorized", message, _CHALLENGE)
         await response(scope, receive, send)

@@ -174,6 +174,9 @@ class AsteriskSettings(PasswordSource):
         return Trust(self.verify, self.ca)
 
 
+AUDIOSOCKET_PORT = 9092
+
+
 class AudioSocketSettings(Section):
     """Where Asterisks connect by AudioSocket: for `media: audiosocket`, and for dialplans without ARI
     (`AudioSocket(UUID,host:port)`)."""

@@ -283,5 +283,11 @@ class AudioSocketEndpoint:
         leg = AudioSocketLeg(self, connection, announced, connection.open_media(CODEC, RATE_HZ, self._limits))
         self.legs[leg.info.id] = leg
         if announced is None:
-            log.info("a call by AudioSocket that nobody announced", uuid=leg.info.id, peer=connection.peer)
+            log.info(
+                "a call by AudioSocket that nobody announced",
+                uuid=leg.info.id,
+                peer=connection.peer,
+                detail="it has no number, and its agent can send it nowhere: the dialplan announces it by POST "
+                "/api/audiosocket/UUID with our API key (a wrong one is logged as such)",
+            )
         self._on_leg(leg)

@@ -27,15 +27,13 @@ from bridge.asterisk.audiosocket import (
     Identified,
     audio_header,
 )
-from bridge.asterisk.settings import AudioSocketSettings
+from bridge.asterisk.settings import AUDIOSOCKET_PORT, AudioSocketSettings
 from bridge.audio.clock import MediaClock
 from bridge.audio.frames import frame_bytes
 from bridge.legs.frame_stream import FrameStream
 from bridge.legs.media import MediaExpired
 from bridge.log import RateLimited
 from bridge.rtp.format import RtpLimits
-
-DEFAULT_PORT = 9092
 
 SEND_BUFFER_BYTES = 16 * 1024
 """Of the kernel: half a second of audio. What a far side that stalled has not read by then would come too late."""
@@ -305,11 +303,11 @@ class AudioSocketServer:
         """Where it listens; where it is to, before `start`."""
         if self._server is not None and self._server.sockets:
             return int(self._server.sockets[0].getsockname()[1])
-        return self._settings.port or DEFAULT_PORT
+        return self._settings.port or AUDIOSOCKET_PORT
 
     async def start(self) -> None:
         """Raises OSError."""
-        port = self._settings.port or DEFAULT_PORT
+        port = self._settings.port or AUDIOSOCKET_PORT
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
             lambda: AudioSocketConnection(self), self._settings.listen, port, backlog=self.limits.waiting

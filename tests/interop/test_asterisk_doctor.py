@@ -358,7 +358,7 @@ def test_beside_a_running_bridge_its_application_stays_its_own(shop: AsteriskSho
         f"  - {{name: pbx, url: '{shop.ari_url}', username: offhook, password_env: ARI, agent: echo,\n"
         f"     media: audiosocket, ami: {{host: 127.0.0.1, port: {shop.ami_port}, username: offhook,"
         " password_env: AMI}}\n"
-        f"audiosocket: {{listen: 127.0.0.1, port: {listener}}}\n"
+        f"audiosocket: {{listen: 127.0.0.1, port: {listener}, trunk: dialplans}}\n"
     )
     bridge = own_bridge(more=asterisk, variables={"ARI": shop.password, "AMI": shop.ami_password})
     bridge.wait_for(lambda: [one["state"] for one in bridge.asterisks()] == ["up"], WAIT_S, "connection")
@@ -367,6 +367,8 @@ def test_beside_a_running_bridge_its_application_stays_its_own(shop: AsteriskSho
     assert done.returncode == 0, done.stdout + done.stderr
     assert "ok     Asterisk pbx, application offhook: the running bridge has it" in done.stdout
     assert "ok     Asterisk pbx, media audiosocket: a tone was heard both ways" in done.stdout
+    assert f"ok     audiosocket dialplans: the running bridge listens on 127.0.0.1 port {listener}" in done.stdout
+    assert "ok     audiosocket dialplans, API: calls can be announced" in done.stdout
     (one,) = bridge.asterisks()
     assert (one["state"], one["since"], one["ami_state"]) == ("up", since, "up")
 

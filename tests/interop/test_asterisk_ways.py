@@ -24,6 +24,12 @@ exten => audiosocket,1,Set(FROM_DID=+4930123456)
 """
 """As FreePBX has them: the extension is no number."""
 
+CARRIER = """
+[from-carrier](+)
+exten => 702,1,Set(OFFHOOK_ARGS=campaign=spring sale,language=de)
+ same => n,Goto(offhook-audiosocket,${EXTEN},1)
+"""
+
 WAYS = {"ari": "700", "sip": "701", "audiosocket": "702"}
 """Numbers of the shop's phones."""
 
@@ -32,7 +38,7 @@ WAYS = {"ari": "700", "sip": "701", "audiosocket": "702"}
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AsteriskShop]:
     pbx = AsteriskShop(
         tmp_path_factory.mktemp("shop") / "asterisk",
-        dialplan=DESTINATIONS,
+        dialplan=DESTINATIONS + CARRIER,
         uncommented=[("pjsip.conf", "#include offhook/pjsip.conf")],
     )
     yield pbx
@@ -110,6 +116,37 @@ def test_a_destination_that_is_no_number_goes_by_the_did(shop: AsteriskShop, bri
     assert (call["agent"], call["to"]) == ("echo", "echo" if way == "sip" else "+4930123456")
     if way == "sip":
         assert bridge.wait_for_event(call["id"], "call_started")["headers"]["x-offhook-did"] == "+4930123456"
+
+
+def test_a_call_without_ari_has_its_arguments_and_is_found_by_its_names_in_asterisk_and_sip(
+    shop: AsteriskShop, bridge: BridgeProcess
+) -> None:
+    shop.call_in("702")
+    bridge.wait_for(lambda: bool(bridge.calls(live=True)), 30, "the call")
+    call = bridge.calls(live=True)[0]
+    told = bridge.wait_for_event(call["id"], "call_started")["headers"]
+    assert (call["leg_kind"], told["campaign"], told["language"]) == ("audiosocket", "spring sale", "de")
+    assert told["asterisk-channel"] in shop.channels()
+    for name in (told["call-id"], told["asterisk-channel"], told["asterisk-uniqueid"]):
+        shown = bridge.command("trace", name).stdout
+        assert f"channel {told['asterisk-channel']} ({told['asterisk-uniqueid']})" in shown
+        assert f"SIP Call-ID {told['call-id']}: `pjsip set logger on`" in shown
+
+
+def test_an_api_key_that_is_wrong_is_said_on_both_sides(shop: AsteriskShop, bridge: BridgeProcess) -> None:
+    file = shop.etc / "offhook/secrets/api.conf"
+    right = file.read_text()
+    try:
+        file.write_text(" same => n,Set(OFFHOOK_API_KEY=not-the-one-of-this-box)\n")
+        shop.cli("dialplan reload")
+        ring_up(shop, WAYS["audiosocket"])
+        bridge.wait_for(lambda: any("nobody announced" in line for line in bridge.said), 30, "the call")
+        assert any("wrong API key" in line and "/api/audiosocket/" in line for line in bridge.said)
+        advice = "is OFFHOOK_API_KEY in offhook/secrets/api.conf what its file api-key has?"
+        shop.program.wait_for(lambda: any(advice in line for line in shop.problems()), 30, "advice in its log")
+    finally:
+        file.write_text(right)
+        shop.cli("dialplan reload")
 
 
 @pytest.mark.parametrize("way", ["ari", "audiosocket"])

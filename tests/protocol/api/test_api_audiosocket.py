@@ -69,6 +69,26 @@ async def test_a_program_announces_a_call(box: Box) -> None:
     )
 
 
+async def test_a_form_has_what_stasis_takes_as_arguments(box: Box) -> None:
+    answer = await box.http.post(
+        PATH,
+        content="from=1001&to=702&agent=desk&args=campaign%3Dspring+sale%2Cagent%3Dsales%2Cdid%3D%2B4930%2Cvip&call-id=ab@c"
+        "&asterisk-channel=PJSIP%2Fcarrier-00000001",
+        headers={"Content-Type": "application/x-www-form-urlencoded"},
+    )
+    assert answer.status_code == 200
+    announced = box.announced()
+    assert (announced.agent, announced.to) == ("sales", "+4930")
+    assert announced.variables == {
+        "campaign": "spring sale",
+        "agent": "sales",
+        "did": "+4930",
+        "arg4": "vip",
+        "call-id": "ab@c",
+        "asterisk-channel": "PJSIP/carrier-00000001",
+    }
+
+
 @pytest.mark.parametrize("number", ["%2B4930123", "+4930123"])
 async def test_a_dialplan_announces_a_call_by_a_form(box: Box, number: str) -> None:
     answer = await box.http.post(

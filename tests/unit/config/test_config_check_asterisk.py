@@ -38,6 +38,24 @@ def test_a_plain_one_is_good() -> None:
     ]
 
 
+def test_calls_without_ari_are_described_and_an_api_that_they_can_not_reach_is_doubted() -> None:
+    made = config(audiosocket={"trunk": "old-box", "networks": ["192.168.1.5/32"], "port": 9200})
+    assert list(describe_asterisks(made)) == [
+        "audiosocket old-box: listens on 0.0.0.0 port 9200 for calls of dialplans without ARI"
+    ]
+    (doubt,) = [one for one in doubts(made) if one.startswith("audiosocket")]
+    assert "can't announce their calls: http.listen is 127.0.0.1" in doubt
+    assert not [
+        one
+        for made in (
+            config(audiosocket={"trunk": "old-box"}),
+            config(audiosocket={"trunk": "old-box", "networks": ["192.168.1.5/32"]}, http={"listen": "192.168.1.2"}),
+        )
+        for one in doubts(made)
+        if one.startswith("audiosocket")
+    ]
+
+
 def test_a_password_that_is_not_there_is_told_with_its_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("ARI")
     monkeypatch.delenv("AMI")
