@@ -1,4 +1,4 @@
-"""What `offhook doctor` tries of the way without ARI: where dialplans' calls come by AudioSocket and are announced."""
+"""What `offhook doctor` tries of the way without ARI: where calls by AudioSocket come, and are announced."""
 
 import asyncio
 import contextlib
