@@ -451,7 +451,7 @@ class CallEnded:
     if the agent's recording was on."""
     quality: dict[str, float]
     """Media counters of the leg at its end, those that are known: packets, lost, jitter_ms, mos, ... (the numbers of
-    `bridge.legs.base.MediaQuality`)."""
+    `bridge.legs.base.MediaQuality`; of the caller's line beyond another box with `caller_` before them)."""
     by: EndedBy = "us"
     status: int | None = None
     """SIP's final status, for a call that was not answered."""
@@ -462,6 +462,13 @@ class CallEnded:
     """The crypto suite; empty: in clear."""
     one_way: str = ""
     """A `OneWay`, where audio flowed one way only until the end."""
+
+
+def of_line(quality: Mapping[str, float], name: str) -> float | None:
+    """One of the numbers of `CallEnded.quality`: of the caller's line beyond another box where that told of it, else
+    of our own stretch, which is the caller's line where no other box is in between."""
+    told = any(key.startswith("caller_") for key in quality)
+    return quality.get(f"caller_{name}" if told else name)
 
 
 CallEvent = CallStarted | CallAnswered | CallEnded | LegEvent | SecondEvent | AgentEvent

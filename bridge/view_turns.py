@@ -1,6 +1,6 @@
-"""`offhook turns`: the turns of a call, and where the time of each reply went."""
+"""`offhook turns`: the turns of a call, where the time of each reply went, and how the call sounded."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bridge.view import Api, Say, find_call, printable, table
@@ -19,15 +19,17 @@ def show_turns(api: Api, call: str, say: Say) -> int:
         say(f"there is no call {call!r} on the record")
         return 1
     turns: list[dict[str, Any]] = found["turns"]
+    sound = _sound(found)
     if not turns:
-        say("nobody has said anything in this call")
+        for line in ("nobody has said anything in this call", *sound):
+            say(line)
         return 0
     rows = [("AT", "WHO", "REPLY", *(part.upper() for part in _PARTS), "REST", "AHEAD", "SAID")]
     rows += [_row(turn) for turn in turns]
     for line in table(_without_empty(rows)):
         say(line)
     say("")
-    for line in _summary(turns):
+    for line in (*sound, *_summary(turns)):
         say(line)
     return 0
 
@@ -47,6 +49,39 @@ def _row(turn: dict[str, Any]) -> tuple[str, ...]:
         *(_number(value) for value in (reply, *parts, rest, delays["ahead_ms"])),
         f"{shown}{cut}{why}",
     )
+
+
+def _sound(call: Mapping[str, Any]) -> list[str]:
+    """A line for each stretch of the call's audio of which something was measured."""
+    quality: Mapping[str, float] = call.get("quality") or {}
+    beyond = any(name.startswith("caller_") for name in quality)
+    stretches = [("caller's line, to Asterisk", "caller_")] if beyond else []
+    stretches.append(("Asterisk to here" if call["leg_kind"] in ("asterisk", "audiosocket") else "caller's line", ""))
+    known = ((name, _measured(quality, prefix)) for name, prefix in stretches)
+    return [f"{name}: {said}" for name, said in known if said]
+
+
+def _measured(quality: Mapping[str, float], prefix: str) -> str:
+    """`MOS 4.2 (4.4 at the far end), 1.3 % lost, jitter 2.1 ms, round trip 40 ms`, as far as it is known."""
+
+    def of(name: str) -> float | None:
+        return quality.get(prefix + name)
+
+    parts = []
+    # 0 stands for a call too short to be rated.
+    if (heard := of("mos")) and (remote := of("mos_remote")):
+        parts.append(f"MOS {heard:.1f} ({remote:.1f} at the far end)")
+    elif heard:
+        parts.append(f"MOS {heard:.1f}")
+    if of("packets_received") == 0:
+        parts.append("nothing received")
+    elif (loss := of("loss_percent")) is not None:
+        parts.append(f"{loss:.1f} % lost")
+    if (jitter := of("jitter_ms")) is not None and of("packets_received"):
+        parts.append(f"jitter {jitter:.1f} ms")
+    if (trip := of("round_trip_ms")) is not None:
+        parts.append(f"round trip {trip:.0f} ms")
+    return ", ".join(parts)
 
 
 def _number(value: float | None) -> str:

@@ -30,6 +30,7 @@ from bridge.events import (
     ProviderFailed,
     ToolCalled,
     TurnEnded,
+    of_line,
 )
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -124,7 +125,7 @@ class Metrics:
         )
         self.packets = Counter(
             "offhook_rtp_packets",
-            "RTP packets of ended calls, by their fate.",
+            "RTP packets of ended calls between us and whoever sends us the audio, by their fate.",
             ["fate"],
             registry=registry,
         )
@@ -133,7 +134,7 @@ class Metrics:
         )
         self.jitter = Histogram(
             "offhook_rtp_jitter_seconds",
-            "Interarrival jitter of a call at its end.",
+            "Interarrival jitter of a call at its end, of the audio that we got.",
             buckets=(0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16),
             registry=registry,
         )
@@ -275,9 +276,18 @@ class _TrunkMetrics:
         )
         self._mos = Histogram(
             "offhook_trunk_mos",
-            "Mean opinion score of a call by the E-model: of what we hear, and of what the far end hears.",
+            "Mean opinion score of a call by the E-model: of what we hear, and of what the far end hears. Of an "
+            "Asterisk's call it is that of the caller's line, between the caller and Asterisk, where Asterisk knows "
+            "it; else of the stretch between Asterisk and us.",
             ["trunk", "side"],
             buckets=_MOS,
+            registry=registry,
+        )
+        self._packets = Counter(
+            "offhook_trunk_rtp_packets",
+            "RTP packets of a trunk's ended calls, received and lost: on the way to us; of an Asterisk's call on the "
+            "caller's line, to Asterisk, where Asterisk knows it.",
+            ["trunk", "fate"],
             registry=registry,
         )
 
@@ -332,8 +342,11 @@ class _TrunkMetrics:
         self._ended.labels(call.trunk, call.direction, event.cause.value).inc()
         for side, name in (("received", "mos"), ("sent", "mos_remote")):
             # 0 stands for a call too short, or a far end that reports nothing.
-            if mos := event.quality.get(name):
+            if mos := of_line(event.quality, name):
                 self._mos.labels(call.trunk, side).observe(mos)
+        for fate in ("received", "lost"):
+            # As of all calls: a duplicate makes `lost` negative.
+            self._packets.labels(call.trunk, fate).inc(max(0.0, of_line(event.quality, f"packets_{fate}") or 0.0))
 
 
 @dataclass(slots=True, eq=False)

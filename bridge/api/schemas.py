@@ -48,7 +48,9 @@ class CallOut(BaseModel):
         default=None,
         description="Media of the leg, so far or at its end: packets by their fate, jitter_ms, loss_percent, "
         "round_trip_ms, mos and mos_remote (E-model, 1 to 4.5: of what we heard, and of what the far side did), "
-        "clock_drift_ppm. What was not measured is left out.",
+        "clock_drift_ppm. Of an Asterisk's call these are of the stretch between Asterisk and Offhook; those with "
+        "`caller_` before them (caller_mos, caller_loss_percent, caller_jitter_ms, ...) are of that between the "
+        "caller and Asterisk, as Asterisk measured it. What was not measured is left out.",
     )
     codec: str = Field(default="", description="What we sent: `PCMU`, `OPUS`, ...; empty without media.")
     srtp: str = Field(default="", description="The crypto suite of the media; empty: in clear.")

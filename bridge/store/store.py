@@ -24,6 +24,7 @@ from bridge.events import (
     LegJoined,
     TurnDelays,
     TurnEnded,
+    of_line,
 )
 from bridge.names import other_names
 from bridge.store import database
@@ -350,8 +351,9 @@ def _ended_row(call_id: str, event: CallEnded) -> dict[str, Any]:
         "codec": event.codec,
         "srtp": event.srtp,
         "one_way": event.one_way,
-        "mos": clean_number(event.quality.get("mos")),
-        "mos_remote": clean_number(event.quality.get("mos_remote")),
+        # Where another box is between the caller and us, bad calls are looked for by the line beyond it.
+        "mos": clean_number(of_line(event.quality, "mos")),
+        "mos_remote": clean_number(of_line(event.quality, "mos_remote")),
     }
 
 

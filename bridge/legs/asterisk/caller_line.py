@@ -146,7 +146,9 @@ def _count(value: object) -> int:
 
 
 def _seconds(value: object) -> float:
-    return max(_number(value), 0.0)
+    """No jitter and no round trip is an hour long."""
+    number = _number(value)
+    return number if 0 <= number < 3600 else 0.0
 
 
 # -- carrying it out ----------------------------------------------------------------------------------------

@@ -2,7 +2,9 @@
 
 import asyncio
 
-from bridge.events import CallAnswered, TurnDelays, TurnEnded
+import pytest
+
+from bridge.events import CallAnswered, CallEnded, CallStarted, Cause, TurnDelays, TurnEnded
 from bridge.view import Api as Address
 from bridge.view_turns import show_turns
 
@@ -66,3 +68,48 @@ async def test_unknown_call_and_one_without_a_word_are_said(api, address: Addres
     assert await shown(address, "c9") == (1, ["there is no call 'c9' on the record"])
     api.bridge.begin("c2")
     assert await shown(address, "c2") == (0, ["nobody has said anything in this call"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "quality", "said"),
+    [
+        (
+            "sip",
+            {
+                "packets_received": 500.0,
+                "loss_percent": 1.26,
+                "jitter_ms": 2.14,
+                "mos": 4.21,
+                "mos_remote": 4.4,
+                "round_trip_ms": 40.4,
+            },
+            ["caller's line: MOS 4.2 (4.4 at the far end), 1.3 % lost, jitter 2.1 ms, round trip 40 ms"],
+        ),
+        (
+            "asterisk",
+            {
+                "packets_received": 500.0,
+                "loss_percent": 0.0,
+                "jitter_ms": 0.3,
+                "mos": 4.41,
+                "caller_packets_received": 450.0,
+                "caller_loss_percent": 10.0,
+                "caller_jitter_ms": 21.0,
+                "caller_mos": 3.4,
+            },
+            [
+                "caller's line, to Asterisk: MOS 3.4, 10.0 % lost, jitter 21.0 ms",
+                "Asterisk to here: MOS 4.4, 0.0 % lost, jitter 0.3 ms",
+            ],
+        ),
+        ("asterisk", {"caller_packets_received": 0.0}, ["caller's line, to Asterisk: nothing received"]),
+        ("asterisk", {"packets_received": 9.0, "mos": 4.41}, ["Asterisk to here: MOS 4.4"]),
+        ("sip", {"mos": 0.0}, []),
+    ],
+)
+async def test_how_the_call_sounded_is_said_of_each_stretch(
+    api, address: Address, kind: str, quality: dict[str, float], said: list[str]
+) -> None:
+    api.bridge.log.record("c3", CallStarted("inbound", "a", "b", "pbx", "echo", kind, "x", T0))
+    api.bridge.log.record("c3", CallEnded(Cause.CALLER_HUNG_UP, "", T0 + 9, None, quality))
+    assert await shown(address, "c3") == (0, ["nobody has said anything in this call", *said])

@@ -3,6 +3,7 @@
 import math
 import typing
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -178,6 +179,7 @@ def test_every_kind_of_event_is_taken():
         ("offhook_trunk_setup_seconds_sum", {"trunk": "t", "direction": "inbound"}, 0.25),
         ("offhook_trunk_one_way_audio_total", {"trunk": "t", "reason": "no audio from the caller"}, 1),
         ("offhook_trunk_mos_sum", {"trunk": "t", "side": "received"}, 4.35),
+        ("offhook_trunk_rtp_packets_total", {"trunk": "t", "fate": "lost"}, 7),
     ],
 )
 def test_a_call_is_counted(after_a_call, name: str, labels: Mapping[str, str], expected: float):
@@ -186,6 +188,20 @@ def test_a_call_is_counted(after_a_call, name: str, labels: Mapping[str, str], e
 
 def test_a_far_end_that_reports_nothing_has_no_mos(after_a_call):
     assert b'offhook_trunk_mos_count{side="sent"' not in after_a_call.render()
+
+
+def test_a_trunk_is_judged_by_the_callers_line_where_another_box_tells_of_it():
+    metrics = Metrics()
+    metrics.observe("c", STARTED)
+    beyond = {"caller_packets_received": 450.0, "caller_packets_lost": 50.0, "caller_mos": 3.4}
+    metrics.observe("c", replace(ONE_OF_EACH[-1], quality={**QUALITY, "mos_remote": 4.4, **beyond}))
+    assert value(metrics, "offhook_trunk_mos_sum", trunk="t", side="received") == 3.4
+    # What the caller heard is not known: our own stretch says nothing of it.
+    assert value(metrics, "offhook_trunk_mos_count", trunk="t", side="sent") is None
+    assert value(metrics, "offhook_trunk_rtp_packets_total", trunk="t", fate="lost") == 50
+    assert value(metrics, "offhook_trunk_rtp_packets_total", trunk="t", fate="received") == 450
+    # Those that we got are counted as before.
+    assert value(metrics, "offhook_rtp_packets_total", fate="lost") == 7
 
 
 def test_calls_of_no_trunk_are_counted_apart():
