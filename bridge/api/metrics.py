@@ -16,6 +16,7 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from bridge.api.metric_help import help_of
 from bridge.events import (
     AnsweredBy,
     BargeIn,
@@ -365,7 +366,7 @@ class _Collected(Collector):
                 family = families.get(name)
                 if family is None:
                     kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
-                    family = families[name] = kind(f"offhook_{name}", name.replace("_", " "))
+                    family = families[name] = kind(f"offhook_{name}", help_of(name))
                     if family.name in self.taken:
                         raise ValueError(f"{name!r} is counted from the events already: choose another name")
                 sample = family.name + "_total" if isinstance(family, CounterMetricFamily) else family.name

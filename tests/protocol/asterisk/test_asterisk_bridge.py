@@ -327,8 +327,23 @@ async def test_the_metrics_tell_asterisks_apart(tmp_path: Path, ari: AriServer) 
         assert 'offhook_asterisk_up{asterisk="other"} 1.0' in text
         assert 'offhook_asterisk_state{asterisk="other",state="up"} 1.0' in text
         assert 'offhook_asterisk_state{asterisk="other",state="unauthorized"} 0.0' in text
-        assert "# HELP offhook_asterisk_state " in text
         assert 'offhook_trunk_media_setup_seconds_count{transport="rtp",trunk="pbx"} 1.0' in text
+
+
+async def test_what_each_metric_of_a_bridge_says_is_a_sentence(tmp_path: Path, ari: AriServer) -> None:
+    ami = {"host": "127.0.0.1", "port": free_port(), "username": "offhook", "password_env": "ARI_PASSWORD"}
+    made = with_asterisks(
+        tmp_path,
+        pbx(ari, ami=ami, media="websocket", websocket={"connects": "asterisk"}),
+        audiosocket={"listen": "127.0.0.1", "port": free_port(), "trunk": "dialplans"},
+        websocket_listener={"listen": "127.0.0.1", "port": free_port()},
+        trunks=[{"name": "carrier", "host": "127.0.0.1"}],
+    )
+    async with running(made) as bridge:
+        text = bridge.metrics.render().decode()
+    told = [line.split(maxsplit=3) for line in text.splitlines() if line.startswith("# HELP offhook_")]
+    assert {name for _, _, name, _ in told} > {"offhook_asterisk_state", "offhook_asterisk_ami_state"}
+    assert [name for _, _, name, said in told if not (said[0].isupper() or said[0] == "1") or said[-1] != "."] == []
 
 
 def test_an_asterisk_whose_address_is_known_may_bring_audio_by_audiosocket(tmp_path: Path) -> None:

@@ -1,0 +1,122 @@
+"""What each metric says that a part of the bridge counts by itself (`Metrics.register`): its line of HELP."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+HELP: Mapping[str, str] = MappingProxyType(
+    {
+        # SIP and its guard.
+        "sip_messages_total": "SIP messages and connections, by what was done with them.",
+        "sip_calls": "SIP dialogs that are live, calls of ours and of others.",
+        "sip_transactions": "SIP transactions that are not over.",
+        "sip_timers": "Timers that SIP waits for.",
+        "sip_connections": "Open connections by TCP and TLS.",
+        "guard_bans": "Addresses that are banned now.",
+        "guard_dropped_total": "Messages of banned addresses that were dropped.",
+        "trunk_up": "1 while a trunk that is watched answers, or is registered.",
+        "trunk_calls_live": "Live calls of a trunk.",
+        "trunk_calls_refused_total": "Calls of a trunk that were refused for its limits.",
+        "trunk_round_trip_seconds": "Round trip of the last OPTIONS that a trunk answered.",
+        # The machine.
+        "event_loop_tasks": "Tasks of the event loop.",
+        "clock_sessions": "Streams of audio that the media clock drives.",
+        "clock_steps_total": "Steps of the media clock.",
+        "clock_late_steps_total": "Steps of the media clock that began 10 ms late or more.",
+        "clock_skipped_steps_total": "Steps of the media clock that never ran, it being too late for them.",
+        "clock_crashes_total": "Streams that were taken off the media clock for an error of theirs.",
+        "clock_hook_failures_total": "Errors of what runs after each step of the media clock.",
+        "clock_lateness_ms": "How late the latest step of the media clock began.",
+        "clock_lateness_p50_ms": "How late half of the steps of the last 10 s began, at most.",
+        "clock_lateness_p99_ms": "How late 99 of 100 steps of the last 10 s began, at most.",
+        "clock_lateness_max_ms": "How late any step of the last 10 s began, at most.",
+        "clock_load": "Part of the time that the media clock's steps take: 1 is all there is.",
+        "rtp_streams": "Streams of RTP now.",
+        "rtp_ports_in_use": "RTP ports in use.",
+        "rtp_ports_capacity": "RTP ports that there are.",
+        "rtp_receive_errors_total": "Errors of the system while RTP was read.",
+        "vad_windows_scored_total": "Pieces of callers' audio that were looked through for speech.",
+        "vad_windows_lost_total": "Pieces of callers' audio that were not, there being too many.",
+        "vad_batches_total": "Times that pieces of several calls were looked through together.",
+        # The engines on this box, and providers.
+        "engine_jobs_waiting": "Jobs that wait for an engine.",
+        "engine_jobs_running": "Jobs that the engines work on.",
+        "engine_workers": "Processes that the engines are to have.",
+        "engine_workers_alive": "Processes of the engines that run.",
+        "engine_wait_seconds": "How long a job would wait for an engine now.",
+        "engine_worker_restarts_total": "Processes of the engines that were started again.",
+        "engine_job_retries_total": "Jobs that were tried again after their process had died.",
+        "engine_jobs_total": "Jobs of the engines, by role and outcome.",
+        "engine_cpu_seconds_total": "Processor time of the engines, by role.",
+        "engine_busy_seconds_total": "Time that the engines worked, by role.",
+        "engine_job_seconds": "How long a job takes of late, by role.",
+        "provider_requests_total": "Requests to a provider.",
+        "provider_requests_failed_total": "Requests to a provider that failed.",
+        "provider_requests_abandoned_total": "Requests whose caller hung up or went on talking.",
+        "provider_switches_total": "Calls that left a provider for the next of their chain.",
+        "provider_breaker_opened_total": "Times that a provider was left alone for its failures.",
+        "provider_breaker": "1 for a provider's present state: closed (asked), open (left alone), half-open (tried).",
+        # Asterisk.
+        "asterisk_up": "1 while the Asterisk's events come: its calls are taken.",
+        "asterisk_state": "1 for the Asterisk's present state: connecting, up, down (tried again soon), unauthorized "
+        "(user or password not taken), replaced (another process has taken the application), closed.",
+        "asterisk_calls": "Live calls of the Asterisk, both ways.",
+        "asterisk_joined": "Pairs of parties that talk on in the Asterisk without us after an attended transfer.",
+        "asterisk_orphans_cleaned_total": "Channels and bridges of ours that were found without a call, and deleted.",
+        "asterisk_callers_found_total": "Callers who waited in the application without a call, and were taken up.",
+        "asterisk_calls_taken_total": "Calls of the Asterisk's dialplan that were taken.",
+        "asterisk_calls_refused_total": "Calls of the Asterisk's dialplan that went on there: no room, or draining.",
+        "asterisk_ari_connects_total": "Times that the Asterisk's event socket was opened.",
+        "asterisk_ari_requests_total": "Requests to ARI.",
+        "asterisk_ari_failed_total": "Requests to ARI that failed, or were answered by an error such as 404.",
+        "asterisk_ari_timeouts_total": "Requests to ARI without an answer in time.",
+        "asterisk_ari_events_total": "Events of ARI.",
+        "asterisk_ari_unknown_events_total": "Events of ARI of a type that we have no use for.",
+        "asterisk_ari_malformed_total": "Events of ARI that made no sense.",
+        "asterisk_ari_slow_handlers_total": "Events of ARI that took us longer than a frame of audio.",
+        "asterisk_ari_failed_handlers_total": "Events of ARI that met an error of ours.",
+        "asterisk_ami_up": "1 while the Asterisk's manager interface is connected.",
+        "asterisk_ami_state": "1 for the manager interface's present state: connecting, up, down (tried again soon), "
+        "unauthorized (user or password not taken), closed.",
+        "asterisk_ami_connects_total": "Times that the manager interface was connected.",
+        "asterisk_ami_actions_total": "Actions that the manager interface was asked for.",
+        "asterisk_ami_actions_failed_total": "Actions that were refused, or not answered in time.",
+        "asterisk_ami_events_total": "Events of the manager interface.",
+        # Audio of Asterisk's calls otherwise than by RTP.
+        "websocket_calls_total": "Calls whose audio came by chan_websocket.",
+        "websocket_lost_total": "Connections by chan_websocket that broke during a call.",
+        "websocket_flushes_total": "Times that the Asterisk was told to drop what it had not played (a barge-in).",
+        "websocket_flush_ms_total": "Time until the Asterisk had said that it had dropped it, all together.",
+        "websocket_flush_max_ms": "The longest time until the Asterisk had said so.",
+        "websocket_flushed_ms_total": "Audio that the Asterisk dropped so.",
+        "websocket_holes_total": "Times that the Asterisk had no frame to play when it wanted one.",
+        "websocket_full_total": "Times that the Asterisk took no more audio (XOFF).",
+        "websocket_stalls_total": "Times that a call waited for the Asterisk to take more audio.",
+        "websocket_faults_total": "Commands of ours that chan_websocket did not take.",
+        "websocket_connections_total": "Connections that came to our WebSocket listener.",
+        "websocket_refused_total": "Connections to our WebSocket listener that brought no call's secret.",
+        "audiosocket_connections": "Open connections by AudioSocket.",
+        "audiosocket_connections_total": "Connections that came by AudioSocket.",
+        "audiosocket_frames_dropped_total": "Frames that an Asterisk was too slow to take.",
+        "audiosocket_ends_total": "Connections by AudioSocket that ended otherwise than by our end, by reason.",
+        "audiosocket_calls": "Live calls of dialplans without ARI.",
+        "audiosocket_calls_total": "Calls of dialplans without ARI.",
+        "audiosocket_announced_total": "Calls that dialplans without ARI announced.",
+        "audiosocket_announced_expired_total": "Calls that were announced and never came.",
+        # Records, and who looks on.
+        "record_events_queued": "Events that wait to be written to the record.",
+        "record_events_written_total": "Events that were written to the record.",
+        "record_events_dropped_total": "Events that were not written, too many waiting.",
+        "record_events_rejected_total": "Events that the record did not take.",
+        "record_write_failures_total": "Times that the record could not be written; it was tried again.",
+        "http_event_streams": "Programs that follow calls' events.",
+        "spans_ended_total": "Spans of calls that ended.",
+        "spans_sent_total": "Spans that the collector took.",
+        "spans_failed_total": "Spans that the collector did not take.",
+    }
+)
+"""By name, without the `offhook_` in front."""
+
+
+def help_of(name: str) -> str:
+    """A sentence; the words of the name where there is none."""
+    return HELP.get(name) or name.replace("_", " ")
