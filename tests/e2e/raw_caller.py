@@ -48,6 +48,8 @@ class RawCaller:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     answered: asyncio.Event = field(default_factory=asyncio.Event)
     refused: int = 0
+    loses_each: int = 0
+    """So many of its packets and one is lost on its way; 0: none is."""
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _speech: list[bytes] = field(default_factory=list)
 
@@ -142,7 +144,8 @@ class RawCaller:
         while True:
             payload = self._speech.pop(0) if self._speech else SILENCE
             header = struct.pack("!BBHII", 0x80, 0, n & 0xFFFF, n * 160, 0x12345678)
-            self.rtp.sendto(header + payload, self.remote)
+            if not self.loses_each or n % self.loses_each:
+                self.rtp.sendto(header + payload, self.remote)
             n += 1
             self._changed.set()
             await asyncio.sleep(max(0.0, start + n * 0.02 - self.loop.time()))

@@ -64,11 +64,16 @@ def test_a_caller_who_talked_with_an_agent_hangs_up(shop: Asterisk16, bridge: Br
     for channel in shop.channels():
         if channel.startswith("Local/"):
             shop.cli(f"channel request hangup {channel}")
-    assert bridge.wait_until_ended(call)["cause"] == "caller-hung-up"
+    ended = bridge.wait_until_ended(call)
+    assert ended["cause"] == "caller-hung-up"
+    # Its chan_sip told of the caller's line just before.
+    assert ended["quality"]["caller_packets_received"] > 0
 
 
 def test_an_agent_that_is_through_gives_a_call_back_to_the_dialplan(shop: Asterisk16, bridge: BridgeProcess) -> None:
-    bridge.hang_up(talking(shop, bridge))
+    call = talking(shop, bridge)
+    bridge.hang_up(call)
+    assert bridge.wait_until_ended(call)["quality"]["caller_packets_received"] > 0
     shop.program.wait_for_line("[s@offhook-after:1]", 30)
     shop.program.wait_for_line("world call ended ANSWER 16", 30)
 

@@ -1,11 +1,17 @@
 """The life of an Asterisk call: what it brings, its audio, its keys and its music, and how each side ends it."""
 
 import asyncio
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from asterisk_line import asterisk_line, up
+
+sys.path.append(str(Path(__file__).parents[1] / "e2e"))
+
+from asterisk_caller import Caller
+from asterisk_line import WAIT_S, asterisk_line, up
 from asterisk_shop import MUSIC_HZ, TONE_HZ, AsteriskShop
 from contract import Listener, digits, say, tone
 
@@ -132,6 +138,57 @@ async def test_without_a_free_port_the_caller_goes_on_in_the_dialplan(shop: Aste
         await far_side.hears_tone(heard(TONE_HZ))
         for stream in taken:
             stream.close()
+
+
+# -- the caller's line ----------------------------------------------------------------------------------------
+
+
+async def test_what_a_caller_loses_on_the_way_to_asterisk_is_known_when_he_hangs_up(shop: AsteriskShop) -> None:
+    async with asterisk_line(shop) as line:
+        phone = Caller(loses_each=10)
+        await phone.open()
+        try:
+            phone.begin("700", shop.sip_port)
+            near = await line.taken()
+            await near.answer()
+            # Asterisk counts what is lost when it sends its first report, after 5 s.
+            await phone.packets_come(280)
+            phone.give_up()
+            assert await near.ended_within(WAIT_S)
+        finally:
+            await phone.close()
+        quality = near.quality.caller_line
+        assert quality is not None
+        # The first counts as no loss, and what came after the report is not in it.
+        assert 15 <= (quality.packets_lost or 0) <= 40
+        assert quality.packets_received > 200 and quality.packets_sent > 200
+        assert quality.mos is not None and quality.mos < 4
+        # Its phone sends no reports.
+        assert quality.mos_remote is None and quality.round_trip_ms is None
+
+
+async def test_the_callers_line_is_known_of_a_call_that_we_end(shop: AsteriskShop) -> None:
+    async with asterisk_line(shop) as line:
+        near, far = await line.call("700")
+        await near.answer()
+        await up(near, far)
+
+        def reported() -> bool:
+            near.caller_line.look()
+            quality = near.quality.caller_line
+            return quality is not None and quality.mos_remote is not None
+
+        await line.until(reported, "report of the caller's phone")
+        before = near.quality.caller_line
+        await near.hangup(Cause.AGENT_HUNG_UP)
+        quality = near.quality.caller_line
+        assert before is not None and quality is not None
+        # It was asked at the end, when the channel was not yet given back.
+        assert quality.packets_received >= before.packets_received >= 200
+        assert quality.packets_lost == 0 and quality.remote_loss_percent == 0
+        assert quality.mos is not None and quality.mos > 4.3
+        assert quality.mos_remote is not None and quality.mos_remote > 4.3
+        assert quality.jitter_ms is not None
 
 
 # -- in the call ----------------------------------------------------------------------------------------------
