@@ -26,7 +26,7 @@ from bridge.events import (
     Note,
     OneWayAudio,
 )
-from bridge.legs.base import Capability, Leg, LegError, LegState, MediaQuality
+from bridge.legs.base import Capability, Leg, LegError, LegInfo, LegState, MediaQuality
 from bridge.names import other_names
 from bridge.parties import CallParts
 from bridge.second_leg import Dial
@@ -119,7 +119,7 @@ class Call:
         structlog.contextvars.bind_contextvars(call=self.id)
         info = self.leg.info
         self._emit(started_event(self.leg, self.agent_name, self.started_at))
-        log.info("call started", direction=info.direction, from_=info.from_, to=info.to, agent=self.agent_name)
+        log.info("call started", agent=self.agent_name, **_shown(info))
         begun = self._services.clock()
         # While the phone rings; the answer does not wait for it.
         warming = asyncio.create_task(self._agent.warm(), name=f"warming of call {self.id}")
@@ -376,4 +376,11 @@ async def refuse(leg: Leg, cause: Cause, detail: str, record: Callable[[str, Cal
     await leg.hangup(cause, detail)
     leg.subscribe(lambda event: ended.append(event) if isinstance(event, LegEnded) else None)
     record(call_id, ended_event(cause, detail, ended[0] if ended else None, None))
-    log.info("call refused", call=call_id, cause=cause.value, detail=detail, from_=leg.info.from_, to=leg.info.to)
+    log.info("call refused", call=call_id, cause=cause.value, detail=detail, **_shown(leg.info))
+
+
+def _shown(info: LegInfo) -> dict[str, str]:
+    """For the log: who calls whom by what, and as what the call is found in the logs of others. No empty ones."""
+    named = {"trunk": info.trunk, "leg": info.id, "channel": info.headers.get("asterisk-channel", "")}
+    shown = {"direction": info.direction, "from_": info.from_, "to": info.to}
+    return shown | {name: value for name, value in named.items() if value}

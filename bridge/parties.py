@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from bridge.agent_line import AgentLine
 from bridge.bridging import WAITING, Junction
 from bridge.caller_music import CallerMusic
-from bridge.events import CallEvent, Cause, FarPartyChanged, LegEnded, LegEvent
+from bridge.events import CallEvent, Cause, FarPartyChanged, LegEnded, LegEvent, Note
 from bridge.legs.base import Leg, LegError, LegState, LegStateError
 from bridge.second_leg import Dial, Meanwhile, SecondLeg
 
@@ -22,6 +22,10 @@ class CallParts:
     end: Callable[[Cause, str], None]
     agent_present: Callable[[], bool]
     dismiss_agent: Callable[[], None]
+
+    def note(self, name: str, detail: str) -> None:
+        """Puts what was done to the call on the record."""
+        self.tell(Note(name, detail, self.at_ms()))
 
     def must_be_up(self) -> None:
         """Raises LegStateError."""
@@ -137,6 +141,8 @@ class Parties:
             raise
         if not on:
             self._take_back()
+        name, said = ("caller-held", "it waits") if on else ("caller-taken-back", "it is with the agent again")
+        self._call.note(name, said)
 
     def _take_back(self) -> None:
         if self._waiting is not None:

@@ -141,6 +141,7 @@ class Transfers:
     def send_dtmf(self, digits: str) -> None:
         """Press keys at the caller's far end. Raises ValueError for what are no digits."""
         self._call.leg.send_dtmf(digits)
+        self._call.note("keys-pressed", digits)
 
     async def set_variables(self, values: Mapping[str, str]) -> None:
         """Set variables for who has the call after us."""
@@ -148,7 +149,9 @@ class Transfers:
         leg = self._call.leg
         if Capability.VARIABLES not in leg.capabilities:
             raise NotCapableError(f"a call by {leg.info.kind} has no variables")
-        await leg.set_variables(as_values(values))
+        shown = as_values(values)
+        await leg.set_variables(shown)
+        self._call.note("variables-set", ", ".join(f"{name}={value}" for name, value in shown.items()))
 
     # -- transfers ------------------------------------------------------------------------------------------
 

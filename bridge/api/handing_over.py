@@ -195,7 +195,7 @@ async def part(bridge: Bridge, call_id: CallId) -> None:
     responses=describe(*STATUSES),
 )
 async def hold(bridge: Bridge, call_id: CallId) -> None:
-    """It hears the hold tone, of an Asterisk its music on hold; the agent waits."""
+    """It hears the hold tone, of an Asterisk its music on hold; the agent waits. On record: note `caller-held`."""
     await _hold(bridge, call_id, on=True)
 
 
@@ -206,7 +206,7 @@ async def hold(bridge: Bridge, call_id: CallId) -> None:
     responses=describe(*STATUSES),
 )
 async def resume(bridge: Bridge, call_id: CallId) -> None:
-    """It is with the agent again."""
+    """It is with the agent again. On record: note `caller-taken-back`."""
     await _hold(bridge, call_id, on=False)
 
 
@@ -222,7 +222,7 @@ async def _hold(bridge: Services, call_id: str, *, on: bool) -> None:
     responses=describe(*STATUSES),
 )
 async def press(bridge: Bridge, call_id: CallId, wanted: DtmfIn) -> None:
-    """Queued; they go out as telephone-events or INFO, as the trunk takes them."""
+    """Queued; they go out as telephone-events or INFO, as the trunk takes them. On record: note `keys-pressed`."""
     async with _verbs(bridge, call_id) as verbs:
         verbs.send_dtmf(wanted.digits)
 
@@ -235,6 +235,6 @@ async def press(bridge: Bridge, call_id: CallId, wanted: DtmfIn) -> None:
 )
 async def set_variables(bridge: Bridge, call_id: CallId, wanted: VariablesIn) -> None:
     """The telephone system that has the call after us reads them: channel variables of an Asterisk, for its dialplan
-    or a screen pop. Calls that have no such thing (SIP) are a 501."""
+    or a screen pop. Calls that have no such thing (SIP) are a 501. On record: note `variables-set`."""
     async with _verbs(bridge, call_id) as verbs:
         await verbs.set_variables(wanted.variables)

@@ -15,6 +15,7 @@ sys.path.append(str(Path(__file__).parents[2] / "unit/app"))
 
 from ari_server import AriServer
 from free_ports import free_port
+from structlog.testing import capture_logs
 from test_app_start import config
 
 from bridge.api.control import DialRefused, DialRequest
@@ -22,7 +23,7 @@ from bridge.app import Bridge, StartError
 from bridge.asterisks import Asterisks, audiosocket_settings
 from bridge.audio.clock import MediaClock
 from bridge.config import Config
-from bridge.events import CallEnded, Cause
+from bridge.events import CallEnded, Cause, Note
 from bridge.legs.media import MediaPlane
 from bridge.switchboard import Inbound
 
@@ -274,6 +275,43 @@ async def test_a_taken_port_of_a_listener_is_named(
                 )
             ):
                 pass
+
+
+async def test_what_is_done_to_a_call_by_the_api_is_on_its_record(tmp_path: Path, ari: AriServer) -> None:
+    async with running(with_asterisks(tmp_path, pbx(ari))) as bridge:
+        notes: list[tuple[str, str]] = []
+        bridge.call_log.subscribe(
+            lambda item: notes.append((item.event.name, item.event.detail)) if isinstance(item.event, Note) else None
+        )
+        await ari.call_in("c1", args=["agent=echo"])
+        await until(lambda: any(call.answered_at for call in bridge.live_calls()))
+        verbs = bridge.on_call(bridge.live_calls()[0].id)
+        assert verbs is not None
+        await verbs.hold(True)
+        await verbs.hold(True)
+        await verbs.hold(False)
+        verbs.send_dtmf("12#")
+        await verbs.set_variables({"CUSTOMER_ID": "4711", "ROOM": "two\nlines"})
+    assert notes[:4] == [
+        ("caller-held", "it waits"),
+        ("caller-taken-back", "it is with the agent again"),
+        ("keys-pressed", "12#"),
+        ("variables-set", "CUSTOMER_ID=4711, ROOM=two lines"),
+    ]
+
+
+async def test_the_log_says_by_what_a_call_is_found_in_asterisk(tmp_path: Path, ari: AriServer) -> None:
+    async with running(with_asterisks(tmp_path, pbx(ari))) as bridge:
+        with capture_logs() as lines:
+            await ari.call_in("c1", args=["agent=echo"])
+            await until(lambda: any(call.answered_at for call in bridge.live_calls()))
+            await ari.call_in("c2", args=["agent=nobody"])
+            await until(lambda: "c2" in ari.continued)
+            await until(lambda: any(line["event"] == "call refused" for line in lines))
+        (started,) = [line for line in lines if line["event"] == "call started"]
+        (refused,) = [line for line in lines if line["event"] == "call refused"]
+        assert (started["trunk"], started["leg"], started["channel"]) == ("pbx", "c1", "PJSIP/carrier-00000001")
+        assert (refused["trunk"], refused["leg"]) == ("pbx", "c2")
 
 
 async def test_before_the_start_all_are_known_and_whoever_connects_is_turned_away(
