@@ -84,4 +84,5 @@ def install_handlers(app: FastAPI) -> None:
 
 def _problem(item: Mapping[str, Any]) -> str:
     where = ".".join(str(part) for part in item["loc"] if part not in ("body", "query", "path"))
-    return f"{where or 'body'}: {item['msg']}"
+    # The words of what checks a value of ours are a sentence as they are.
+    return f"{where or 'body'}: {str(item['msg']).removeprefix('Value error, ')}"

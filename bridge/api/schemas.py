@@ -1,10 +1,11 @@
 """What the API takes and gives, as JSON."""
 
 import dataclasses
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from bridge.api.control import DialRequest, LiveCall, MachineWish
 from bridge.events import Cause
@@ -114,6 +115,23 @@ class CallList(BaseModel):
     next_cursor: str | None = Field(default=None, description="Give it as `cursor` for the next page.")
 
 
+# No character that could end the URI inside a SIP header.
+_TO_DIAL = re.compile(
+    r"(sips?:[^\s<>\",\x00-\x20\x7f]+|\+?[0-9A-D*#(][0-9A-D*# ().\/-]*"
+    rf"|{ENDPOINT_PATTERN}|{DIALPLAN_PATTERN}|{QUEUE_PATTERN})"
+)
+
+
+def _to_dial(value: str) -> str:
+    if not _TO_DIAL.fullmatch(value):
+        raise ValueError(
+            f"{value[:64]!r} can't be dialled: it is a SIP URI (sip:USER@HOST), with `trunk` a number; with an "
+            "Asterisk as `trunk` also an endpoint (PJSIP/1001), a place in its dialplan (dialplan:EXTEN@CONTEXT) or "
+            "a queue (queue:NAME)"
+        )
+    return value
+
+
 class DialIn(BaseModel):
     """A call to be made."""
 
@@ -130,13 +148,12 @@ class DialIn(BaseModel):
         },
     )
 
-    # No character that could end the URI inside a SIP header.
     to: Annotated[
         str,
+        AfterValidator(_to_dial),
         Field(
             max_length=256,
-            pattern=r"^(sips?:[^\s<>\",\x00-\x20\x7f]+|\+?[0-9A-D*#(][0-9A-D*# ().\/-]*"
-            rf"|{ENDPOINT_PATTERN}|{DIALPLAN_PATTERN}|{QUEUE_PATTERN})$",
+            json_schema_extra={"pattern": f"^{_TO_DIAL.pattern}$"},
             description="A SIP URI; with `trunk` a number. With an Asterisk as `trunk`, as far as its `dial` setting "
             "permits: one of its endpoints, e.g. `PJSIP/1001` or `PJSIP/+4930123@carrier`; a number that its "
             "`outbound_context` dials; a place in its dialplan, `dialplan:EXTEN@CONTEXT`, from its first priority "

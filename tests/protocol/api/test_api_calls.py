@@ -167,6 +167,15 @@ async def test_a_wrong_request_to_dial_is_refused_before_the_bridge_sees_it(api,
     assert api.bridge.dialled == []
 
 
+async def test_what_can_not_be_dialled_is_told_what_can(client):
+    answer = await client.post("/api/calls", json={"to": "agent smith", "agent": "echo"})
+    message = answer.json()["error"]["message"]
+    assert message.startswith(
+        "to: 'agent smith' can't be dialled: it is a SIP URI (sip:USER@HOST), with `trunk` a number"
+    )
+    assert "PJSIP/1001" in message
+
+
 async def test_a_body_that_is_no_json_is_a_400(client):
     for content in (b"", b"{", b"\xff\xfe", b"[" * 10_000):
         response = await client.post("/api/calls", content=content, headers={"Content-Type": "application/json"})
