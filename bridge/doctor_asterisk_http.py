@@ -115,6 +115,9 @@ def _clock(settings: AsteriskSettings, date: str) -> Finding:
         theirs = parsedate_to_datetime(date)
     except ValueError:
         return Finding("note", what, "it does not tell its time")
+    if theirs.tzinfo is None:
+        # HTTP's time is UTC, whether or not it is said.
+        theirs = theirs.replace(tzinfo=UTC)
     # The header has no fractions: on the average it is half a second behind.
     off_s = (theirs - datetime.now(UTC)).total_seconds() + 0.5
     if abs(off_s) <= CLOCK_S:
