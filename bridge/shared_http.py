@@ -17,6 +17,9 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
+DEFAULT_LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20)
+"""httpx's own."""
+
 
 @dataclass(eq=False, slots=True)
 class _Client:
@@ -30,10 +33,21 @@ class SharedHttp:
     """One client of httpx at a time: that on which a request was cancelled is replaced, and closed once the other
     requests on it are over. Redirects are not followed."""
 
-    def __init__(self, *, trust_env: bool) -> None:
-        """`trust_env`: the environment's proxies and certificates are used."""
+    def __init__(
+        self,
+        *,
+        trust_env: bool,
+        tls: ssl.SSLContext | None = None,
+        limits: httpx.Limits = DEFAULT_LIMITS,
+        idle_s: float | None = None,
+    ) -> None:
+        """`trust_env`: the environment's proxies and certificates are used. `tls`: whom to trust instead. `idle_s`:
+        without a request for so long all connections are closed; None: those that are idle wait for the next."""
         self._trust_env = trust_env
-        self._tls: ssl.SSLContext | None = None
+        self._tls = tls
+        self._limits = limits
+        self._idle_s = idle_s
+        self._idle: asyncio.TimerHandle | None = None
         self._present: _Client | None = None
         self._lent: set[_Client] = set()
         self._closing: set[asyncio.Task[None]] = set()
@@ -42,6 +56,8 @@ class SharedHttp:
     async def lend(self) -> AsyncIterator[httpx.AsyncClient]:
         """The client for one request, whose response has to be closed within."""
         client = self._client()
+        if self._idle is not None:
+            self._idle.cancel()
         client.users += 1
         self._lent.add(client)
         try:
@@ -57,13 +73,26 @@ class SharedHttp:
                 self._lent.discard(client)
                 if client.retired:
                     self._close(client)
+                elif self._idle_s is not None and client is self._present:
+                    self._idle = asyncio.get_running_loop().call_later(self._idle_s, self.retire)
+
+    def retire(self) -> None:
+        """Another client for requests from now on; the present one's connections are closed when it has answered."""
+        client, self._present = self._present, None
+        if client is None:
+            return
+        client.retired = True
+        if not client.users:
+            self._close(client)
 
     def _client(self) -> _Client:
         if self._present is None:
             if self._tls is None:
                 # Reading the certificates takes longer than all the rest.
                 self._tls = httpx.create_ssl_context(trust_env=self._trust_env)
-            http = httpx.AsyncClient(trust_env=self._trust_env, verify=self._tls, follow_redirects=False)
+            http = httpx.AsyncClient(
+                trust_env=self._trust_env, verify=self._tls, limits=self._limits, follow_redirects=False
+            )
             self._present = _Client(http)
         return self._present
 
@@ -80,6 +109,8 @@ class SharedHttp:
 
     async def aclose(self) -> None:
         """Close all of it. Requests under way fail, some of them not before their timeout: end them first."""
+        if self._idle is not None:
+            self._idle.cancel()
         client, self._present = self._present, None
         for one in {*self._lent, *([] if client is None else [client])}:
             one.retired = False

@@ -11,6 +11,7 @@ import httpx
 from bridge.asterisk.ari_errors import AriUnavailableError
 from bridge.asterisk.ari_wire import outcome, rest_url
 from bridge.asterisk.tls import MAYBE_TLS, CertificateFileError, Trust, what_failed
+from bridge.shared_http import SharedHttp
 
 CONNECTIONS = 32
 """At once; further requests wait for a free one. Asterisk's own limit for all its clients is 100 as it comes
@@ -23,13 +24,15 @@ IDLE_S = 10.0
 class AriHttp:
     """Connections to one Asterisk."""
 
-    def __init__(self, base: str, trust: Trust) -> None:
+    def __init__(self, base: str, trust: Trust, *, idle_s: float = IDLE_S) -> None:
+        """`idle_s`: see `IDLE_S`."""
         self._base = base
         self._trust = _cheapest(base, trust)
-        self._client: httpx.AsyncClient | None = None
+        self._idle_s = idle_s
+        self._http: SharedHttp | None = None
         self._context: ssl.SSLContext | None = None
-        """Of the client."""
-        self._former: list[httpx.AsyncClient] = []
+        """Of those connections."""
+        self._former: list[SharedHttp] = []
         """Requests may still be on their way by them."""
 
     async def request(
@@ -44,9 +47,14 @@ class AriHttp:
     ) -> Any:
         """Raises AriError; TimeoutError where no answer came."""
         try:
-            async with asyncio.timeout(timeout_s):
-                response = await self._connections().request(
-                    method, rest_url(self._base, path, query), headers={"Authorization": authorization}, json=body
+            async with asyncio.timeout(timeout_s), self._connections().lend() as client:
+                response = await client.request(
+                    method,
+                    rest_url(self._base, path, query),
+                    headers={"Authorization": authorization},
+                    json=body,
+                    # Ours is one for the whole request.
+                    timeout=None,
                 )
         except CertificateFileError as error:
             raise AriUnavailableError(f"{method} {path}: {error}") from None
@@ -60,34 +68,34 @@ class AriHttp:
         self._base, self._trust = base, _cheapest(base, trust)
 
     def _leave(self) -> None:
-        if self._client is not None:
-            self._former.append(self._client)
-            self._client = None
+        if self._http is not None:
+            self._former.append(self._http)
+            self._http.retire()
+            self._http = None
 
     async def aclose(self) -> None:
-        for client in (*self._former, self._client):
-            if client is not None:
-                await client.aclose()
+        for http in (*self._former, self._http):
+            if http is not None:
+                await http.aclose()
 
-    def _connections(self) -> httpx.AsyncClient:
+    def _connections(self) -> SharedHttp:
         context = self._trust.context()
         if context is not self._context:
             # Whom we trust has changed.
             self._leave()
-        if self._client is None:
+        if self._http is None:
             self._context = context
-            self._client = httpx.AsyncClient(
-                verify=context,
-                # Ours is one for the whole request.
-                timeout=None,
+            self._http = SharedHttp(
                 trust_env=False,
+                tls=context,
                 limits=httpx.Limits(
                     max_connections=CONNECTIONS,
                     max_keepalive_connections=CONNECTIONS,
-                    keepalive_expiry=IDLE_S,
+                    keepalive_expiry=self._idle_s,
                 ),
+                idle_s=self._idle_s,
             )
-        return self._client
+        return self._http
 
 
 def _cheapest(base: str, trust: Trust) -> Trust:

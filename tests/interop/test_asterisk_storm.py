@@ -23,8 +23,6 @@ from bridge_process import BridgeProcess
 from free_ports import free_ports
 from soak_callers import Habit, open_callers
 
-from bridge.asterisk.ari_http import CONNECTIONS
-
 AT_ONCE = 100
 IN_THE_STORM = 80
 RTP_PORTS = 560
@@ -57,10 +55,9 @@ class World:
         self.shop.assert_empty(45)
         self.bridge.wait_until_idle()
         self.bridge.wait_for(lambda: self.held()[0] <= tasks, 30, f"return to {tasks} tasks")
-        # A connection of the record's pool or of HTTP may be open at one count and closed at the other. Those to
-        # Asterisk that a storm needed at once are kept until the next request, so many at most.
-        most = files + 3 + CONNECTIONS
-        self.bridge.wait_for(lambda: self.held()[1] <= most, 30, f"return to {files} open files")
+        # A connection of the record's pool may be open at one count and closed at the other. Those that Asterisk was
+        # asked by over HTTP are closed when they are idle.
+        self.bridge.wait_for(lambda: self.held()[1] <= files + 3, 30, f"return to {files} open files")
 
     def wait_until_up(self) -> None:
         """Connected, and what is to be learnt of Asterisk learnt."""
