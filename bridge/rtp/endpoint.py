@@ -37,6 +37,9 @@ MAX_DATAGRAM = 2048
 PROOF_PACKETS = 3
 """Authenticated ones in a row from elsewhere, before the source is looked for anew."""
 
+UNREAD_S = 2.0
+"""No report is left unread for longer: they are looked for each 20 ms."""
+
 MAX_ERRORS = 3
 """ICMP errors that are read between two looks at an endpoint: each costs more than a packet."""
 
@@ -367,8 +370,10 @@ class RtpEndpoint:
 
 
 def arrival_time(extra: list[tuple[int, int, bytes]], now: float) -> float:
-    """The kernel's stamp among a datagram's ancillary data as monotonic time (s); `now` where there is none."""
+    """The kernel's stamp among a datagram's ancillary data as monotonic time (s); `now` where there is none, or the
+    wall clock, which it is by, was set since."""
     if extra and len(extra[0][2]) == STAMP_BYTES:
         seconds, nanoseconds = unpack_timespec(extra[0][2])
-        return float(seconds - time.time() + time.monotonic() + nanoseconds * 1e-9)
+        arrival = float(seconds - time.time() + time.monotonic() + nanoseconds * 1e-9)
+        return arrival if abs(now - arrival) < UNREAD_S else now
     return now

@@ -16,6 +16,9 @@ ROUNDS = 8
 ATTEND_S = 0.5
 """How often each endpoint is looked at for what is not worth doing at each step."""
 
+SET_S = 0.01
+"""By so much the kernel's time of a packet may be off what it can have been: more, and the wall clock was set."""
+
 
 class RtpMux:
     """Reads what has come for all sessions. One a process, polled by the media clock before each step."""
@@ -31,6 +34,8 @@ class RtpMux:
         """By the RTCP socket's."""
         self._attended: deque[RtpEndpoint] = deque()
         """In the order of their `attend_at`."""
+        self._emptied_at = float("-inf")
+        """When nothing was left to read (s, monotonic): what is read comes after that."""
 
     def __len__(self) -> int:
         return len(self._endpoints)
@@ -63,16 +68,20 @@ class RtpMux:
 
     def poll(self, now: float) -> None:
         """Give each session what has come for it. Never blocks; `now` stands in where the kernel gives no time."""
+        looked_at = time.monotonic()
         ready = self._epoll.poll(0)
-        if ready:
-            self._receive(ready, now)
+        if not ready or self._receive(ready, now, looked_at):
+            self._emptied_at = looked_at
         self._attend(now)
 
-    def _receive(self, ready: list[tuple[int, int]], now: float) -> None:
+    def _receive(self, ready: list[tuple[int, int]], now: float, looked_at: float) -> bool:
+        """Whether nothing is left."""
         endpoints = self._endpoints
         only_readable = select.EPOLLIN
         # The kernel's stamps are wall-clock time; the difference is taken anew as the wall clock may be set.
         ahead = time.time() - time.monotonic()
+        # Packets that came before it was set are in its old time still: a call would seem silent for an hour.
+        earliest, latest = self._emptied_at - SET_S, looked_at + SET_S
         for _ in range(ROUNDS):
             for fd, events in ready:
                 endpoint = endpoints.get(fd)
@@ -94,6 +103,11 @@ class RtpMux:
                 if extra and len(stamp := extra[0][2]) == STAMP_BYTES:
                     seconds, nanoseconds = unpack_timespec(stamp)
                     arrival = seconds - ahead + nanoseconds * 1e-9
+                    # What a new endpoint finds may have waited for it.
+                    if (arrival < earliest and endpoint.attend_at) or (
+                        arrival > latest and arrival > (latest := time.monotonic() + SET_S)
+                    ):
+                        arrival = now
                 try:
                     receive(data, address[:2], arrival)
                 except Exception as error:  # noqa: BLE001 -- the edge of one call: it ends alone
@@ -101,7 +115,8 @@ class RtpMux:
             # Asking again which sockets have more costs less than an exception from each that has not.
             ready = self._epoll.poll(0)
             if not ready:
-                return
+                return True
+        return False
 
     def _receive_report(self, fd: int) -> None:
         endpoint = self._reports.get(fd)
