@@ -120,8 +120,10 @@ def _shown(answer: httpx.Response, whole: bool) -> str:
 
 def _elsewhere(call: dict[str, Any]) -> list[str]:
     """Where to look for the SIP of a call that somebody else speaks it for."""
-    by = f"{call['trunk']!r} ({call['leg_kind']})"
-    lines = [f"call {call['id']} is one of {by}, which speaks SIP for it: no messages are here"]
+    kinds = {"asterisk": f"Asterisk {call['trunk']!r}", "audiosocket": f"AudioSocket from {call['trunk']!r}"}
+    by = kinds.get(call["leg_kind"], f"{call['trunk']!r} ({call['leg_kind']})")
+    way = "came" if call["direction"] == "inbound" else "went"
+    lines = [f"call {call['id']} {way} by {by}, which speaks SIP for it: no messages are here"]
     told = (event["data"].get("headers", {}) for event in call["events"] if event["name"] == "call_started")
     headers: dict[str, str] = next(told, {})
     if channel := headers.get("asterisk-channel"):
@@ -129,9 +131,18 @@ def _elsewhere(call: dict[str, Any]) -> list[str]:
         lines.append(f"there it is the channel {channel} ({unique_id}): `core show channel {channel}`")
     if call_id := headers.get("call-id"):
         lines.append(f"with SIP Call-ID {call_id}: `pjsip set logger on`, `pjsip show history`")
-    if call["state"] != "ended":
-        lines.append("its audio can be had: --pcap FILE")
+    if (transport := _without_packets(call)) is not None:
+        lines.append(f"its audio comes to us by {transport}, which has no packets to show")
+    elif call["state"] != "ended":
+        lines.append("its RTP between there and us can be had: --pcap FILE")
     return lines
+
+
+def _without_packets(call: dict[str, Any]) -> str | None:
+    """What brings a call's audio, where that has no packets of its own."""
+    events = (event["data"]["transport"] for event in call["events"] if event["name"] == "media_set_up")
+    transport: str = next(events, "rtp")
+    return None if transport == "rtp" else transport
 
 
 def save_packets(api: Api, call: str, file: Path, say: Say) -> int:
@@ -140,6 +151,8 @@ def save_packets(api: Api, call: str, file: Path, say: Say) -> int:
     if found is None:
         say(f"there is no call {call!r} on the record")
         return 1
+    if (transport := _without_packets(found)) is not None:
+        say(f"its audio comes by {transport}, which has no packets: only those of further legs are written")
     try:
         with httpx.stream(
             "GET",

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from bridge.events import FarPartyChanged, LegJoined
+from bridge.events import FarPartyChanged, LegJoined, MediaSetUp
 from bridge.view import Api as Address
 from bridge.view import copied, save_packets, show_trace
 from bridge.view_turns import show_turns
@@ -75,13 +75,20 @@ async def test_the_commands_find_it_as_it_is_copied(api, address: Address, tmp_p
     lines = []
     assert await asyncio.to_thread(show_trace, address, "UniqueID: 1763745600.12", lines.append) == 1
     assert lines == [
-        "call c1 is one of 'private' (asterisk), which speaks SIP for it: no messages are here",
+        "call c1 came by Asterisk 'private', which speaks SIP for it: no messages are here",
         "there it is the channel PJSIP/carrier-00000a12 (1763745600.12): `core show channel PJSIP/carrier-00000a12`",
         "with SIP Call-ID 3f0c7a1b@203.0.113.10: `pjsip set logger on`, `pjsip show history`",
-        "its audio can be had: --pcap FILE",
+        "its RTP between there and us can be had: --pcap FILE",
     ]
     lines = []
     file = tmp_path / "call.pcap"
     assert await asyncio.to_thread(save_packets, address, "PJSIP/carrier-00000a12", file, lines.append) == 0
     assert await asyncio.to_thread(save_packets, address, "nobody@host", file, lines.append) == 1
     assert lines[-1] == "there is no call 'nobody@host' on the record"
+    # Its audio may have no packets of its own.
+    api.bridge.log.record("c1", MediaSetUp("websocket", "slin16", 4.0))
+    lines = []
+    assert await asyncio.to_thread(show_trace, address, "c1", lines.append) == 1
+    assert lines[-1] == "its audio comes to us by websocket, which has no packets to show"
+    assert await asyncio.to_thread(save_packets, address, "c1", file, lines.append) == 0
+    assert "which has no packets: only those of further legs are written" in lines[-3]
