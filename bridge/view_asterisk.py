@@ -9,6 +9,8 @@ from bridge.view import Api, Say, ask, span, table
 RECENT_S = 3600.0
 """What went wrong earlier than that matters no more, once all is well again."""
 
+STARTING = "the bridge is still starting, and connects when it is ready for calls"
+
 
 def show_asterisks(api: Api, say: Say, now: datetime | None = None) -> int:
     """A line an Asterisk. Returns the exit code: 1 while one is not connected. Raises ViewError."""
@@ -23,6 +25,8 @@ def show_asterisks(api: Api, say: Say, now: datetime | None = None) -> int:
     rows += [_row(one, at) for one in found]
     for line in table(rows):
         say(line)
+    if any(_is_before_the_start(one) for one in found):
+        say(STARTING)
     return _code(found)
 
 
@@ -54,6 +58,8 @@ def show_asterisk(api: Api, name: str, say: Say, *, queues: bool = False, now: d
         lines.append(("AMI error", ami_error))
     for line in table([(f"{what}:", value) for what, value in lines]):
         say(line)
+    if _is_before_the_start(one):
+        say(STARTING)
     if one["state"] == "replaced":
         say(f"another process has taken the application: `offhook asterisk {name} --reconnect` takes it back")
     return _code([one])
@@ -138,9 +144,11 @@ def _row(one: dict[str, Any], now: datetime) -> tuple[str, ...]:
     )
 
 
+def _is_before_the_start(one: dict[str, Any]) -> bool:
+    return bool(one["state"] == "connecting" and one["since"] is None)
+
+
 def _last_error(one: dict[str, Any], now: datetime) -> str:
-    if one["state"] == "connecting" and one["since"] is None:
-        return "the bridge is still starting, and connects when it is ready for calls"
     return _error(one["last_error"], one["last_error_at"], now, well=one["state"] == "up")
 
 
