@@ -87,9 +87,11 @@ class _Entry:
     moving: bool = False
 
 
-def _nearest(wanted: int, phases: int) -> range:
-    """By how many phases to move, the best first: earlier by no more than wanted, later by no less."""
-    return range(min(wanted, phases - 1), 0, -1) if wanted > 0 else range(wanted, -phases, -1) if wanted else range(0)
+def _nearest(wanted: int, phases: int, *, no_more: bool) -> range:
+    """By how many phases to move, the best first: earlier by no more than wanted, later by no less, or no more."""
+    if wanted > 0:
+        return range(min(wanted, phases - 1), 0, -1)
+    return range(max(wanted, 1 - phases), 0) if no_more else range(wanted or -phases, -phases, -1)
 
 
 class MediaClock:
@@ -152,18 +154,18 @@ class MediaClock:
             self._counts[going] -= 1
             self._moves = [move for move in self._moves if move[1] is not entry]
 
-    def shift(self, ticker: Ticker, by_s: float) -> float:
+    def shift(self, ticker: Ticker, by_s: float, *, no_more: bool = False) -> float:
         """Have `ticker` stepped earlier from its next step on, by as many phases as fit in `by_s` (later, by as many
-        as it takes, where that is negative). Once, two steps are then further apart or nearer by that. Returns the
-        time (s) by which the steps come earlier; 0 where the phases there have their fill, for an unknown ticker, or
-        one that is being moved."""
+        as it takes, where that is negative; with `no_more` by as many as fit in it, too). Once, two steps are then
+        further apart or nearer by that. Returns the time (s) by which the steps come earlier; 0 where the phases
+        there have their fill, for an unknown ticker, or one that is being moved."""
         entry = self._entries.get(id(ticker))
         if entry is None or entry.moving:
             return 0.0
         phases = by_s / self._interval
         # A hair less than a whole phase is one: both are sums of fractions.
-        wanted = int(phases + 0.01) if phases > 0 else -int(0.99 - phases)
-        for count in _nearest(wanted, len(self._phases)):
+        wanted = int(phases + 0.01) if phases > 0 else -int((0.01 if no_more else 0.99) - phases)
+        for count in _nearest(wanted, len(self._phases), no_more=no_more):
             to = (entry.phase - count) % len(self._phases)
             if to in self._used() and self._has_room(to):
                 # Who is to come later steps aside when its new phase has just passed.

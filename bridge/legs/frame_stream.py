@@ -284,7 +284,8 @@ class FrameStream:
             return moved > 0
         earlier_s = 0.0
         if far_s > spacing_s + HAIR_S:
-            earlier_s = clock.shift(self._sender, max(-(far_s // spacing_s * spacing_s), latest_s))
+            # Later by more, and the queue would be empty when the frame is wanted.
+            earlier_s = clock.shift(self._sender, max(-far_s, latest_s), no_more=True)
         elif far_s < -HAIR_S:
             earlier_s = clock.shift(self._sender, spacing_s - far_s)
         if earlier_s:

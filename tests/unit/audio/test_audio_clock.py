@@ -313,6 +313,9 @@ def test_earlier_by_no_more_and_later_by_no_less_than_asked() -> None:
     assert clock.shift(legs[0], 0.0149) == pytest.approx(0.01)
     assert clock.shift(legs[1], 0.1) == pytest.approx(0.015)
     assert clock.shift(legs[2], -0.0051) == pytest.approx(-0.01)
+    assert clock.shift(legs[3], -0.0049, no_more=True) == 0.0
+    assert clock.shift(legs[3], -0.0099, no_more=True) == pytest.approx(-0.005)
+    assert clock.shift(legs[4], -0.1, no_more=True) == pytest.approx(-0.015)
 
 
 def test_few_legs_are_moved_between_the_phases_that_they_use() -> None:

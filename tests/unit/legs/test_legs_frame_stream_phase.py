@@ -20,13 +20,22 @@ def numbered(number: int) -> bytes:
     return np.full(SAMPLES, 500 + number, "<i2").tobytes()
 
 
+class Other:
+    """One of many streams."""
+
+    def tick(self, now: float) -> None: ...
+
+
 class Far:
     """A far side that sends a frame each 20 ms, and takes one from its queue each 20 ms, at times of its own; the
     clock's time is ours."""
 
-    def __init__(self, comes_s: float, takes_s: float) -> None:
+    def __init__(self, comes_s: float, takes_s: float, others: int = 0) -> None:
+        """`others`: streams that are on the clock already."""
         self.now = 100.0
         self.clock = MediaClock(time_now=lambda: self.now)
+        for _ in range(others):
+            self.clock.add(Other(), self._fail)
         self.stream = FrameStream(
             self.clock, sample_rate=RATE, codec="slin16", send=lambda pcm: self._take(), limits=RtpLimits()
         )
@@ -75,6 +84,10 @@ class Far:
         assert (self.stream.sending_at - earlier_s - self.now + 0.001) % 0.02 < 0.002
         assert self.wait_s is not None
         self.wait_s += earlier_s
+
+    @staticmethod
+    def _fail(error: Exception) -> None:
+        raise error
 
     def delays_ms(self, since: float) -> list[float]:
         """From when a frame came to when it was heard."""
@@ -141,3 +154,15 @@ def test_a_far_side_whose_clock_is_faster_or_slower_is_followed() -> None:
     assert far.wait_s is not None and far.wait_s <= LOW_S + SPACING_S + 0.002
     assert far.stream.quality.packets_late == 0
     assert far.holes <= 3
+
+
+def test_frames_that_may_go_later_never_go_too_late_where_the_next_phase_has_its_fill() -> None:
+    # The first forty share two of the phases, the others are fewer.
+    far = Far(0.007, 0.004, others=60)
+    far.run(2)
+    holes = far.holes
+    for _ in range(600):
+        far._next_takes += 0.0001
+        far.run(0.1)
+    assert far.holes == holes
+    assert far.wait_s is not None and far.wait_s <= LOW_S + SPACING_S + 0.002
