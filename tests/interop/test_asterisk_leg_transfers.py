@@ -86,6 +86,8 @@ async def test_a_caller_goes_on_in_the_dialplan(shop: AsteriskShop, target: str,
         result, ended = ends(near_side)
         assert isinstance(result, TransferResult) and result.status == 200
         assert ended == LegEnded(Cause.TRANSFERRED, target)
+        # What was known of the caller's line, before the channel was no more ours to ask about.
+        assert near.quality.caller_line is not None
         await far_side.hears_tone(heard(hz))
 
 
