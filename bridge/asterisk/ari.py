@@ -265,8 +265,8 @@ class Ari(AriVerbs):
         over_http: bool = False,
     ) -> Any:
         """`path` below /ari/, its parts percent-encoded (`ari_wire.segment`). Over the event socket where the server
-        takes requests there, unless `over_http`. `timeout_s`: None for `request_s` of the settings. JSON, or None
-        where the answer is empty. Raises AriError."""
+        takes requests there, unless `over_http`. `timeout_s`: from when those before it on the socket are answered;
+        None for `request_s` of the settings. JSON, or None where the answer is empty. Raises AriError."""
         path = path.lstrip("/")
         limit_s = self._settings.request_s if timeout_s is None else timeout_s
         self._counters["requests"] += 1
@@ -283,7 +283,6 @@ class Ari(AriVerbs):
     async def _asked(
         self, method: str, path: str, query: Mapping[str, str], body: object, limit_s: float, over_http: bool
     ) -> Any:
-        until = time.monotonic() + limit_s
         if self.rest_over_socket and self._socket is not None and not over_http:
             try:
                 response = await self._socket.request(method, path, query, body, limit_s)
@@ -299,7 +298,7 @@ class Ari(AriVerbs):
         if not self._authorization:
             self._read_password()
         return await self._http.request(
-            method, path, query, body, authorization=self._authorization, timeout_s=until - time.monotonic()
+            method, path, query, body, authorization=self._authorization, timeout_s=limit_s
         )
 
     def _read_password(self) -> None:

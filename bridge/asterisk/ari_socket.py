@@ -18,6 +18,9 @@ from bridge.asterisk.tls import MAYBE_TLS, Trust, what_failed
 CLOSE_S = 1.0
 """A far end that does not answer our goodbye in this time is cut off."""
 
+LONGEST_TURNS = 6
+"""A request that waits for its turn is given up after so many times its limit all the same."""
+
 LARGEST_MESSAGE = 16 * 1024 * 1024
 """Bytes; the list of a thousand channels has some 700 kB. A larger message costs the connection."""
 
@@ -36,6 +39,9 @@ class EventSocket:
         self._connection = connection
         self._waiting: dict[str, asyncio.Future[RestResponse | None]] = {}
         self._requests = 0
+        self._answers = 0
+        self._answered_at = 0.0
+        """When the last of them came (s, the loop's time)."""
         self.local_address: str = connection.local_address[0]
         """Ours, by which we reach this Asterisk."""
         self.reason = ""
@@ -65,12 +71,16 @@ class EventSocket:
     async def request(
         self, method: str, path: str, query: Mapping[str, str], body: object, timeout_s: float
     ) -> RestResponse | None:
-        """Any number at once. None: it is too large for Asterisk, nothing was sent. Raises AriUnavailableError where
-        the socket is lost; TimeoutError."""
+        """Any number at once. Asterisk carries them out one by one: `timeout_s` counts from the answer to the one
+        before, so that of many at once none is given up while it waits for its turn.
+
+        None: it is too large for Asterisk, nothing was sent. Raises AriUnavailableError where the socket is lost;
+        TimeoutError."""
         response: RestResponse | None = None
         if not self.reason:
             self._requests += 1
-            request_id = str(self._requests)
+            number = self._requests
+            request_id = str(number)
             message = rest_request(request_id, method, path, query, body)
             if len(message) > LARGEST_REQUEST:
                 return None
@@ -79,7 +89,7 @@ class EventSocket:
             try:
                 async with asyncio.timeout(timeout_s):
                     await self._connection.send(message)
-                    response = await future
+                response = await self._answer(number, future, timeout_s)
             except ConnectionClosed as closed:
                 self.lose(_why(closed))
             finally:
@@ -88,8 +98,26 @@ class EventSocket:
             raise AriUnavailableError(f"{method} {path}: the event socket is lost: {self.reason}")
         return response
 
+    async def _answer(
+        self, number: int, future: "asyncio.Future[RestResponse | None]", timeout_s: float
+    ) -> RestResponse | None:
+        """Of the request with this number, counted from 1. Raises TimeoutError."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout_s
+        longest = loop.time() + LONGEST_TURNS * timeout_s
+        while not future.done():
+            await asyncio.wait({future}, timeout=until - loop.time())
+            if not future.done() and loop.time() >= until:
+                # Are those before it still being answered?
+                until = min(self._answered_at + timeout_s, longest)
+                if self._answers >= number or until <= loop.time():
+                    raise TimeoutError
+        return future.result()
+
     def answered(self, response: RestResponse) -> None:
         """To nobody, where the one who waited has given up."""
+        self._answers += 1
+        self._answered_at = asyncio.get_running_loop().time()
         future = self._waiting.get(response.request_id)
         if future is not None and not future.done():
             future.set_result(response)

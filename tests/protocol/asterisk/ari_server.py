@@ -114,10 +114,10 @@ class AriServer(Standin):
         """Requests whose path begins so wait before they are carried out, and what follows on the same socket too."""
         self._held_up.setdefault(path, asyncio.Event())
 
-    def let_go(self) -> None:
-        for held in self._held_up.values():
-            held.set()
-        self._held_up.clear()
+    def let_go(self, path: str = "") -> None:
+        """Requests that were held under this path; all, without one."""
+        for held in [path] if path else list(self._held_up):
+            self._held_up.pop(held).set()
 
     def lose(self, *types: str) -> None:
         """Never send events of these types; none: send all again."""

@@ -22,6 +22,7 @@ from bridge.asterisk.ari import (
     AriUnauthorizedError,
     AriUnavailableError,
 )
+from bridge.asterisk.ari_errors import AriTimeoutError
 from bridge.asterisk.ari_events import (
     ApplicationReplaced,
     AriEvent,
@@ -403,6 +404,33 @@ async def test_a_request_without_an_answer_ends_in_time_and_harms_no_other(
     # Answers that come too late are for nobody.
     assert await client.ari.request("GET", "bridges", over_http=over_http, timeout_s=PATIENCE_S) == []
     assert client.ari.state == "up"
+
+
+async def test_of_many_requests_none_is_given_up_while_those_before_it_are_answered(
+    server: AriServer, connect: Connect
+) -> None:
+    limit_s, at_once = 3.0, 4
+    client = await connect(server.url, request_s=limit_s).up()
+    gates = [f"bridges/{number}" for number in range(at_once)]
+    for gate in gates:
+        server.hold(gate)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    asking = [asyncio.create_task(client.ari.delete_bridge(str(number))) for number in range(at_once)]
+    for gate in gates:
+        # Each is slow, none too slow.
+        await asyncio.sleep(0.4 * limit_s)
+        server.let_go(gate)
+    results = await asyncio.gather(*asking, return_exceptions=True)
+    assert loop.time() - began > limit_s
+    assert all(isinstance(one, AriNotFoundError) for one in results), results
+    # One that is stuck is given up in time, and those behind it with it.
+    server.hold("bridges")
+    began = loop.time()
+    results = await asyncio.gather(*(client.ari.bridges() for _ in range(3)), return_exceptions=True)
+    assert all(isinstance(one, AriTimeoutError) for one in results), results
+    assert loop.time() - began < 2 * limit_s
+    server.let_go()
 
 
 @pytest.mark.parametrize("over_http", [False, True])
