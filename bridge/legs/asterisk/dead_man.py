@@ -10,7 +10,8 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import structlog
@@ -30,6 +31,9 @@ OWN_UNTIL = "OFFHOOK_OWN_LIMIT"
 START_S = 1.0
 """A call's first limit is set within about this: Asterisk carries the requests of an event socket out one by one, and
 when many calls come at once their answers are not to wait for it."""
+
+AT_ONCE = 2
+"""So many first limits are asked for at a time, for the same reason. Those that are set have no time to wait."""
 
 CUT_S = 1.0
 """While the event socket is cut, how long until a call's limit is thought of again."""
@@ -89,6 +93,8 @@ class DeadMan:
         self.wall = wall
         self.spread = spread
         self.start_s = start_s
+        self.turn = asyncio.Semaphore(AT_ONCE)
+        """Of those who want their first limit."""
         self._failing = False
         self._lacking = False
         self._contexts: set[str] = set()
@@ -153,6 +159,10 @@ class DeadManLimit:
         """The channel says what the dialplan's own was."""
         self._until = math.inf
         """When (s, monotonic) ours runs out."""
+        self._urgent = False
+        """A limit may be running already that we have not set."""
+        self._queued = False
+        """It waits for its turn, and nothing is asked."""
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -161,11 +171,10 @@ class DeadManLimit:
         that has none. `found`: a process before us may have set a limit there."""
         self.stop()
         self._channel_id, self._context = channel_id, context
-        self._watching, self._begun = True, found
+        self._watching, self._begun, self._urgent = True, found, found
         self._learned = self._ours = self._marked = False
         self._until = math.inf
         if found:
-            # The limit may have run for some time.
             self._do(self._begin(found))
         else:
             self._timer = asyncio.get_running_loop().call_later(self._shared.start_s, self.learn)
@@ -183,6 +192,8 @@ class DeadManLimit:
         self._watching = False
         if self._timer is not None:
             self._timer.cancel()
+        if self._queued and self._task is not None:
+            self._task.cancel()
 
     async def lift(self) -> Mapping[str, str]:
         """`stop`; and what is to be set at the channel for it to have the dialplan's own limit again."""
@@ -214,6 +225,22 @@ class DeadManLimit:
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
         self._task = self._shared.spawn(work, f"dead man's limit of {self._channel_id}")
 
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """One's turn to ask for a first limit."""
+        if self._urgent:
+            yield
+            return
+        self._queued = True
+        try:
+            await self._shared.turn.acquire()
+        finally:
+            self._queued = False
+        try:
+            yield
+        finally:
+            self._shared.turn.release()
+
     async def _settled(self) -> None:
         """Stopped, and no request is under way that might be carried out after the next one."""
         self.stop()
@@ -227,8 +254,9 @@ class DeadManLimit:
             self._later(lambda: self._begin(found), CUT_S)
             return
         try:
-            left_s = seconds(await shared.ari.get_variable(channel_id, LIMIT))
-            before = await shared.ari.get_variable(channel_id, OWN_UNTIL) if found else None
+            async with self._turn():
+                left_s = seconds(await shared.ari.get_variable(channel_id, LIMIT))
+                before = await shared.ari.get_variable(channel_id, OWN_UNTIL) if found else None
         except AriError as error:
             if isinstance(error, AriRefusedError) and "function" in str(error):
                 shared.lacking(error)
@@ -249,10 +277,14 @@ class DeadManLimit:
     async def _put_off(self) -> None:
         """Now, and again and again, but not beyond the dialplan's own limit."""
         first = not self._marked
-        part = 0.3 + 0.7 * self._shared.spread() if first else 1.0
-        if not await self._set(self._shared.settings.dead_man_s):
-            self._later(self._put_off, part * self._shared.settings.dead_man_refresh_s)
-        if first:
+        if not first:
+            if not await self._set(self._shared.settings.dead_man_s):
+                self._later(self._put_off, self._shared.settings.dead_man_refresh_s)
+            return
+        async with self._turn():
+            if not await self._set(self._shared.settings.dead_man_s):
+                part = 0.3 + 0.7 * self._shared.spread()
+                self._later(self._put_off, part * self._shared.settings.dead_man_refresh_s)
             await self._shared.look_for_fallback(self._channel_id, self._context)
 
     async def _set(self, limit_s: float) -> bool:
@@ -282,7 +314,8 @@ class DeadManLimit:
         return False
 
     def _later(self, work: Callable[[], Coroutine[Any, Any, None]], pause_s: float) -> None:
-        if self._watching and self._shared.settings.dead_man_s:
+        # Where there is to be none any more, the one that is set is still to be lifted.
+        if self._watching and (self._ours or self._shared.settings.dead_man_s):
             self._timer = asyncio.get_running_loop().call_later(pause_s, lambda: self._do(work()))
 
 

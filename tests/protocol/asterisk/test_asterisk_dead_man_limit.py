@@ -10,7 +10,7 @@ from ari_server import AriServer, Asked
 from structlog.testing import capture_logs
 
 from bridge.asterisk.settings import AsteriskSettings
-from bridge.legs.asterisk.dead_man import LIMIT, OWN_UNTIL, DeadMan, DeadManLimit
+from bridge.legs.asterisk.dead_man import AT_ONCE, LIMIT, OWN_UNTIL, DeadMan, DeadManLimit
 
 WALL = 1_800_000_000.0
 
@@ -203,3 +203,58 @@ async def test_a_transfer_at_the_very_beginning_does_not_cost_the_dialplan_its_o
     limit.resume()
     await house.client.until(lambda: bool(house.limits_set()))
     assert float((await limit.lift())[LIMIT]) == pytest.approx(7000, abs=30)
+
+
+async def test_many_that_begin_together_ask_a_few_at_a_time_and_none_holds_up_its_channels_end() -> None:
+    async with AriServer(rest_over_socket=False) as server:
+        client = Client(server.url)
+        await client.up(over_socket=False)
+        house = House(server, client)
+        shared = house.shared(**SELDOM)
+        limits = [DeadManLimit(shared) for _ in range(20)]
+        server.hold("channels/c")
+        for index, limit in enumerate(limits):
+            limit.begin(await house.channel(f"c{index}"))
+            limit.learn()
+        await client.until(lambda: len(server.requests("channels/c")) == AT_ONCE)
+        # Its turn has not come: there is nothing to wait for, and it asks nothing later.
+        assert await limits[-1].lift() == {}
+        assert len(server.requests("channels/c")) == AT_ONCE
+        server.let_go()
+        for index in range(len(limits) - 1):
+            await client.until(lambda index=index: house.limit(f"c{index}") == "60.000")
+        assert not server.requests(f"channels/c{len(limits) - 1}")
+        await client.ari.aclose()
+
+
+async def test_one_that_is_set_does_not_wait_for_those_that_begin() -> None:
+    async with AriServer(rest_over_socket=False) as server:
+        client = Client(server.url)
+        await client.up(over_socket=False)
+        house = House(server, client)
+        shared = house.shared(**OFTEN)
+        live, *others = (DeadManLimit(shared) for _ in range(AT_ONCE + 2))
+        live.begin(await house.channel("c1"))
+        await client.until(lambda: len(house.limits_set("c1")) >= 2)
+        server.hold("channels/new")
+        for index, limit in enumerate(others):
+            limit.begin(await house.channel(f"new{index}"))
+            limit.learn()
+        await client.until(lambda: len(server.requests("channels/new")) == AT_ONCE)
+        before = len(house.limits_set("c1"))
+        await client.until(lambda: len(house.limits_set("c1")) >= before + 3)
+        server.let_go()
+        for limit in (live, *others):
+            await limit.lift()
+        await client.ari.aclose()
+
+
+async def test_one_that_could_not_be_lifted_when_it_was_switched_off_is_lifted_later(house: House) -> None:
+    shared = house.shared(**OFTEN)
+    limit = DeadManLimit(shared)
+    limit.begin(await house.channel())
+    await house.client.until(lambda: house.limit() == "30.000")
+    house.server.answer_with("POST", "channels/c1", 500, {"message": "Allocation failed"}, times=3)
+    values = {"name": "pbx", "url": house.server.url, "username": "offhook", "password_env": "X"}
+    shared.settings = AsteriskSettings.model_validate({**values, "dead_man_s": 0, "dead_man_refresh_s": 0.02})
+    await house.client.until(lambda: house.limit() == "0.000")
