@@ -50,10 +50,12 @@ class PhaseFinder:
         self._rest_until = self._since = now
         self._least, self._most = inf, -inf
 
-    def look(self, now: float, spare_s: float | None, *, speaking: bool) -> None:
+    def look(self, now: float, spare_s: float | None, *, speaking: bool, joined: bool = False) -> None:
         """Called about twice a second. `spare_s`: how much longer than it must the audio of the last step waited for
-        it (negative: not long enough); None: nothing plays. `speaking`: something is being said to the far end."""
-        if spare_s is None or now < self._rest_until:
+        it (negative: not long enough); None: nothing plays. `speaking`: something is being said to the far end.
+        `joined`: another stream takes each frame in steps of its own; were these moved past those again and again,
+        one would go short of frames, and the other keep some back for good."""
+        if spare_s is None or now < self._rest_until or (joined and not self._first):
             self._restart(now)
             return
         self._least = min(self._least, spare_s)

@@ -19,6 +19,7 @@ from bridge.legs.media_quality import DIGITAL_SILENCE_S
 from bridge.rtp.emodel import impairment_of, mos, rating
 from bridge.rtp.format import RtpLimits
 from bridge.rtp.jitter import JitterBuffer
+from bridge.rtp.timeline import HIGH_FRAMES
 
 PAUSE_S = 0.1
 """Without audio for longer, the far side made none: on a stream nothing gets lost, and a stall is seldom so long."""
@@ -36,6 +37,9 @@ SOON_TICKS = 5
 CUT_FRAMES = 2.1
 """Above the delay aimed for, until audio is left out. One frame that came late has made it longer by a frame, which
 the stream's step makes up for as it is moved."""
+
+FOUND_S = 3.0
+"""Within so long of a stream's start its steps are where they are to be."""
 
 SHORT_S = 0.002
 """By so much less than aimed for a frame that came may wait before the step is moved."""
@@ -104,6 +108,7 @@ class FrameStream:
         self._noticed = False
         self._phase = PhaseFinder(partial(clock.shift, self), clock.time())
         self._looks_in = LOOK_TICKS
+        self._found_by = 0.0
         self._zero_since = 0.0
         self._told_silence = False
         self._one_way = ""
@@ -126,7 +131,9 @@ class FrameStream:
             raise LegStateError("the media is running already, or over")
         self._running = True
         self._clock.add(self, self.crashed)
-        self._phase = PhaseFinder(partial(self._clock.shift, self), self._clock.time())
+        now = self._clock.time()
+        self._phase = PhaseFinder(partial(self._clock.shift, self), now)
+        self._found_by = now + FOUND_S
         if self.far_spare is not None:
             self._clock.add(self._sender, self.crashed)
 
@@ -269,8 +276,13 @@ class FrameStream:
         """Step at another time, if frames wait less then; whether they soon may again."""
         spare_ms = self._jitter.spare_ms
         spare_s = None if spare_ms is None else spare_ms / 1000
+        # Steps that another leg's frames go by stay where they were found (`PhaseFinder.look`).
+        joined = self.playout.blend is not None and now > self._found_by
+        self._jitter.timeline.high_frames = HIGH_FRAMES if joined else CUT_FRAMES
         if self.far_spare is None:
-            self._phase.look(now, spare_s, speaking=self.playout.speaking)
+            self._phase.look(now, spare_s, speaking=self.playout.speaking, joined=joined)
+            return False
+        if joined:
             return False
         # Here nobody hears it: what was sent waits in a queue, what came in the buffer. So nothing need be left out
         # or invented to put either right.

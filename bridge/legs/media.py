@@ -260,7 +260,8 @@ class MediaStream:
             self._watch.look(now, self._session.frame)
             spare_ms = self._session.spare_ms
             spare_s = None if spare_ms is None else spare_ms / 1000
-            self._phase.look(now, spare_s, speaking=self._playout.speaking)
+            playout = self._playout
+            self._phase.look(now, spare_s, speaking=playout.speaking, joined=playout.blend is not None)
 
     def _on_one_way(self, event: OneWayAudio) -> None:
         self.on_event(event)

@@ -17,6 +17,7 @@ class Stream:
         self.drift = drift
         self.refuses = refuses
         self.speaking = False
+        self.joined = False
         self.moves: list[tuple[float, float]] = []
         """When, and earlier by how much."""
         self.finder = PhaseFinder(self.shift, self.now)
@@ -33,7 +34,7 @@ class Stream:
 
     def run(self, seconds: float) -> "Stream":
         for _ in range(round(seconds / LOOK_S)):
-            self.finder.look(self.now, self.spare_s, speaking=self.speaking)
+            self.finder.look(self.now, self.spare_s, speaking=self.speaking, joined=self.joined)
             self.now += LOOK_S
             if self.spare_s is not None:
                 self.spare_s += self.drift * LOOK_S
@@ -124,3 +125,13 @@ def test_full_phases_are_asked_for_again_later() -> None:
     stream.refuses = False
     stream.run(STEADY_S + LOOK_S)
     assert stream.spare_s == pytest.approx(0.002)
+
+
+def test_stream_whose_frames_another_takes_finds_its_phase_and_stays_there() -> None:
+    stream = Stream(0.012, drift=100e-6)
+    stream.joined = True
+    stream.run(600)
+    assert len(stream.moves) == 1
+    stream.joined = False
+    stream.run(10)
+    assert len(stream.moves) == 2

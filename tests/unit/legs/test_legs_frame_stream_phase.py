@@ -1,5 +1,7 @@
 """A stream's two ways on the clock: each is stepped when its frames wait least, and nothing is left out for it."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -166,3 +168,22 @@ def test_frames_that_may_go_later_never_go_too_late_where_the_next_phase_has_its
         far.run(0.1)
     assert far.holes == holes
     assert far.wait_s is not None and far.wait_s <= LOW_S + SPACING_S + 0.002
+
+
+def test_two_streams_that_are_joined_pass_on_each_frame_though_the_far_sides_clocks_differ() -> None:
+    far = Far(0.007, 0.004)
+    far.run(2)
+    # Another leg takes what comes at steps of its own, and gives what is sent.
+    far.stream.playout.blend = lambda frame, now: frame
+    far.run(2)
+    joined = far.now
+    sent = far.stream.quality.packets_sent
+    for _ in range(300):
+        far._next_comes -= 0.00005
+        far._next_takes -= 0.00005
+        far.run(0.1)
+    steps = [at for _, at in far.heard if at > joined]
+    assert {round((after - before) * 1000) for before, after in itertools.pairwise(steps)} == {20}
+    assert far.stream.quality.packets_sent - sent == pytest.approx(len(steps), abs=1)
+    assert max(far.delays_ms(joined)) <= 45
+    assert far.stream.quality.packets_late == 0
