@@ -309,12 +309,12 @@ class Reconciler:
 
     async def _is_the_same(self) -> bool:
         """Whether Asterisk has run since the last look: then its channels ended one by one."""
-        before, self._began = self._began, ""
         try:
-            self._began = await self._start_of_asterisk()
+            began = await self._start_of_asterisk()
         except AriError:
             return False
-        return bool(before) and before == self._began
+        before, self._began = self._began, began
+        return bool(before) and before == began
 
     async def _start_of_asterisk(self) -> str:
         """Raises AriError. Empty: it does not tell."""

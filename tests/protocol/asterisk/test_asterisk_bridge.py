@@ -248,6 +248,31 @@ async def test_a_hangup_that_is_not_told_is_taken_for_the_end_of_the_time_only_w
         await until(lambda: [end.cause for end in ends] == [cause])
 
 
+async def test_a_new_start_of_asterisk_is_seen_after_a_look_that_could_not_ask_when_it_began(
+    tmp_path: Path, ari: AriServer
+) -> None:
+    async with running(with_asterisks(tmp_path, pbx(ari))) as bridge:
+        ends = ends_of(bridge)
+        endpoint = bridge.asterisks.get("pbx")
+        assert endpoint is not None
+        for channel_id in ("c1", "c2", "c3"):
+            await ari.call_in(channel_id, args=["agent=echo"])
+        await until(lambda: sum(call.answered_at is not None for call in bridge.live_calls()) == 3)
+        await endpoint.look()
+        ari.lose("ChannelHangupRequest", "StasisEnd", "ChannelDestroyed")
+        # While it runs on, a channel that is gone was hung up.
+        await ari.hang_up("c1")
+        await endpoint.look()
+        await until(lambda: [end.cause for end in ends] == [Cause.CALLER_HUNG_UP])
+        ari.answer_with("GET", "asterisk/info", 500, {"message": "out of order"}, times=1)
+        await ari.hang_up("c2")
+        await endpoint.look()
+        ari.started = "2026-11-21T23:00:00.000+0000"
+        await ari.hang_up("c3")
+        await endpoint.look()
+        await until(lambda: [end.cause for end in ends][1:] == [Cause.SIGNALLING_LOST] * 2)
+
+
 async def test_a_media_channel_of_another_bridge_is_left_to_it(tmp_path: Path, ari: AriServer) -> None:
     async with running(with_asterisks(tmp_path, pbx(ari))) as bridge:
         await ari.call_in("offhook-0badcafe-0123456789ab-media")
