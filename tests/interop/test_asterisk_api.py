@@ -167,7 +167,7 @@ def test_what_can_not_be_called_is_refused_at_once(
 def test_nobody_is_sent_where_no_pattern_of_dial_fits(both: Both) -> None:
     bridge, shop = both
     bridge.configure(more=settings(shop, more='dial: ["PJSIP/10??", "PJSIP/*@carrier", "queue:office"]'))
-    assert "configuration reloaded" in bridge.reload()[-1]
+    assert any("configuration reloaded" in line for line in bridge.reload())
     try:
         call = call_in(bridge, shop)
         assert refusal(bridge.try_dial("dialplan:tone@world", trunk="pbx")) == (403, "not-permitted")
@@ -228,7 +228,7 @@ def test_the_login_changes_under_a_live_call(both: Both) -> None:
     call = call_in(bridge, shop)
     before = connections(bridge)
     bridge.configure(more=settings(shop, username="second", password="SECOND", more="music: another"))
-    assert "configuration reloaded" in bridge.reload()[-1]
+    assert any("configuration reloaded" in line for line in bridge.reload())
     bridge.wait_for(lambda: connections(bridge) == before + 1, 20, "second connection")
     assert shop.cli("ari show apps").count("offhook") == 1
     heard = shop.heard_s("tone")
