@@ -39,7 +39,7 @@ CUT_FRAMES = 2.1
 the stream's step makes up for as it is moved."""
 
 FOUND_S = 3.0
-"""Within so long of a stream's start its steps are where they are to be."""
+"""Within so long of a stream's start, or the answer, its steps are where they are to be."""
 
 SHORT_S = 0.002
 """By so much less than aimed for a frame that came may wait before the step is moved."""
@@ -139,9 +139,11 @@ class FrameStream:
 
     def await_media(self) -> None:
         """The call was answered: from now on audio is expected. What came before was early."""
+        now = self._clock.time()
         self._answered = True
         self._ever_heard = False
-        self._expect(self._clock.time())
+        self._found_by = now + FOUND_S
+        self._expect(now)
 
     def hold(self, on: bool) -> None:
         """While the far party holds us nothing is sent, what is queued stays, and no audio is expected. What comes

@@ -187,3 +187,15 @@ def test_two_streams_that_are_joined_pass_on_each_frame_though_the_far_sides_clo
     assert far.stream.quality.packets_sent - sent == pytest.approx(len(steps), abs=1)
     assert max(far.delays_ms(joined)) <= 45
     assert far.stream.quality.packets_late == 0
+
+
+@pytest.mark.parametrize("comes_ms", [0.2, 5, 10, 15])
+def test_a_joined_stream_that_was_answered_late_finds_its_phase_all_the_same(comes_ms: float) -> None:
+    far = Far(10 + comes_ms / 1000, 0.004)
+    far.stream.playout.blend = lambda frame, now: frame
+    far.run(10)
+    far.stream.await_media()
+    far.run(2)
+    settled = far.now
+    far.run(2)
+    assert max(far.delays_ms(settled)) <= MIN_DELAY_MS + SPACING_S * 1000 + 1
