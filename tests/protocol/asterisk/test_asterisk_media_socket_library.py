@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from test_asterisk_media_socket import Heard, client_of, server_of
 from websockets.client import ClientProtocol
@@ -94,6 +94,9 @@ def by_library(stream: bytes, as_server: bool) -> tuple[bytes, list[str], bool]:
     return audio, texts, protocol.parser_exc is not None or protocol.close_rcvd is not None
 
 
+@example([Sent(Opcode.BINARY, 40, fin=True, reserved=0x40, masked_right=True, wide=0)], [700], False)
+@example([Sent(Opcode.BINARY, 40, fin=True, reserved=0, masked_right=False, wide=2)], [1], False)
+@example([Sent(Opcode.BINARY, 40, fin, reserved=0, masked_right=True, wide=0) for fin in (False, True)], [3], True)
 @given(st.lists(frames, max_size=8), st.lists(st.integers(1, 700), min_size=1, max_size=20), st.booleans())
 def test_what_is_read_is_what_the_library_reads(sent: list[Sent], cuts: list[int], as_server: bool) -> None:
     async def run() -> None:
