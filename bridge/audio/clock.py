@@ -347,9 +347,6 @@ class MediaClock:
     @property
     def stats(self) -> ClockStats:
         """Sorts the window: for a metric scrape, not for each frame."""
-        count = min(self._steps, WINDOW_STEPS)
-        used = sum(1 for phase in self._phases if phase)
-        seconds = count * FRAME_S / used if used else 0.0
         return ClockStats(
             tickers=len(self._entries),
             steps=self._steps,
@@ -361,8 +358,16 @@ class MediaClock:
             lateness_p50_ms=self._lateness_at(0.5),
             lateness_p99_ms=self._lateness_at(0.99),
             lateness_max_ms=self._lateness_at(1.0),
-            load=sum(self._busy[:count]) / seconds if seconds else 0.0,
+            load=self._load(),
         )
+
+    def _load(self) -> float:
+        # By the clock, not by the number of steps: phases come into use, and streams move between them.
+        count = min(self._steps, WINDOW_STEPS)
+        now = self._now()
+        seconds = min(WINDOW_S, now - min(self._stepped_at[:count], default=now))
+        busy = zip(self._busy[:count], self._stepped_at[:count], strict=True)
+        return sum(busy_s for busy_s, at in busy if at >= now - WINDOW_S) / seconds if seconds else 0.0
 
     def readings(self) -> Mapping[str, float]:
         """For the metrics: name to value; `_total` marks counters."""

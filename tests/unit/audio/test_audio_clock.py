@@ -259,6 +259,26 @@ def test_lateness_is_forgotten_after_ten_seconds_with_and_without_legs() -> None
     assert clock.lateness_p99_ms() < 1.0
 
 
+def test_load_is_the_time_spent_whatever_phases_come_into_use_and_none_after_ten_idle_seconds() -> None:
+    time = FakeTime()
+    clock = MediaClock(time_now=time)
+    leg = Leg().put_on(clock)
+
+    def work(now: float) -> None:
+        time.now += 0.001
+
+    forget = clock.before_tick(work)
+    run(clock, time, 60.0)
+    assert clock.stats.load == pytest.approx(0.05, rel=0.1)
+    other = Leg().put_on(clock)
+    assert clock.stats.load == pytest.approx(0.05, rel=0.1)
+    forget()
+    clock.remove(leg)
+    clock.remove(other)
+    time.now += 10.1
+    assert clock.stats.load == 0.0
+
+
 # -- a phase that suits -------------------------------------------------------------------------------------
 
 
