@@ -135,7 +135,9 @@ class Transfers:
             )
         except AriError as error:
             self.leaving = False
-            leg.dead_man.resume()
+            if leg.state is LegState.UP:
+                # Else it is being given back, with the dialplan's own limit.
+                leg.dead_man.resume()
             raise await self._failure(error) from error
         self._gone(target, f"went on at {where}")
 
