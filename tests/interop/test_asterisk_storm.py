@@ -141,7 +141,8 @@ def test_a_hundred_calls_at_once_come_up_and_leave_nothing_behind(world: World) 
     assert not outcomes["never came up"], outcomes
     calls = world.ended_calls()
     causes = Counter(call["cause"] for call in calls)
-    assert set(causes) == {"caller-hung-up", "cancelled", "media-timeout"}, causes
+    # Nobody's request was given up. On a busy machine the answer may overtake every CANCEL.
+    assert set(causes) <= {"caller-hung-up", "cancelled", "media-timeout"}, causes
     # Who hung up is on record as that.
     quiet = [(call["from"], call["detail"], call["quality"]) for call in calls if call["cause"] == "media-timeout"]
     assert len(quiet) <= outcomes[Habit.VANISHES] + outcomes[Habit.IS_MUTE], (quiet, outcomes)
