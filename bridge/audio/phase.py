@@ -2,8 +2,8 @@
 
 A stream is put on the clock before its first packet, so how long its packets wait for its step is chance. Steps are
 moved earlier where all of them wait, as they do more and more if the far end's clock is fast, and later before
-packets come too late for them. What is sent moves along, so the moves are few, and their sum is no more than clocks
-that drift account for: a far end that gets packets ahead of time may have to leave some out.
+packets come too late for them. What is sent moves along, so the moves are few, and their sum is no more than the far
+end's drift accounts for: a far end that gets packets ahead of time may have to leave some out.
 """
 
 from collections.abc import Callable
@@ -31,30 +31,43 @@ LEAD_S = 0.02
 """What is sent may be ahead of, or behind, where it was after the first move by this much ..."""
 
 DRIFT = 100e-6
-"""... and by this part of the time since: crystals are that good."""
+"""... and by what the far end's clock has drifted since, if no more than this part of the time: crystals are that
+good."""
 
 
 class PhaseFinder:
     """Sans-IO: told now and then how long audio waits, it has the stream's steps moved."""
 
-    __slots__ = ("_first", "_lead", "_least", "_most", "_moved_at", "_rest_until", "_shift", "_since")
+    __slots__ = ("_drift", "_first", "_lead", "_least", "_most", "_moved_at", "_rest_until", "_shift", "_since")
 
     def __init__(self, shift: Callable[[float], float], now: float) -> None:
         """`shift` moves the stream's steps earlier by so many seconds at most, later by so many at least if negative,
         and returns by how much it did (`MediaClock.shift`)."""
         self._shift = shift
         self._first = True
+        self._drift = 0.0
+        """Of the far end's clock, as far as it is known: fast, above zero."""
         self._lead = 0.0
         """By how much what is sent was ahead at `_moved_at`."""
         self._moved_at = now
         self._rest_until = self._since = now
         self._least, self._most = inf, -inf
 
-    def look(self, now: float, spare_s: float | None, *, speaking: bool, joined: bool = False) -> None:
+    def look(
+        self,
+        now: float,
+        spare_s: float | None,
+        *,
+        speaking: bool,
+        joined: bool = False,
+        drift_ppm: float | None = None,
+    ) -> None:
         """Called about twice a second. `spare_s`: how much longer than it must the audio of the last step waited for
         it (negative: not long enough); None: nothing plays. `speaking`: something is being said to the far end.
         `joined`: another stream takes each frame in steps of its own; were these moved past those again and again,
-        one would go short of frames, and the other keep some back for good."""
+        one would go short of frames, and the other keep some back for good. `drift_ppm`: by how much the far end's
+        clock is faster than ours; None: not known."""
+        self._drift = max(-DRIFT, min(DRIFT, (drift_ppm or 0.0) * 1e-6))
         if spare_s is None or now < self._rest_until or (joined and not self._first):
             self._restart(now)
             return
@@ -86,8 +99,10 @@ class PhaseFinder:
 
     def _lead_at(self, now: float) -> float:
         """What is left of the lead now (below zero: of the lag)."""
-        settled = DRIFT * (now - self._moved_at)
-        return max(0.0, self._lead - settled) if self._lead > 0 else min(0.0, self._lead + settled)
+        settled = self._drift * (now - self._moved_at)
+        if self._lead > 0:
+            return max(0.0, self._lead - max(0.0, settled))
+        return min(0.0, self._lead - min(0.0, settled))
 
     def _restart(self, now: float) -> None:
         self._since = now

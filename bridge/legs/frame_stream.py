@@ -282,7 +282,8 @@ class FrameStream:
         joined = self.playout.blend is not None and now > self._found_by
         self._jitter.timeline.high_frames = HIGH_FRAMES if joined else CUT_FRAMES
         if self.far_spare is None:
-            self._phase.look(now, spare_s, speaking=self.playout.speaking, joined=joined)
+            drift_ppm = self._jitter.timeline.drift.ppm
+            self._phase.look(now, spare_s, speaking=self.playout.speaking, joined=joined, drift_ppm=drift_ppm)
             return False
         if joined:
             return False

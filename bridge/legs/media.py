@@ -260,8 +260,9 @@ class MediaStream:
             self._watch.look(now, self._session.frame)
             spare_ms = self._session.spare_ms
             spare_s = None if spare_ms is None else spare_ms / 1000
-            playout = self._playout
-            self._phase.look(now, spare_s, speaking=playout.speaking, joined=playout.blend is not None)
+            playout, drift_ppm = self._playout, self._session.clock_drift_ppm
+            joined = playout.blend is not None
+            self._phase.look(now, spare_s, speaking=playout.speaking, joined=joined, drift_ppm=drift_ppm)
 
     def _on_one_way(self, event: OneWayAudio) -> None:
         self.on_event(event)
