@@ -16,6 +16,7 @@ from bridge.events import MediaLost, OneWay, OneWayAudio
 from bridge.legs.base import LegStateError, MediaQuality
 from bridge.legs.media import MediaCrashed, MediaExpired, StreamEvent
 from bridge.legs.media_quality import DIGITAL_SILENCE_S
+from bridge.legs.stream_holes import HoleFinder
 from bridge.rtp.emodel import impairment_of, mos, rating
 from bridge.rtp.format import RtpLimits
 from bridge.rtp.jitter import JitterBuffer
@@ -88,6 +89,8 @@ class FrameStream:
         )
         self._jitter.timeline.high_frames = CUT_FRAMES
         self._take = self._jitter.take
+        self._holes = HoleFinder(self._jitter)
+        self._look_for_hole = self._holes.look
         self._sender = _Sender(self._send_frame)
         self._shifting_s = 0.0
         """By how much it is about to come earlier."""
@@ -199,7 +202,8 @@ class FrameStream:
         size = len(pcm)
         if size == self._frame_bytes and not self._odd:
             self._received += 1
-            self._jitter.push(self._sequence, self._stamp, 0, pcm, bytes, arrival)
+            self._stamp += self._look_for_hole(self._stamp, arrival)
+            self._jitter.push(self._sequence, self._stamp & 0xFFFFFFFF, 0, pcm, bytes, arrival)
             self._sequence = (self._sequence + 1) & 0xFFFF
             self._stamp = (self._stamp + self._frame_samples) & 0xFFFFFFFF
         else:
@@ -212,7 +216,8 @@ class FrameStream:
         for at in range(0, whole, self._frame_bytes):
             piece = pcm[at : min(at + self._frame_bytes, whole)]
             self._received += 1
-            self._jitter.push(self._sequence, self._stamp, 0, piece, bytes, arrival)
+            self._stamp += self._look_for_hole(self._stamp, arrival)
+            self._jitter.push(self._sequence, self._stamp & 0xFFFFFFFF, 0, piece, bytes, arrival)
             self._sequence = (self._sequence + 1) & 0xFFFF
             self._stamp = (self._stamp + len(piece) // BYTES_PER_SAMPLE) & 0xFFFFFFFF
 
@@ -330,6 +335,7 @@ class FrameStream:
         if self._received and silent_s > PAUSE_S:
             pause = round(silent_s / FRAME_S - 1) * self._frame_samples
             self._stamp = (self._stamp + pause) & 0xFFFFFFFF
+            self._holes.begin()
         self._ever_heard = True
         self._noticed = False
         self._one_way = ""

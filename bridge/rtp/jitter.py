@@ -144,6 +144,14 @@ class JitterBuffer:
         self._flush()
         self.timeline.forget()
 
+    def restamp(self, later: int) -> None:
+        """All that came so far was sent by so many units later than its timestamps say (negative: earlier), and so is
+        what will come, in which the caller sees to that. Nothing is left out or invented."""
+        self.timeline.restamp(later)
+        self._cursor += later
+        self._delay -= later
+        self._packets = {stamp + later: packet for stamp, packet in self._packets.items()}
+
     # -- packets in -----------------------------------------------------------------------------------------
 
     def push(self, sequence: int, timestamp: int, ssrc: int, payload: bytes, decode: Decode, arrival: float) -> None:

@@ -6,6 +6,8 @@ packets says what delay would have had (nearly) all of them in time.
 """
 
 from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from bridge.audio.frames import FRAME_MS
 from bridge.rtp.drift import DriftMeter
@@ -33,6 +35,17 @@ FIRST_STAMP = 1 << 24
 DUPLICATE = -1
 MISFIT = -2
 """What `accept` returns instead of a timestamp."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What was known of a stream's jitter at some moment."""
+
+    block: int
+    second: float
+    top: float
+    jitter: float
+    last_transit: float
 
 
 class Timeline:
@@ -199,6 +212,55 @@ class Timeline:
     def newest_stamp(self) -> int:
         """Highest timestamp so far, unwrapped, in units."""
         return self.newest // self._divisor
+
+    # -- for streams whose timestamps are made up as they come ----------------------------------------------
+
+    def transit(self, timestamp: int, arrival: float) -> float:
+        """Of a packet newer than all before it (units, to compare with `base`); of no meaning before `start`."""
+        stamp = self.newest + ((timestamp - self._timestamp) & 0xFFFFFFFF)
+        return arrival * self.clock_rate - stamp // self._divisor
+
+    def restamp(self, later: int) -> None:
+        """All that came so far was sent by so many units later than its timestamps say."""
+        self.newest += later * self._divisor
+        self._timestamp = (self._timestamp + later * self._divisor) & 0xFFFFFFFF
+        self._last_transit -= later
+
+    def record(self) -> Record:
+        """To `amend` from, a second later at most."""
+        return Record(self._block, self._block_second, self._block_top, self._jitter, self._last_transit)
+
+    def amend(self, record: Record, late: Iterable[float]) -> None:
+        """Forget what was noted since the record was made, a second ago at most: what came then was late by so much
+        (units), as it is stamped now."""
+        if self._block < record.block:
+            # A block has ended meanwhile: it is left as it was.
+            if self._blocks:
+                self._blocks[-1] = (self._blocks[-1][0], max(record.second, self._blocks[-1][0]))
+            self._block_second = self._block_top = float("-inf")
+            self._block_least = float("inf")
+        else:
+            self._block_second, self._block_top = record.second, record.top
+        self._jitter, self._last_transit = record.jitter, record.last_transit
+        for units in late:
+            transit = self.base + units
+            self._jitter += (abs(transit - self._last_transit) - self._jitter) / 16
+            self._last_transit = transit
+            self._block_least = min(self._block_least, transit)
+            self._block_second = max(self._block_second, min(self._block_top, transit))
+            self._block_top = max(self._block_top, transit)
+        self._peak = max(self.base, self._block_second, *(second for _, second in self._blocks))
+        self._retarget()
+
+    def raise_base(self, base: float) -> None:
+        """What came with a shorter transit than this within the last second was stamped too late."""
+        if self._blocks:
+            least, second = self._blocks[-1]
+            self._blocks[-1] = (max(least, base), max(second, base))
+        self._block_least = max(self._block_least, base)
+        self.base = max(self.base, base)
+        self._peak = max(self._peak, self.base)
+        self._retarget()
 
     def forget(self) -> None:
         """The next packet begins a new stream, whatever it is."""
