@@ -141,7 +141,7 @@ class AsteriskSettings(PasswordSource):
     dead_man_refresh_s: Annotated[float, Field(gt=0)] = 20.0
     """How often it is put off."""
     request_s: Annotated[float, Field(gt=0)] = 5.0
-    """Longest wait for an answer of ARI."""
+    """Longest wait for an answer of ARI; of many requests at once each has it from the answer to the one before."""
     heartbeat_s: Annotated[float, Field(gt=0)] = 10.0
     """How often the event socket is pinged; twice without an answer, and it is opened anew."""
     reconnect_s: Annotated[float, Field(gt=0)] = 10.0
