@@ -23,6 +23,7 @@ from bridge.asterisk.ami_events import (
     QueueMemberChanged,
 )
 from bridge.asterisk.settings import AmiSettings
+from bridge.asterisk.status import AMI_STATES
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -169,7 +170,7 @@ async def test_a_refusal_carries_what_asterisk_said(server: AmiStandin) -> None:
             'asterisk_ami_actions_total{asterisk="pbx"}': 1.0,
             'asterisk_ami_actions_failed_total{asterisk="pbx"}': 1.0,
             'asterisk_ami_events_total{asterisk="pbx"}': 0.0,
-        }
+        } | {f'asterisk_ami_state{{asterisk="pbx",state="{state}"}}': float(state == "up") for state in AMI_STATES}
 
 
 async def test_an_originate_is_async_and_its_end_comes_as_an_event(server: AmiStandin) -> None:
