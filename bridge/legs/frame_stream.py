@@ -23,7 +23,7 @@ from bridge.rtp.jitter import JitterBuffer
 from bridge.rtp.timeline import HIGH_FRAMES
 
 PAUSE_S = 0.1
-"""Without audio for longer, the far side made none: on a stream nothing gets lost, and a stall is seldom so long."""
+"""Without audio for longer, the far side made none, until what comes next shows that it was a stall."""
 
 LOOK_TICKS = 25
 """Between two looks for digital silence, and for a better phase of the clock."""
@@ -333,9 +333,9 @@ class FrameStream:
     def _heard_again(self, silent_s: float) -> None:
         """Audio comes again, or for the first time."""
         if self._received and silent_s > PAUSE_S:
-            pause = round(silent_s / FRAME_S - 1) * self._frame_samples
-            self._stamp = (self._stamp + pause) & 0xFFFFFFFF
-            self._holes.begin()
+            frames = round(silent_s / FRAME_S - 1)
+            self._stamp = (self._stamp + frames * self._frame_samples) & 0xFFFFFFFF
+            self._holes.pause(frames, self._came_at)
         self._ever_heard = True
         self._noticed = False
         self._one_way = ""

@@ -29,6 +29,9 @@ FORGET_S = 8.0
 """In which half of what was usual is forgotten, and after which a hole is not taken back any more: it is what the
 jitter buffer remembers."""
 
+STALL_FRAMES = 25
+"""What a stall may hold back; more would not be waited for."""
+
 JUMP_S = 1.0
 """What is later is no matter of holes."""
 
@@ -57,7 +60,7 @@ class HoleFinder:
 
     def __init__(self, buffer: JitterBuffer) -> None:
         self.found = 0
-        """Frames found missing."""
+        """Frames found missing, those of pauses (up to `STALL_FRAMES` of each) included."""
         self._buffer = buffer
         self._timeline = timeline = buffer.timeline
         self._frame = timeline.clock_rate * FRAME_MS // 1000
@@ -78,10 +81,12 @@ class HoleFinder:
         self._base = self._earliest = float("-inf")
         """The timeline's base then, and by what shorter transit it shows that less is missing."""
 
-    def begin(self) -> None:
-        """There was a pause."""
-        self._run.clear()
-        self._since = [0.0] * LEVELS
+    def pause(self, frames: int, arrival: float) -> None:
+        """What comes now is to be stamped later by so many frames: nothing came for as long. If it was no pause but
+        a stall, what it held back comes next, in a burst, and they are taken back."""
+        self._begin()
+        if self._timeline.started:
+            self._count(min(frames, STALL_FRAMES), arrival, arrival)
 
     def look(self, timestamp: int, arrival: float) -> int:
         """Called with each frame of a stream that has begun before the buffer gets it: how it is stamped now, and
@@ -96,10 +101,14 @@ class HoleFinder:
             return 0
         return self._judge(transit, arrival)
 
+    def _begin(self) -> None:
+        self._run.clear()
+        self._since = [0.0] * LEVELS
+
     def _judge(self, transit: float, arrival: float) -> int:
         late = transit - self._timeline.base
         if not -self._jump < late < self._jump:
-            self.begin()
+            self._begin()
             return 0
         if transit <= self._earliest:
             return self._take_back(transit, arrival)
@@ -163,15 +172,18 @@ class HoleFinder:
         self._since = [0.0] * LEVELS
         for arrival, late in self._run:
             self._climb(late, arrival)
-        if not self._moved or left[-1][0] - self._moved_at > FORGET_S:
-            self._base = timeline.base
-            self._moved = 0
-        self._base = max(self._base, timeline.base)
-        self._earliest = self._base - frame / 2
-        self._moved += missing
-        self._moved_at, self._moved_since = left[-1][0], since
-        self.found += missing
+        self._count(missing, left[-1][0], since)
         return missing * frame
+
+    def _count(self, missing: int, arrival: float, since: float) -> None:
+        base = self._timeline.base
+        if not self._moved or arrival - self._moved_at > FORGET_S:
+            self._moved, self._base = 0, base
+        self._base = max(self._base, base)
+        self._earliest = self._base - self._frame / 2
+        self._moved += missing
+        self._moved_at, self._moved_since = arrival, since
+        self.found += missing
 
     def _take_back(self, transit: float, arrival: float) -> int:
         """It came earlier than it could have if all that was found missing was."""

@@ -157,10 +157,21 @@ def test_what_stalls_and_then_comes_in_a_burst_is_no_hole(stall_ms: int, every_s
     assert path.heard == without.heard
 
 
+@pytest.mark.parametrize("stall_ms", [90, 150, 300])
+def test_a_stall_that_is_as_long_as_a_pause_adds_nothing_for_good(stall_ms: int) -> None:
+    path = Path(30)
+    path.run(late_s=lambda at: max(0.0, stall_ms / 1000 - at % 14.03) if at > 1 else 0.0)
+    assert path.found == 0
+    assert path.buffer_ms[int((14 - SETTLED_S) / STEP_S)] < 30
+    assert path.stream.quality.buffer_ms < 30
+
+
 def test_pauses_are_no_holes() -> None:
     path = Path(40)
-    path.run(lost=[n for n in path.frames if n % 130 > 60 + n // 130 * 3], jitter_s=0.008)
-    assert path.found == 0
+    silent = [n for n in path.frames if n % 130 > 60 + n // 130 * 3]
+    path.run(lost=silent, jitter_s=0.008)
+    # Only as many of each as a stall might hold back.
+    assert path.found == 25 * (path.sent[-1] // 130)
     assert path.stream.quality.buffer_ms < 60
     assert path.cut() == []
 
