@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import structlog
 
 from bridge.asterisk.ari import Ari
-from bridge.asterisk.ari_errors import AriError, AriNotFoundError, AriRefusedError
+from bridge.asterisk.ari_errors import AriError, AriNotFoundError, AriRefusedError, AriUnavailableError
 from bridge.asterisk.ari_events import Bridge, Channel
 from bridge.legs.asterisk.joined import JoinedPairs, Pair
 from bridge.legs.asterisk.leg import AsteriskLeg
@@ -217,8 +217,11 @@ class Reconciler:
                 channels = await self._ari.channels()
                 heard.clear()
                 await self._end_lost(frozenset(channel.id for channel in channels))
-            except AriError:
+            except AriUnavailableError:
                 heard = self._end_silent(heard)
+            except AriError:
+                # What refuses is alive.
+                heard.clear()
 
     def _end_silent(self, heard: Mapping[AsteriskLeg, tuple[int, float]]) -> dict[AsteriskLeg, tuple[int, float]]:
         """End legs whose Asterisk is gone. `heard`: by leg, how many packets had come, and since when no more did;
