@@ -146,10 +146,13 @@ class JitterBuffer:
 
     def restamp(self, later: int) -> None:
         """All that came so far was sent by so many units later than its timestamps say (negative: earlier), and so is
-        what will come, in which the caller sees to that. Nothing is left out or invented."""
+        what will come, in which the caller sees to that. Nothing is left out or invented; but a gap before what has
+        not been played is closed by what is earlier."""
         self.timeline.restamp(later)
-        self._cursor += later
-        self._delay -= later
+        ahead = min(self._packets, default=0) - self._cursor - len(self._rest) // self._unit_bytes
+        if not 0 < -later <= ahead:
+            self._cursor += later
+            self._delay -= later
         self._packets = {stamp + later: packet for stamp, packet in self._packets.items()}
 
     # -- packets in -----------------------------------------------------------------------------------------
