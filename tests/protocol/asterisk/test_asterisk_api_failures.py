@@ -22,12 +22,6 @@ def password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARI_PASSWORD", SECRET)
 
 
-@pytest.fixture
-async def ari() -> AsyncIterator[AriServer]:
-    async with AriServer() as server:
-        yield server
-
-
 @asynccontextmanager
 async def with_a_call(tmp_path: Path, ari: AriServer) -> AsyncIterator[tuple[Bridge, httpx.AsyncClient, str]]:
     """A bridge with a live call on channel `c1`, and its API."""

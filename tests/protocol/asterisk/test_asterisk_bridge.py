@@ -27,18 +27,9 @@ from bridge.events import CallEnded, Cause, Note
 from bridge.legs.media import MediaPlane
 from bridge.switchboard import Inbound
 
+pytestmark = pytest.mark.usefixtures("ari_password")
+
 AGENTS = {"echo": {"kind": "echo"}, "sales": {"kind": "echo"}}
-
-
-@pytest.fixture(autouse=True)
-def password(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ARI_PASSWORD", "s3cret-of-ari")
-
-
-@pytest.fixture
-async def ari() -> AsyncIterator[AriServer]:
-    async with AriServer() as server:
-        yield server
 
 
 def with_asterisks(tmp_path: Path, *asterisks: dict[str, Any], **changes: Any) -> Config:

@@ -14,6 +14,8 @@ from bridge.app import Bridge
 from bridge.events import CallEnded, Cause
 from bridge.legs.asterisk.caller_line import CallerLine
 
+pytestmark = pytest.mark.usefixtures("ari_password")
+
 ASKED = "channels/c1/rtp_statistics"
 LOSSY = {"txcount": 600, "rxcount": 540, "txploss": 0, "rxploss": 60, "local_normdevjitter": 0.002, "rtt": 0.0}
 SEEN_LATER = {**LOSSY, "rxcount": 1080, "rxploss": 120, "txcount": 1200}
@@ -54,11 +56,6 @@ async def house() -> AsyncIterator[House]:
         await client.up()
         yield House(server, client)
         await client.ari.aclose()
-
-
-@pytest.fixture(autouse=True)
-def password(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ARI_PASSWORD", "s3cret-of-ari")
 
 
 async def test_it_is_asked_for_again_and_again_until_the_end(house: House) -> None:

@@ -1,7 +1,6 @@
 """A reload with other settings for an Asterisk that stays: new calls have them, live ones go on."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,6 @@ from bridge.reload import ReloadError
 
 MANY = 8
 """Calls that a bridge takes at once."""
-
-
-@pytest.fixture
-async def ari() -> AsyncIterator[AriServer]:
-    async with AriServer() as server:
-        yield server
 
 
 @pytest.fixture(autouse=True)

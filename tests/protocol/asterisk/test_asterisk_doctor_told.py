@@ -18,6 +18,8 @@ from bridge.doctor_asterisk_http import reached
 from bridge.doctor_audiosocket import tried_audiosocket
 from bridge.view import Api
 
+pytestmark = pytest.mark.usefixtures("ari_password")
+
 
 class Clock(Standin):
     """An Asterisk that knows one thing: what time it is."""
@@ -30,11 +32,6 @@ class Clock(Standin):
     async def _info(self, exchange: Exchange, reply: Reply) -> None:
         told = {} if self._date is None else {"date": self._date}
         await reply.json({"system": {"version": "22.10.1"}}, headers=told)
-
-
-@pytest.fixture(autouse=True)
-def password(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ARI_PASSWORD", "s3cret-of-ari")
 
 
 async def clock(date: str | None) -> Finding:

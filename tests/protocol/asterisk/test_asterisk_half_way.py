@@ -1,7 +1,6 @@
 """Transfers by Asterisk that come to nothing half-way: the caller is with the agent again, nobody is left alone."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,8 @@ from test_asterisk_bridge import ends_of, pbx, running, until, with_asterisks
 from bridge.app import Bridge
 from bridge.events import Cause, TransferResult
 from bridge.transfers import Transfers
+
+pytestmark = pytest.mark.usefixtures("ari_password")
 
 
 class BusyHouse(AriServer):
@@ -28,17 +29,6 @@ class BusyHouse(AriServer):
         await super()._move(bridge, channel_id, into)
         if "joined" in bridge["name"] and len(bridge["channels"]) == 2:
             await self.hang_up(self.leaver)
-
-
-@pytest.fixture
-async def ari() -> AsyncIterator[AriServer]:
-    async with AriServer() as server:
-        yield server
-
-
-@pytest.fixture(autouse=True)
-def password(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ARI_PASSWORD", "s3cret-of-ari")
 
 
 async def consulted(bridge: Bridge, ari: AriServer) -> tuple[Transfers, str]:

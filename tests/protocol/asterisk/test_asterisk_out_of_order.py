@@ -8,10 +8,7 @@ from test_asterisk_bridge import ends_of, pbx, running, until, with_asterisks
 
 from bridge.events import Cause
 
-
-@pytest.fixture(autouse=True)
-def password(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ARI_PASSWORD", "s3cret-of-ari")
+pytestmark = pytest.mark.usefixtures("ari_password")
 
 
 async def test_a_silent_caller_is_given_up_with_an_asterisk_that_is_gone_not_with_one_that_refuses(
