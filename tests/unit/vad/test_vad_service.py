@@ -319,4 +319,4 @@ async def test_closing_ends_the_thread_and_forgets_every_stream() -> None:
     await activity.aclose()
     with pytest.raises(RuntimeError, match="closed"):
         activity.open(8000, lambda event: None)
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
