@@ -1,7 +1,7 @@
 """An ARI client of the tests: what it told, and waits for what it does."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from bridge.asterisk.ari import Ari, AriState
@@ -9,6 +9,10 @@ from bridge.asterisk.ari_events import AriEvent
 from bridge.asterisk.settings import AsteriskSettings
 
 PATIENCE_S = 30.0
+
+
+def spawn(work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
+    return asyncio.create_task(work, name=name)
 
 
 class Client:

@@ -1,8 +1,9 @@
-"""What the tests of bridges at a stand-in Asterisk share."""
+"""What tests at a stand-in Asterisk share."""
 
 from collections.abc import AsyncIterator
 
 import pytest
+from ari_client import Client
 from ari_server import AriServer
 
 
@@ -10,6 +11,15 @@ from ari_server import AriServer
 async def ari() -> AsyncIterator[AriServer]:
     async with AriServer() as server:
         yield server
+
+
+@pytest.fixture
+async def client(ari: AriServer) -> AsyncIterator[Client]:
+    """Connected."""
+    client = Client(ari.url)
+    await client.up()
+    yield client
+    await client.ari.aclose()
 
 
 @pytest.fixture

@@ -1,12 +1,10 @@
 """The caller's line, asked for seldom and told at the end, against a stand-in's REST interface."""
 
-import asyncio
-from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ari_client import Client
+from ari_client import Client, spawn
 from ari_server import AriServer
 from test_asterisk_bridge import ends_of, pbx, running, until, with_asterisks
 
@@ -19,10 +17,6 @@ pytestmark = pytest.mark.usefixtures("ari_password")
 ASKED = "channels/c1/rtp_statistics"
 LOSSY = {"txcount": 600, "rxcount": 540, "txploss": 0, "rxploss": 60, "local_normdevjitter": 0.002, "rtt": 0.0}
 SEEN_LATER = {**LOSSY, "rxcount": 1080, "rxploss": 120, "txcount": 1200}
-
-
-def spawn(work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
-    return asyncio.create_task(work, name=name)
 
 
 class House:
@@ -50,12 +44,8 @@ class House:
 
 
 @pytest.fixture
-async def house() -> AsyncIterator[House]:
-    async with AriServer() as server:
-        client = Client(server.url)
-        await client.up()
-        yield House(server, client)
-        await client.ari.aclose()
+def house(ari: AriServer, client: Client) -> House:
+    return House(ari, client)
 
 
 async def test_it_is_asked_for_again_and_again_until_the_end(house: House) -> None:

@@ -1,11 +1,10 @@
 """The dead man's limit of channels, put off against a stand-in's REST interface."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 import pytest
-from ari_client import Client
+from ari_client import Client, spawn
 from ari_server import AriServer, Asked
 from structlog.testing import capture_logs
 
@@ -16,10 +15,6 @@ WALL = 1_800_000_000.0
 
 OFTEN = {"dead_man_s": 30.0, "dead_man_refresh_s": 0.02}
 SELDOM = {"dead_man_s": 60.0, "dead_man_refresh_s": 20.0}
-
-
-def spawn(work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
-    return asyncio.create_task(work, name=name)
 
 
 class House:
@@ -59,12 +54,8 @@ class House:
 
 
 @pytest.fixture
-async def house() -> AsyncIterator[House]:
-    async with AriServer() as server:
-        client = Client(server.url)
-        await client.up()
-        yield House(server, client)
-        await client.ari.aclose()
+def house(ari: AriServer, client: Client) -> House:
+    return House(ari, client)
 
 
 async def test_it_is_put_off_again_and_again_until_the_channel_is_left(house: House) -> None:
